@@ -1,0 +1,122 @@
+# Everything a newcomer or CI needs. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.8
+# Name an interpreter to override the search: make install PYTHON=/opt/python3.13/bin/python3
+PYTHON ?=
+# Arguments handed on: make run ARGS="--set log.level=DEBUG", make test ARGS="-k pki"
+ARGS ?=
+SEEDS ?= 5000
+SOAK_SECONDS ?= 600
+
+.PHONY: help
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# ------------------------------------------------------------------------------------- install
+
+# Picks the first interpreter >= 3.11 that really starts (version-manager shims may not).
+define FIND_PYTHON
+found=""; \
+for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	if "$$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then found="$$candidate"; break; fi; \
+done; \
+if [ -z "$$found" ]; then \
+	echo "trunkline needs Python 3.11 or newer; looked for: $(if $(PYTHON),$(PYTHON),python3, python3.14 .. python3.11, python)" >&2; \
+	echo "install one, or name it: make install PYTHON=/path/to/python3" >&2; \
+	exit 1; \
+fi
+endef
+
+# Some distributions split ensurepip off (Debian: python3-venv). An environment without pip can
+# still be filled by the interpreter's own pip (>= 22.3); without that either, say what to install.
+define MAKE_VENV
+if ! "$(PY)" -c 'import pip' 2>/dev/null; then \
+	$(FIND_PYTHON); \
+	rm -rf "$(VENV)"; \
+	if "$$found" -c 'import ensurepip' 2>/dev/null && "$$found" -m venv "$(VENV)"; then :; \
+	elif "$$found" -m venv --without-pip "$(VENV)" \
+		&& "$$found" -m pip --python "$(PY)" install --quiet --disable-pip-version-check pip; then :; \
+	else \
+		rm -rf "$(VENV)"; \
+		echo "cannot create a virtual environment with $$found: it has neither ensurepip nor a pip >= 22.3" >&2; \
+		echo "on Debian and Ubuntu: apt install python3-venv; elsewhere install pip for $$found" >&2; \
+		exit 1; \
+	fi; \
+fi
+endef
+
+# Locked versions and hashes only; the project itself is linked in, built by the locked setuptools.
+$(STAMP): requirements.lock pyproject.toml
+	@$(MAKE_VENV)
+	@echo "installing locked dependencies into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## create .venv with .venv/bin/trunkline (locked, hashed)
+
+# ----------------------------------------------------------------------------------------- run
+
+.PHONY: run
+run: $(STAMP) ## start the daemon with embedded controller, development PKI and the demo
+	@exec $(BIN)/trunkline serve --demo $(ARGS)
+
+# --------------------------------------------------------------------------------------- check
+
+.PHONY: check
+check: $(STAMP) ## ruff, format, mypy --strict, import rules, generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(PY) -m tools.proto --check
+	$(PY) -m config.reference --check
+
+.PHONY: test
+test: $(STAMP) ## every test that must pass
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
+	TRUNKLINE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -m soak --timeout 0 $(ARGS)
+
+.PHONY: simulate
+simulate: $(STAMP) ## seeded virtual-clock simulation with many seeds (SEEDS=5000)
+	TRUNKLINE_SIM_SEEDS=$(SEEDS) $(PY) -m pytest -m "soak or not soak" --timeout 0 tests/simulation $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## benchmarks of the actor runtime beside their baselines
+	$(BIN)/trunkline bench runtime $(ARGS)
+
+# ----------------------------------------------------------------------------------- generated
+
+.PHONY: proto
+proto: $(STAMP) ## regenerate the protobuf modules from the .proto files
+	$(PY) -m tools.proto
+
+.PHONY: docs
+docs: $(STAMP) ## regenerate docs/configuration.md and config/defaults.toml from the schema
+	$(PY) -m config.reference --write
+
+.PHONY: lock
+lock: $(STAMP) ## re-resolve requirements.lock (keeps pins that still fit; ARGS=--upgrade renews)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--all-extras pyproject.toml -o requirements.lock --no-header $(ARGS)
+
+.PHONY: clean
+clean: ## remove the environment, caches and the development state
+	rm -rf $(VENV) .trunkline build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,358 @@
+"""The settings of the daemon: one model per room, the unit in every field name.
+
+A leaf: knows pydantic and nothing of ours, opens no file and reads no environment (`config.load`
+does). Every field carries its description, its range and whether SIGHUP may change it (`live`);
+docs/configuration.md, config/defaults.toml and config/reload.py are derived from these fields, so
+this is the only place a setting is spelled. Unknown keys are errors. Instances are frozen.
+
+Sources: protocol sheet orp 1.1 (names), 1.5 (QUIC parameters), 3.14 (timers, ports), 6.1 R9-R11
+(deadlines and stream limits).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+
+from config.endpoint import Endpoint, parse_endpoint
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+
+#: Tenant, region and relay id share one grammar (sheet 1.1).
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+def _endpoint(value: object) -> Endpoint:
+    if isinstance(value, Endpoint):
+        return value
+    if isinstance(value, str):
+        return parse_endpoint(value)
+    raise ValueError("expected host:port as text")
+
+
+def _optional_path(value: object) -> object:
+    return None if value == "" else value
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Address = Annotated[
+    Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str, when_used="json")
+]
+#: An empty text in TOML or the environment means "not set": TOML has no null.
+OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path)]
+
+
+def _optional_endpoint(value: object) -> Endpoint | None:
+    return None if value in ("", None) else _endpoint(value)
+
+
+OptionalAddress = Annotated[
+    Endpoint | None,
+    BeforeValidator(_optional_endpoint),
+    PlainSerializer(lambda e: "" if e is None else str(e), return_type=str, when_used="json"),
+]
+
+#: Field metadata: SIGHUP may change this setting in a running daemon.
+LIVE: dict[str, Any] = {"live": True}
+
+
+class Room(BaseModel):
+    """What every settings group shares: frozen, unknown keys refused, defaults checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class NodeSettings(Room):
+    """The process itself: where its state lives, how it stops, how it watches its own loop."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
+        "trunkline", description="Name of this node in logs and in the inspector."
+    )
+    state_directory: OptionalPath = Field(
+        None,
+        description=(
+            "Where the daemon keeps its state (0700). Empty: $STATE_DIRECTORY as given by "
+            "systemd, else .trunkline below the working directory for the demo or when it exists "
+            "there, else $XDG_STATE_HOME/trunkline."
+        ),
+    )
+    control_socket: OptionalPath = Field(
+        None,
+        description=(
+            "Unix socket for ctl, inspect and chaos; its file permission (0600) is the "
+            "authentication. Empty: control.sock in the state directory."
+        ),
+    )
+    drain_deadline_seconds: Seconds = Field(
+        30.0,
+        description="How long SIGTERM lets open streams finish before the tree is stopped.",
+        json_schema_extra=LIVE,
+    )
+    watchdog_stall_seconds: Seconds = Field(
+        0.25,
+        description="A loop iteration longer than this is logged with the stack that held it.",
+    )
+    watchdog_abort_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description=(
+            "A loop iteration longer than this dumps all stacks and aborts the process. 0 turns "
+            "it off; use it where a service manager starts the daemon again."
+        ),
+    )
+    uvloop: Literal["auto", "on", "off"] = Field(
+        "off",
+        description=(
+            "Event loop: off = asyncio, on = uvloop (an error if it is not installed), auto = "
+            "uvloop when it is installed."
+        ),
+    )
+
+
+class LogSettings(Room):
+    """What is written to stderr, and how."""
+
+    level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Least severe level that is written.", json_schema_extra=LIVE
+    )
+    format: Literal["human", "json"] = Field(
+        "human",
+        description="human = one readable line, json = one JSON object per line.",
+        json_schema_extra=LIVE,
+    )
+
+
+class TlsSettings(Room):
+    """Certificate, key and CA of the edge listeners (PEM files)."""
+
+    certificate: OptionalPath = Field(
+        None,
+        description="Certificate chain of this relay, leaf first. Empty only with the demo.",
+        json_schema_extra=LIVE,
+    )
+    key: OptionalPath = Field(
+        None, description="Private key of the leaf (PKCS#8 PEM).", json_schema_extra=LIVE
+    )
+    ca: OptionalPath = Field(
+        None,
+        description="CA certificates that agent certificates must chain to.",
+        json_schema_extra=LIVE,
+    )
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
+        missing = [name for name, path in given.items() if path is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"set all of certificate, key and ca; missing: {', '.join(missing)}")
+        return self
+
+
+class EdgeSettings(Room):
+    """The ORP door: listeners, identity of this relay, deadlines and limits."""
+
+    listen: tuple[Address, ...] = Field(
+        (Endpoint("127.0.0.1", 7443),),
+        min_length=1,
+        max_length=16,
+        description="UDP addresses for QUIC, host:port or [ipv6]:port; port 0 takes a free one.",
+    )
+    advertise: OptionalAddress = Field(
+        None, description="Address other relays reach this one at. Empty: the first of listen."
+    )
+    relay_id: Name = Field("r1", description="Name of this relay at the controller.")
+    region: Name = Field("local", description="Region used to prefer near providers.")
+    tenants: tuple[Name, ...] = Field(
+        (),
+        max_length=10_000,
+        description="Tenants whose agents may connect. Empty: every tenant the CA vouches for.",
+        json_schema_extra=LIVE,
+    )
+    handshake_deadline_seconds: Seconds = Field(
+        5.0, description="From the first packet of a connection to the end of its TLS handshake."
+    )
+    hello_deadline_seconds: Seconds = Field(
+        5.0, description="From the handshake to a valid HELLO.", json_schema_extra=LIVE
+    )
+    first_frame_deadline_seconds: Seconds = Field(
+        10.0,
+        description="From a new stream to its complete first frame.",
+        json_schema_extra=LIVE,
+    )
+    register_deadline_seconds: Seconds = Field(
+        5.0,
+        description="For the registry to confirm a REGISTER; then the connection is closed.",
+        json_schema_extra=LIVE,
+    )
+    resolve_deadline_seconds: Seconds = Field(
+        5.0,
+        description="For the registry to answer who provides a service; then 404.",
+        json_schema_extra=LIVE,
+    )
+    policy_deadline_seconds: Seconds = Field(
+        5.0,
+        description="For a policy decision; then the stream is refused (never allowed).",
+        json_schema_extra=LIVE,
+    )
+    incoming_deadline_seconds: Seconds = Field(
+        5.0,
+        description="To open the stream to the provider when its stream credit is used up.",
+        json_schema_extra=LIVE,
+    )
+    accept_deadline_seconds: Seconds = Field(
+        10.0,
+        description="From INCOMING_STREAM to STREAM_ACCEPT or STREAM_REJECT of the provider.",
+        json_schema_extra=LIVE,
+    )
+    idle_timeout_seconds: Seconds = Field(
+        10.0, description="QUIC max_idle_timeout; the smaller of both sides counts."
+    )
+    keepalive_seconds: Seconds = Field(
+        3.0, description="PING interval on an idle connection; must be below half the timeout."
+    )
+    stream_window_bytes: int = Field(
+        1 * MEBIBYTE,
+        ge=16 * KIBIBYTE,
+        le=64 * MEBIBYTE,
+        description="Most bytes held for one direction of one stream whose reader stalls.",
+    )
+    connection_window_bytes: int = Field(
+        16 * MEBIBYTE,
+        ge=16 * KIBIBYTE,
+        le=1024 * MEBIBYTE,
+        description="Most bytes held for all streams of one connection.",
+    )
+    max_agents: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connected agents; a further one is refused at HELLO.",
+        json_schema_extra=LIVE,
+    )
+    max_streams_per_agent: int = Field(
+        10_240,
+        ge=1,
+        le=1_000_000,
+        description="Concurrent streams one agent may open, its control stream included.",
+    )
+    max_services_per_agent: int = Field(
+        256,
+        ge=1,
+        le=100_000,
+        description="Services one agent may register.",
+        json_schema_extra=LIVE,
+    )
+    max_pending_handshakes: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Connections that have not completed HELLO; above it new ones are dropped.",
+        json_schema_extra=LIVE,
+    )
+    max_pending_handshakes_per_source: int = Field(
+        128,
+        ge=1,
+        le=1_000_000,
+        description="The same limit for one source address.",
+        json_schema_extra=LIVE,
+    )
+    tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if len(set(self.listen)) != len(self.listen) and any(e.port for e in self.listen):
+            raise ValueError("listen names the same address twice")
+        if self.keepalive_seconds * 2 > self.idle_timeout_seconds:
+            raise ValueError("keepalive_seconds must be at most half of idle_timeout_seconds")
+        if self.connection_window_bytes < self.stream_window_bytes:
+            raise ValueError("connection_window_bytes must not be below stream_window_bytes")
+        if self.max_pending_handshakes_per_source > self.max_pending_handshakes:
+            raise ValueError(
+                "max_pending_handshakes_per_source must not exceed max_pending_handshakes"
+            )
+        return self
+
+
+class PolicySettings(Room):
+    """Where the rules come from, and whether they are enforced at all."""
+
+    enforce: bool = Field(
+        True,
+        description=(
+            "true = default deny, both checks of a stream must find an allowing rule. false "
+            "allows everything and writes no audit; it must be said explicitly."
+        ),
+    )
+    files: tuple[Path, ...] = Field(
+        (),
+        max_length=256,
+        description="TOML files with [[rule]] tables, read in this order before the store's rules.",
+        json_schema_extra=LIVE,
+    )
+
+
+class AuditSettings(Room):
+    """The record of policy decisions."""
+
+    max_queued_events: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Decisions waiting to be stored; above it the newest is dropped and counted.",
+    )
+
+
+class ControlSettings(Room):
+    """Registry, policy and audit."""
+
+    backend: Literal["embedded"] = Field(
+        "embedded", description="embedded = SQLite store and TOML rules inside the daemon."
+    )
+    database: OptionalPath = Field(
+        None,
+        description=(
+            "SQLite file of the store; :memory: keeps nothing. Empty: control.db in the state "
+            "directory."
+        ),
+    )
+    policy: PolicySettings = Field(PolicySettings(), description="Rules.")
+    audit: AuditSettings = Field(AuditSettings(), description="Audit.")
+
+
+class DemoSettings(Room):
+    """The built-in demonstration: consumer agent, relay, provider agent, web service."""
+
+    enabled: bool = Field(False, description="Start it (the flag --demo).")
+    consumer_listen: Address = Field(
+        Endpoint("127.0.0.1", 8480),
+        description="Where the consumer agent listens: the address to curl; port 0 = a free one.",
+    )
+    web_listen: Address = Field(
+        Endpoint("127.0.0.1", 0),
+        description="Where the web service behind the provider agent listens.",
+    )
+    tenant: Name = Field("acme", description="Tenant of both demo agents.")
+
+
+class Settings(Room):
+    """Everything. `config.load.load` is how a Settings comes to be."""
+
+    node: NodeSettings = Field(NodeSettings(), description="The process.")
+    log: LogSettings = Field(LogSettings(), description="Logging.")
+    edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
+    control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
+    demo: DemoSettings = Field(DemoSettings(), description="Demonstration.")
