@@ -1,0 +1,276 @@
+"""Static supervisors: an ordered list of children and a strategy.
+
+The supervisor is a small convergence machine. Events (a child started, a child ended, a restart
+delay is over, a stop was asked for) change what is wanted; `_converge` then takes the next step:
+first stops, last child first and one at a time; then starts, first child first. It never waits
+inside a handler, so a stop, a kill or another exit always gets through, also in the middle of a
+restart or of the first start.
+
+The order of `children` is start order; everything that stops goes through it backwards.
+
+Source: docs/runtime.md section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from .actor import Actor, handles
+from .cell import Cell
+from .child_spec import UNBOUNDED, ChildSpec, Restart
+from .errors import BadChildSpec
+from .events import Event
+from .lifecycle import State
+from .reasons import ExitKind, ExitReason, shutdown
+from .restart import Intensity, RestartWindow
+from .signals import ChildExited, ChildStarted
+
+
+class Strategy(Enum):
+    """Who is restarted when one child has to be."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
+def shutdown_seconds(cell: Cell) -> float:
+    """The shutdown deadline of a child: its spec's, or the default of its type."""
+    if cell.spec.shutdown is not None:
+        return cell.spec.shutdown
+    return UNBOUNDED if cell.children is not None else 5.0
+
+
+class _WakeUp:
+    """A restart delay is over."""
+
+    __slots__ = ()
+
+
+class _Child:
+    """What the supervisor wants of one child, beside what its cell knows."""
+
+    __slots__ = ("alive", "attempts", "cell", "regroup", "restart_at", "stop_sent", "wanted")
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.alive = False  # from its start until its ChildExited was served
+        self.wanted = True  # should run
+        self.regroup = False  # must stop first, because of a sibling
+        self.stop_sent = False
+        self.attempts = 0
+        self.restart_at = 0.0
+
+
+class Supervisor(Actor):
+    """An actor whose only work is its children.
+
+    Args:
+        children: specs in start order.
+        strategy: see `Strategy`.
+        intensity: restarts it may spend; one more and it exits with `escalated`.
+        auto_shutdown: end with `shutdown` when a significant child ends for good.
+
+    Raises:
+        BadChildSpec: duplicate or illegal child specs.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[ChildSpec],
+        *,
+        strategy: Strategy = Strategy.ONE_FOR_ONE,
+        intensity: Intensity = Intensity(),  # noqa: B008  # frozen value
+        auto_shutdown: bool = False,
+    ) -> None:
+        ids = [spec.id for spec in children]
+        if len(set(ids)) != len(ids):
+            raise BadChildSpec(f"duplicate child ids in {ids}")
+        for spec in children:
+            spec.check()
+        self._specs = tuple(children)
+        self._strategy = strategy
+        self._window = RestartWindow(intensity)
+        self._auto_shutdown = auto_shutdown
+        self._children: list[_Child] = []
+        self._closing: ExitReason | None = None
+        self._announced = False
+
+    def init(self) -> None:
+        """Create the children's cells and begin to start them."""
+        cell = self._cell
+        cell.children = {}
+        for spec in self._specs:
+            child = Cell(cell.system, cell, spec)
+            cell.children[spec.id] = child
+            self._children.append(_Child(child))
+
+    def continue_(self) -> None:
+        """Take the first step."""
+        self._converge()
+
+    def describe(self) -> dict[str, object]:
+        """Strategy, restart window and what each child waits for."""
+        now = self.now()
+        return {
+            "strategy": self._strategy.value,
+            "window": f"{self._window.used(now)}/{self._window.intensity.restarts}"
+            f" in {self._window.intensity.period:g} s",
+            "closing": str(self._closing) if self._closing else "",
+            "waiting": {
+                child.cell.id: round(max(0.0, child.restart_at - now), 3)
+                for child in self._children
+                if child.wanted and not child.alive
+            },
+        }
+
+    def on_stop(self, reason: ExitReason) -> bool:
+        """Stop the children in reverse order; the supervisor ends when the last one did."""
+        self._close(reason)
+        return False
+
+    @handles(ChildStarted)
+    def _child_started(self, event: ChildStarted) -> None:
+        if event.incarnation == event.cell.incarnation:
+            self._converge()
+
+    @handles(ChildExited)
+    def _child_exited(self, event: ChildExited) -> None:
+        child = next((c for c in self._children if c.cell is event.cell), None)
+        if child is None or event.incarnation != event.cell.incarnation:
+            return
+        child.alive = child.stop_sent = False
+        reporter = self.system.reporter
+        cell, reason, uptime = event.cell, event.reason, event.uptime
+        if self._closing is not None or child.regroup:
+            child.regroup = False
+            going = self._closing is not None
+            cell.state = State.STOPPED if going else State.RESTARTING
+            reporter.exited(
+                self._cell, cell, reason, uptime, "stopped" if going else "restart with group"
+            )
+            if going:
+                cell.close()
+            self._converge()
+            return
+        restart = cell.spec.restart
+        if restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and reason.abnormal):
+            self._plan_restart(child, reason, uptime)
+        else:
+            child.wanted = False
+            reporter.exited(self._cell, cell, reason, uptime, "remove")
+            cell.close()
+            if cell.spec.significant and self._auto_shutdown:
+                self._close(shutdown(f"significant child {cell.id} ended"))
+        self._converge()
+
+    @handles(_WakeUp)
+    def _wake_up(self, _: _WakeUp) -> None:
+        self._converge()
+
+    def _plan_restart(self, child: _Child, reason: ExitReason, uptime: float) -> None:
+        now = self.now()
+        cell = child.cell
+        reporter = self.system.reporter
+        backoff = cell.spec.backoff
+        if uptime >= backoff.stable_after:
+            child.attempts = 0
+        child.attempts += 1
+        cell.state = State.RESTARTING
+        if not self._window.attempt(now):
+            reporter.exited(self._cell, cell, reason, uptime, "escalate")
+            limits = self._window.intensity
+            detail = f"{cell.id}: more than {limits.restarts} restarts in {limits.period:g} s"
+            self.system.events.publish(
+                Event("escalated", self.path, self.incarnation, {"detail": detail})
+            )
+            self._close(ExitReason(ExitKind.ESCALATED, detail))
+            return
+        delay = backoff.delay(child.attempts, self.system.rng.uniform)
+        child.restart_at = cell.next_start = now + delay
+        siblings = self._children
+        if self._strategy is Strategy.REST_FOR_ONE:
+            siblings = siblings[siblings.index(child) + 1 :]
+        if self._strategy is not Strategy.ONE_FOR_ONE:
+            for sibling in siblings:
+                if sibling is not child and sibling.alive:
+                    sibling.regroup = True
+        reporter.exited(
+            self._cell, cell, reason, uptime, f"restart in {delay:.3f} s" if delay else "restart"
+        )
+
+    def _close(self, reason: ExitReason) -> None:
+        if self._closing is None:
+            self._closing = reason
+            for child in self._children:
+                child.wanted = False
+        self._converge()
+
+    # The machine.
+
+    def _converge(self) -> None:
+        """Take every step that is possible now: 1 stops, 2 the own end, 3 starts."""
+        for child in reversed(self._children):
+            if child.alive and (child.regroup or self._closing is not None):
+                self._stop_child(child)
+                return
+        if self._closing is not None:
+            for child in self._children:
+                if child.cell.state is not State.STOPPED:
+                    child.cell.close()
+            self.stop(self._closing)
+            return
+        # During the first start, and within a group, a child waits for the ones before it.
+        ordered = self._strategy is not Strategy.ONE_FOR_ONE or not self._announced
+        now = self.now()
+        soonest = 0.0
+        for child in self._children:
+            cell = child.cell
+            if not child.wanted:
+                continue
+            if not child.alive:
+                if child.restart_at > now:
+                    soonest = min(soonest or child.restart_at, child.restart_at)
+                else:
+                    if cell.state is State.RESTARTING:
+                        cell.restarts += 1
+                    child.alive = True
+                    cell.start()
+                if ordered:
+                    break
+            elif ordered and not self._is_up(cell):
+                break
+        else:
+            if not soonest and not self._announced:
+                self._announced = True
+                self._cell.announce_started()
+        if soonest:
+            # The queue's resolution may fire a hair early against `now`: never wait for zero.
+            self.start_timer(max(soonest - now, 0.001), _WakeUp(), "converge")
+
+    @staticmethod
+    def _is_up(cell: Cell) -> bool:
+        if cell.state is not State.RUNNING:
+            return False
+        return cell.children is None or getattr(cell.actor, "_announced", True) is True
+
+    def _stop_child(self, child: _Child) -> None:
+        if child.stop_sent:
+            return
+        child.stop_sent = True
+        cell = child.cell
+        deadline = shutdown_seconds(cell)
+        if deadline <= 0:
+            cell.kill("brutal kill")
+            return
+        cell.stop(self._closing or shutdown("restart with group"))
+        if deadline != UNBOUNDED:
+            incarnation = cell.incarnation
+
+            def overdue() -> None:
+                if cell.incarnation == incarnation:
+                    cell.kill(f"after {deadline:g} s")
+
+            self.system.timers.after(deadline, overdue)
+

@@ -1,0 +1,312 @@
+"""The actor system of one event loop: the root, names, clocks and the operators' verbs.
+
+Source: docs/runtime.md sections 1, 7 and 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from loguru import logger
+
+from .cell import Cell
+from .child_spec import UNBOUNDED, ChildSpec, Restart
+from .dynamic import DynamicSupervisor
+from .errors import BadChildSpec, ChildRefused
+from .events import DeadLetters, Event, EventStream
+from .lifecycle import State
+from .mailbox import Mailbox, MailboxSpec
+from .messages import Down
+from .reasons import NOPROC, NORMAL, SHUTDOWN, ExitKind, ExitReason
+from .ref import ActorRef
+from .report import Reporter
+from .signals import ChildExited
+from .supervisor import Supervisor
+from .timers import DeadlineQueue, Timer
+from .tracing import TraceRecord, Tracer
+
+#: Seconds between two sweeps for handlers that exceed their class's `handler_limit`.
+SWEEP_PERIOD = 1.0
+
+
+class ActorSystem:
+    """One supervision tree on one event loop.
+
+    Args:
+        name: the node's name, for logs and the inspector.
+        seed: seeds restart jitter; None takes an unpredictable one.
+        wall_clock: seconds since the epoch, for event stamps.
+    """
+
+    def __init__(
+        self,
+        name: str = "node",
+        *,
+        seed: int | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.loop = asyncio.get_running_loop()
+        self.rng = random.Random(seed)  # noqa: S311  # jitter, not a secret
+        self.timers = DeadlineQueue(self.loop)
+        self.events = EventStream(wall_clock)
+        self.dead_letters = DeadLetters(wall_clock)
+        self.reporter = Reporter()
+        self.no_mailbox = Mailbox(MailboxSpec(bound=0), self.loop.time)
+        self.awaiting: dict[Cell, float] = {}
+        self.running: Cell | None = None
+        self.undead = 0
+        self.resource_errors = 0
+        self.unowned_exceptions = 0
+        self.interrupted = False
+        self.started_at = self.loop.time()
+        self.terminated: asyncio.Future[ExitReason] = self.loop.create_future()
+        self._root: Cell | None = None
+        self._names: dict[str, Cell] = {}
+        self._incarnations = 0
+        self._tokens = 0
+        self._sweep: Timer | None = None
+        self._previous_handler: Callable[..., object] | None = None
+
+    # Start and stop.
+
+    async def start(self, root: Callable[[], Supervisor], *, timeout: float = 60.0) -> None:
+        """Start the tree under a fresh root supervisor and wait until it is up.
+
+        Raises:
+            TimeoutError: not up within `timeout` seconds; the tree is killed.
+            ActorDown: the root gave up while starting.
+        """
+        self._previous_handler = self.loop.get_exception_handler()
+        self.loop.set_exception_handler(self._on_unowned_exception)
+        spec = ChildSpec("", root, restart=Restart.TEMPORARY, shutdown=UNBOUNDED)
+        self._root = Cell(self, None, spec)
+        self._root.start()
+        self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)
+        try:
+            future = self._root.start_waiter()
+            async with asyncio.timeout(timeout):
+                await future
+        except BaseException:
+            self.kill_all()
+            raise
+
+    async def stop(self, reason: ExitReason = SHUTDOWN, *, timeout: float = 30.0) -> ExitReason:
+        """Stop the tree in reverse start order, at most `timeout` seconds, then kill the rest.
+
+        Returns the root's exit reason.
+        """
+        root = self._root
+        if root is None:
+            return NORMAL
+        root.stop(reason)
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self.terminated)
+        except TimeoutError:
+            self.events.publish(Event("shutdown_error", "/", 0, {"after": timeout}))
+            logger.error("tree did not stop within {} s: killing what is left", timeout)
+            self.kill_all("drain deadline")
+            async with asyncio.timeout(10.0):
+                await asyncio.shield(self.terminated)
+        self._dispose()
+        return self.terminated.result()
+
+    def kill_all(self, detail: str = "") -> None:
+        """Kill the root, and with it everything, now."""
+        if self._root is not None:
+            self._root.kill(detail)
+
+    def _dispose(self) -> None:
+        if self._sweep is not None:
+            self.timers.cancel(self._sweep)
+            self._sweep = None
+        self.timers.close()
+        self.loop.set_exception_handler(self._previous_handler)
+
+    # What cells need.
+
+    def next_incarnation(self) -> int:
+        """A number no incarnation of this node had before."""
+        self._incarnations += 1
+        return self._incarnations
+
+    def next_token(self) -> int:
+        """A number for a monitor."""
+        self._tokens += 1
+        return self._tokens
+
+    def exited(self, cell: Cell, reason: ExitReason, uptime: float) -> None:
+        """An incarnation is gone: hand it to its supervisor, or finish it here."""
+        parent = cell.parent
+        if parent is None:
+            self.events.publish(Event("exited", "/", cell.incarnation, {"reason": str(reason)}))
+            cell.close()
+            if not self.terminated.done():
+                self.terminated.set_result(reason)
+        elif State.NEW < parent.state < State.STOPPING:
+            parent.mailbox.offer_system(ChildExited(cell, reason, uptime))
+        else:
+            self.reporter.exited(parent, cell, reason, uptime, "supervisor ended")
+            cell.close()
+
+    def register_name(self, name: str, cell: Cell) -> None:
+        """Give `name` to a cell. Raises `BadChildSpec` when another live actor has it."""
+        holder = self._names.get(name)
+        if holder is not None and holder is not cell and holder.state < State.STOPPING:
+            raise BadChildSpec(f"name {name!r} belongs to {holder.path}")
+        self._names[name] = cell
+
+    def unregister_name(self, name: str, cell: Cell) -> None:
+        """Take a name back, unless somebody else has it by now."""
+        if self._names.get(name) is cell:
+            del self._names[name]
+
+    # Finding.
+
+    @property
+    def root(self) -> Cell:
+        """The root's cell. Raises `RuntimeError` before `start`."""
+        if self._root is None:
+            raise RuntimeError("the actor system was not started")
+        return self._root
+
+    def find(self, path: str) -> Cell | None:
+        """The cell at `path` now, or None."""
+        cell = self._root
+        for segment in path.split("/"):
+            if not segment:
+                continue
+            if cell is None or cell.children is None:
+                return None
+            cell = cell.children.get(segment)
+        return cell
+
+    def ref(self, path: str) -> ActorRef | None:
+        """A reference to the place `path`, or None when there is none."""
+        cell = self.find(path)
+        return cell.ref if cell is not None else None
+
+    def whereis(self, name: str) -> ActorRef | None:
+        """The actor registered under `name`, or None."""
+        cell = self._names.get(name)
+        return cell.ref if cell is not None else None
+
+    # Children and monitors from outside.
+
+    def start_child(self, supervisor: ActorRef, spec: ChildSpec) -> ActorRef:
+        """Start a child of a dynamic supervisor, synchronously.
+
+        Raises:
+            ChildRefused: the supervisor is down, stopping, full, or has that id already.
+            BadChildSpec: the spec can never work.
+        """
+        cell = supervisor._resolve()
+        actor = cell.actor
+        if actor is None or cell.state is not State.RUNNING:
+            raise ChildRefused(supervisor.path, spec.id, "down")
+        if not isinstance(actor, DynamicSupervisor):
+            raise BadChildSpec(f"{supervisor.path} is not a dynamic supervisor")
+        return actor.start_child(spec)
+
+    def stop_child(self, ref: ActorRef, reason: ExitReason = SHUTDOWN) -> None:
+        """Ask an actor to end gracefully; its supervisor decides whether it comes back."""
+        ref._resolve().stop(reason)
+
+    def monitor(self, ref: ActorRef, callback: Callable[[Down], None]) -> int:
+        """As `Actor.monitor`, for code outside actors."""
+        token = self.next_token()
+        cell = ref._resolve()
+        if cell.state is State.STOPPED:
+            callback(Down(token, cell.path, cell.incarnation, NOPROC))
+        else:
+            cell.add_watcher(token, callback)
+        return token
+
+    # Operators' verbs. Each answers False when nobody lives at that place.
+
+    def kill(self, ref: ActorRef, detail: str = "", *, initiator: str = "") -> bool:
+        """Kill the incarnation that runs there."""
+        return ref._resolve().kill(detail, initiator)
+
+    def crash(self, ref: ActorRef, detail: str = "", *, initiator: str = "") -> bool:
+        """Make it fail as if its own code had raised."""
+        return ref._resolve().crash(detail, initiator)
+
+    def stop_actor(self, ref: ActorRef, detail: str = "", *, drain: bool = False) -> bool:
+        """Ask it to end gracefully, now or after what is queued."""
+        cell = ref._resolve()
+        if not State.NEW < cell.state < State.STOPPING:
+            return False
+        cell.stop(ExitReason(ExitKind.SHUTDOWN, detail), drain=drain)
+        return True
+
+    def suspend(self, ref: ActorRef, *, initiator: str = "") -> bool:
+        """Stop serving its user lane."""
+        cell = ref._resolve()
+        done = cell.suspend()
+        if done:
+            fields: dict[str, object] = {"initiator": initiator}
+            self.events.publish(Event("suspended", cell.path, cell.incarnation, fields))
+        return done
+
+    def resume(self, ref: ActorRef, *, initiator: str = "") -> bool:
+        """Serve its user lane again."""
+        cell = ref._resolve()
+        done = cell.resume()
+        if done:
+            fields: dict[str, object] = {"initiator": initiator}
+            self.events.publish(Event("resumed", cell.path, cell.incarnation, fields))
+        return done
+
+    def trace(
+        self,
+        ref: ActorRef,
+        emit: Callable[[TraceRecord], None],
+        *,
+        limit: int = 1000,
+        rate: int = 100,
+        ttl: float = 60.0,
+        subtree: bool = False,
+    ) -> Tracer:
+        """Report the messages an actor (or its subtree as it is now) handles.
+
+        Ends by itself after `limit` records or `ttl` seconds; at most `rate` records a second.
+        """
+        tracer = Tracer(emit, limit=limit, rate=rate, ends=self.loop.time() + ttl)
+        pending = [ref._resolve()]
+        while pending:
+            cell = pending.pop()
+            cell.tracer = tracer
+            if subtree and cell.children:
+                pending.extend(cell.children.values())
+        return tracer
+
+    # Faults nobody owns.
+
+    def _on_unowned_exception(
+        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
+    ) -> None:
+        self.unowned_exceptions += 1
+        message = str(context.get("message", ""))
+        error = context.get("exception")
+        self.events.publish(
+            Event("unowned_exception", "/", 0, {"message": message, "error": repr(error)[:300]})
+        )
+        logger.opt(exception=error if isinstance(error, BaseException) else None).error(
+            "exception outside every actor: {}", message
+        )
+
+    def _sweep_stuck(self) -> None:
+        now = self.loop.time()
+        for cell, since in list(self.awaiting.items()):
+            actor = cell.actor
+            if actor is not None and now - since > actor.handler_limit:
+                self.awaiting.pop(cell, None)
+                cell.abort(
+                    ExitReason(ExitKind.STUCK, f"a handler waits for {now - since:.1f} s")
+                )
+        self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)

@@ -1,0 +1,62 @@
+"""Message traces that end by themselves: by count, by rate and by age."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cell import Cell
+
+
+@dataclass(slots=True)
+class TraceRecord:
+    """One message an actor began to handle. Types only, never payload."""
+
+    at: float
+    path: str
+    incarnation: int
+    message_type: str
+    depth: int
+
+
+class Tracer:
+    """Shared by all actors of one trace; detaches itself when it is used up."""
+
+    __slots__ = ("_emit", "_ends", "_left", "_rate", "_second", "_this_second", "skipped")
+
+    def __init__(
+        self, emit: Callable[[TraceRecord], None], *, limit: int, rate: int, ends: float
+    ) -> None:
+        self._emit = emit
+        self._left = limit
+        self._rate = rate
+        self._ends = ends
+        self._second = 0
+        self._this_second = 0
+        self.skipped = 0
+
+    def finished(self, now: float) -> bool:
+        """True once count or age are used up."""
+        return self._left <= 0 or now >= self._ends
+
+    def record(self, cell: Cell, message: object) -> None:
+        """Emit one record, unless over the rate; detach from the cell when finished."""
+        now = cell.system.loop.time()
+        if self.finished(now):
+            cell.tracer = None
+            return
+        second = int(now)
+        if second != self._second:
+            self._second, self._this_second = second, 0
+        self._this_second += 1
+        if self._this_second > self._rate:
+            self.skipped += 1
+            return
+        self._left -= 1
+        self._emit(
+            TraceRecord(
+                now, cell.path, cell.incarnation, type(message).__name__, len(cell.mailbox.queue)
+            )
+        )
