@@ -180,43 +180,28 @@ class EdgeSettings(Room):
         (),
         max_length=10_000,
         description="Tenants whose agents may connect. Empty: every tenant the CA vouches for.",
-        json_schema_extra=LIVE,
     )
     handshake_deadline_seconds: Seconds = Field(
         5.0, description="From the first packet of a connection to the end of its TLS handshake."
     )
-    hello_deadline_seconds: Seconds = Field(
-        5.0, description="From the handshake to a valid HELLO.", json_schema_extra=LIVE
-    )
+    hello_deadline_seconds: Seconds = Field(5.0, description="From the handshake to a valid HELLO.")
     first_frame_deadline_seconds: Seconds = Field(
-        10.0,
-        description="From a new stream to its complete first frame.",
-        json_schema_extra=LIVE,
+        10.0, description="From a new stream to its complete first frame."
     )
     register_deadline_seconds: Seconds = Field(
-        5.0,
-        description="For the registry to confirm a REGISTER; then the connection is closed.",
-        json_schema_extra=LIVE,
+        5.0, description="For the registry to confirm a REGISTER; then the connection is closed."
     )
     resolve_deadline_seconds: Seconds = Field(
-        5.0,
-        description="For the registry to answer who provides a service; then 404.",
-        json_schema_extra=LIVE,
+        5.0, description="For the registry to answer who provides a service; then 404."
     )
     policy_deadline_seconds: Seconds = Field(
-        5.0,
-        description="For a policy decision; then the stream is refused (never allowed).",
-        json_schema_extra=LIVE,
+        5.0, description="For a policy decision; then the stream is refused (never allowed)."
     )
     incoming_deadline_seconds: Seconds = Field(
-        5.0,
-        description="To open the stream to the provider when its stream credit is used up.",
-        json_schema_extra=LIVE,
+        5.0, description="To open the stream to the provider when its stream credit is used up."
     )
     accept_deadline_seconds: Seconds = Field(
-        10.0,
-        description="From INCOMING_STREAM to STREAM_ACCEPT or STREAM_REJECT of the provider.",
-        json_schema_extra=LIVE,
+        10.0, description="From INCOMING_STREAM to STREAM_ACCEPT or STREAM_REJECT of the provider."
     )
     idle_timeout_seconds: Seconds = Field(
         10.0, description="QUIC max_idle_timeout; the smaller of both sides counts."
@@ -241,7 +226,6 @@ class EdgeSettings(Room):
         ge=1,
         le=1_000_000,
         description="Connected agents; a further one is refused at HELLO.",
-        json_schema_extra=LIVE,
     )
     max_streams_per_agent: int = Field(
         10_240,
@@ -250,31 +234,23 @@ class EdgeSettings(Room):
         description="Concurrent streams one agent may open, its control stream included.",
     )
     max_services_per_agent: int = Field(
-        256,
-        ge=1,
-        le=100_000,
-        description="Services one agent may register.",
-        json_schema_extra=LIVE,
+        256, ge=1, le=100_000, description="Services one agent may register."
     )
     max_pending_handshakes: int = Field(
         1024,
         ge=1,
         le=1_000_000,
         description="Connections that have not completed HELLO; above it new ones are dropped.",
-        json_schema_extra=LIVE,
     )
     max_pending_handshakes_per_source: int = Field(
-        128,
-        ge=1,
-        le=1_000_000,
-        description="The same limit for one source address.",
-        json_schema_extra=LIVE,
+        128, ge=1, le=1_000_000, description="The same limit for one source address."
     )
     tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if len(set(self.listen)) != len(self.listen) and any(e.port for e in self.listen):
+        fixed = [e for e in self.listen if e.port != 0]
+        if len(set(fixed)) != len(fixed):
             raise ValueError("listen names the same address twice")
         if self.keepalive_seconds * 2 > self.idle_timeout_seconds:
             raise ValueError("keepalive_seconds must be at most half of idle_timeout_seconds")
