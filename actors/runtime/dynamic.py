@@ -80,6 +80,9 @@ class DynamicSupervisor(Actor):
         self.gave_up = 0
         self.started = 0
 
+    #: As the inspector shows it.
+    strategy_word = "dynamic"
+
     def init(self) -> None:
         """No children yet."""
         self._cell.children = {}

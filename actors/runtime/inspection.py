@@ -43,6 +43,8 @@ def row(cell: Cell) -> dict[str, object]:
         "handled": cell.handled,
         "busy_seconds": round(cell.busy, 6),
         "restarts": cell.restarts,
+        "restart": cell.spec.restart.value,
+        "strategy": getattr(actor, "strategy_word", ""),
         "uptime": round(now - cell.started_at, 3) if cell.task is not None else 0.0,
         "children": len(cell.children) if cell.children is not None else 0,
         "bytes_in": received,

@@ -97,6 +97,11 @@ class Supervisor(Actor):
         self._closing: ExitReason | None = None
         self._announced = False
 
+    @property
+    def strategy_word(self) -> str:
+        """The strategy, as the inspector shows it."""
+        return self._strategy.value
+
     def init(self) -> None:
         """Create the children's cells and begin to start them."""
         cell = self._cell
