@@ -120,8 +120,11 @@ class Supervisor(Actor):
         now = self.now()
         return {
             "strategy": self._strategy.value,
-            "window": f"{self._window.used(now)}/{self._window.intensity.restarts}"
-            f" in {self._window.intensity.period:g} s",
+            "window": {
+                "used": self._window.used(now),
+                "restarts": self._window.intensity.restarts,
+                "period": self._window.intensity.period,
+            },
             "closing": str(self._closing) if self._closing else "",
             "waiting": {
                 child.cell.id: round(max(0.0, child.restart_at - now), 3)
