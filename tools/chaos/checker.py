@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .groups import Tree, covered
-from .history import Action, History
+from tools.chaos.groups import Tree, covered
+from tools.chaos.history import Action, History
 
 #: Seconds after a fault in which its consequences are attributed to it.
 CONSEQUENCE_SECONDS = 15.0
@@ -122,10 +122,9 @@ def windows_hold(history: History, windows: Mapping[str, tuple[int, float]]) -> 
     """
     times: dict[str, list[float]] = defaultdict(list)
     for event in history.events:
-        if event.get("kind") == "exited" and str(_field(event, "decision")) in ("restart",):
-            times[str(_field(event, "supervisor"))].append(_time(event))
-        elif event.get("kind") == "exited" and str(_field(event, "decision")).startswith(
-            "restart in"
+        decision = str(_field(event, "decision"))
+        if event.get("kind") == "exited" and (
+            decision == "restart" or decision.startswith("restart in")
         ):
             times[str(_field(event, "supervisor"))].append(_time(event))
     violations = []

@@ -17,8 +17,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from .groups import Row, Tree, is_below, parent_path
-from .history import Action, History
+from tools.chaos.groups import Row, Tree, is_below, parent_path
+from tools.chaos.history import Action, History
 
 
 class Control(Protocol):
@@ -60,7 +60,7 @@ class Nemesis:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._control = control
-        self._random = random.Random(seed)  # noqa: S311  # choices, not secrets
+        self._random = random.Random(seed)  # choices, not secrets
         self._history = history
         self._only = re.compile(fnmatch.translate(only)) if only else None
         self._spare = spare
