@@ -196,7 +196,7 @@ def transfers_are_honest(history: History, carriers: Iterable[str]) -> list[Viol
     for transfer in history.transfers:
         if transfer.outcome == "complete":
             continue
-        if transfer.outcome in ("truncated", "corrupt"):
+        if transfer.outcome in ("truncated", "corrupt", "stuck"):
             violations.append(
                 Violation(23, f"{transfer.name}: {transfer.outcome} {transfer.detail}")
             )
