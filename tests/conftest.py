@@ -16,11 +16,18 @@ import threading
 import time
 from asyncio import runners
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
+
+from actors.node.certificates import agent_identity, create_ca, create_leaf
+from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
+from actors.node.pki_files import pair_paths, write_pair
 
 T = TypeVar("T")
 
@@ -162,3 +169,51 @@ def no_leaks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     report = [f"{kind}: {'; '.join(items)}" for kind, items in found.items() if items]
     if report:
         pytest.fail("the test left something behind\n" + "\n".join(report), pytrace=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PkiFixture:
+    """A development PKI and what a stranger would bring along. Read-only for all tests."""
+
+    #: CA, relay acme/r1 and the agents "provider" and "consumer" of tenant acme.
+    dev: DevPki
+    #: A CA nobody here trusts ...
+    foreign_ca_certificate: Path
+    #: ... and a leaf of it that claims to be acme's provider.
+    foreign_agent: LeafFiles
+
+    @property
+    def ca(self) -> Path:
+        return self.dev.ca_certificate
+
+    @property
+    def relay(self) -> LeafFiles:
+        return self.dev.relay
+
+    @property
+    def provider(self) -> LeafFiles:
+        return self.dev.agents["provider"]
+
+    @property
+    def consumer(self) -> LeafFiles:
+        return self.dev.agents["consumer"]
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> PkiFixture:
+    """Certificates for one relay, two agents of tenant acme, and a foreign CA with an impostor."""
+    directory = tmp_path_factory.mktemp("pki")
+    now = datetime.now(UTC)
+    dev = ensure_dev_pki(directory / "dev")
+    foreign = directory / "foreign"
+    foreign.mkdir(mode=0o700)
+    ca = create_ca(now)
+    write_pair(pair_paths(foreign, "ca"), ca)
+    identity = agent_identity("acme", UUID(int=1))
+    paths = pair_paths(foreign, "agent")
+    write_pair(paths, create_leaf(ca, identity, lifetime=timedelta(days=1), now=now))
+    return PkiFixture(
+        dev=dev,
+        foreign_ca_certificate=pair_paths(foreign, "ca").certificate,
+        foreign_agent=LeafFiles(identity, paths.certificate, paths.key),
+    )

@@ -1,0 +1,189 @@
+"""`trunkline pki`: make a CA, issue relay and agent certificates, show what a file holds.
+
+The command line over `actors.node.certificates`; nothing here knows X.509 beyond printing it. Files
+are never overwritten, keys are 0600. Exit status 1 when an operation was refused, 2 on wrong usage.
+Source: protocol sheet orp 1.2 and 4.5 (dev-pki).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import click
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from actors.node.certificates import (
+    MAX_LEAF_LIFETIME,
+    agent_identity,
+    create_ca,
+    create_leaf,
+    identity_of,
+    relay_identity,
+)
+from actors.node.pki_files import (
+    PairPaths,
+    PkiError,
+    make_private_directory,
+    pair_paths,
+    read_certificate,
+    read_pair,
+    write_pair,
+)
+from tools.pki.lifetime import format_span, parse_lifetime
+
+DEFAULT_DIRECTORY = Path(".trunkline") / "pki"
+
+
+def _lifetime(_ctx: click.Context, _param: click.Parameter, value: str) -> timedelta:
+    try:
+        lifetime = parse_lifetime(value)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error)) from error
+    if lifetime > MAX_LEAF_LIFETIME:
+        raise click.BadParameter(f"at most {MAX_LEAF_LIFETIME.days}d")
+    return lifetime
+
+
+_out = click.option(
+    "--out",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Directory of the CA and of everything issued.",
+)
+_ttl = click.option(
+    "--ttl",
+    callback=_lifetime,
+    metavar="DURATION",
+    default="30d",
+    show_default=True,
+    help="Lifetime: 30d, 12h, 1h30m.",
+)
+_name = click.option("--name", help="File name without .crt and .key.")
+
+
+@click.group()
+def cli() -> None:
+    """Certificates of a relay network: one CA, a leaf per relay and per agent."""
+
+
+@cli.command()
+@_out
+def init(directory: Path) -> None:
+    """Create the CA: ca.crt and ca.key, valid ten years."""
+    paths = pair_paths(directory, "ca")
+    with _reported():
+        make_private_directory(directory)
+        write_pair(paths, create_ca(datetime.now(UTC)))
+    _say_written(paths)
+
+
+@cli.command("issue-relay")
+@_out
+@click.option("--relay-id", default="r1", show_default=True, help="Name of the relay.")
+@click.option("--region", default="local", show_default=True, help="First part of its identity.")
+@_ttl
+@_name
+def issue_relay(
+    directory: Path, relay_id: str, region: str, ttl: timedelta, name: str | None
+) -> None:
+    """Issue a relay certificate: outrelay://REGION/relay/RELAY-ID."""
+    with _reported():
+        identity = relay_identity(region, relay_id)
+        _issue(directory, name or f"relay-{relay_id}", identity, ttl)
+
+
+@cli.command("issue-agent")
+@_out
+@click.option("--tenant", default="acme", show_default=True, help="Tenant of the agent.")
+@click.option("--uuid", type=click.UUID, help="Its UUID; a random one when absent.")
+@_ttl
+@_name
+def issue_agent(
+    directory: Path, tenant: str, uuid: UUID | None, ttl: timedelta, name: str | None
+) -> None:
+    """Issue an agent certificate: outrelay://TENANT/agent/UUID."""
+    uuid = uuid4() if uuid is None else uuid
+    with _reported():
+        identity = agent_identity(tenant, uuid)
+        _issue(directory, name or f"agent-{uuid}", identity, ttl)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def show(file: Path) -> None:
+    """Print identity, validity and use of a certificate FILE; never a key."""
+    with _reported():
+        certificate = read_certificate(file)
+    for line in _description(certificate, datetime.now(UTC)):
+        click.echo(line)
+
+
+def _issue(directory: Path, stem: str, identity: str, ttl: timedelta) -> None:
+    if Path(stem).name != stem or stem.startswith("."):
+        raise ValueError(f"--name {stem!r}: a plain file name, not a path")
+    ca_paths = pair_paths(directory, "ca")
+    ca = read_pair(ca_paths)
+    if ca is None:
+        raise PkiError(f"{ca_paths.certificate}: no CA there; run `trunkline pki init` first")
+    paths = pair_paths(directory, stem)
+    leaf = create_leaf(ca, identity, lifetime=ttl, now=datetime.now(UTC))
+    write_pair(paths, leaf)
+    _say_written(paths)
+    click.echo(f"identity  {identity}")
+    click.echo(f"expires   {_moment(leaf.certificate.not_valid_after_utc)}")
+
+
+def _say_written(paths: PairPaths) -> None:
+    click.echo(f"wrote     {paths.certificate}")
+    click.echo(f"wrote     {paths.key} (secret, 0600)")
+
+
+def _description(certificate: x509.Certificate, now: datetime) -> list[str]:
+    end = certificate.not_valid_after_utc
+    if now < certificate.not_valid_before_utc:
+        state = "not valid yet"
+    elif now >= end:
+        state = f"EXPIRED {format_span(now - end)} ago"
+    else:
+        state = f"valid for {format_span(end - now)}"
+    return [
+        f"identity  {identity_of(certificate) or '(none: no URI in the SAN)'}",
+        f"subject   {certificate.subject.rfc4514_string()}",
+        f"issuer    {certificate.issuer.rfc4514_string()}",
+        f"serial    {certificate.serial_number:x}",
+        f"from      {_moment(certificate.not_valid_before_utc)}",
+        f"expires   {_moment(end)}  ({state})",
+        f"use       {_use(certificate)}",
+    ]
+
+
+def _use(certificate: x509.Certificate) -> str:
+    names = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    extensions = {extension.oid: extension.value for extension in certificate.extensions}
+    constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if isinstance(constraints, x509.BasicConstraints) and constraints.ca:
+        return "CA"
+    usages = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
+    if not isinstance(usages, x509.ExtendedKeyUsage):
+        return "not stated"
+    return ", ".join(names.get(oid, oid.dotted_string) for oid in usages)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Refusals become one line on stderr and exit status 1."""
+    try:
+        yield
+    except (PkiError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
