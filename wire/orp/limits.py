@@ -62,8 +62,12 @@ MAX_CANDIDATES: Final = 64
 # ------------------------------------------------------------------------------------ sessions
 
 #: REGISTERs the relay has not answered yet. Each holds a registry call. Above: `TooManyRequests`.
-#: Our agent keeps at most this many in flight and queues the rest of its own service list.
+#: Our agent keeps at most this many in flight and queues the rest.
 MAX_UNANSWERED_REGISTERS: Final = 64
+
+#: REGISTERs an agent session queues behind those in flight. A longer service list is an error of
+#: our own configuration: `SessionMisuse`.
+MAX_QUEUED_REGISTERS: Final = 4096
 
 #: OBSERVED_ADDR_QUERYs an agent may have in flight. Above: `SessionMisuse`, our own bug.
 MAX_UNANSWERED_QUERIES: Final = 8
@@ -71,6 +75,11 @@ MAX_UNANSWERED_QUERIES: Final = 8
 #: Bytes queued by `send()` and not taken by `data_to_send()`. The owner takes them after each
 #: call, so more is our own bug: `SessionMisuse`.
 MAX_UNTAKEN_BYTES: Final = 1024 * KIB
+
+#: Unsolicited frames a relay holds back while a REGISTER is unanswered (sheet 3.1: today's agents
+#: take any other frame in that place for an error). Above, the frame is dropped and counted:
+#: checkpoints and candidates are best effort, and a missed STREAM_READY costs the agent 10 s.
+MAX_HELD_BYTES: Final = 64 * KIB
 
 #: Connection start to complete HELLO; 10 000 silent connections last this long (sheet R9).
 HELLO_TIMEOUT_SECONDS: Final = 10.0
