@@ -95,9 +95,9 @@ def ensure_dev_pki(
         ValueError: tenant, region or relay id is not a legal name.
     """
     now = datetime.now(UTC) if now is None else now
+    leaves = {f"agent-{name}": agent_identity(tenant, uuid) for name, uuid in agents.items()}
     relay = relay_identity(tenant if region is None else region, relay_id)
-    leaves = {f"relay-{relay_id}": relay}
-    leaves |= {f"agent-{name}": agent_identity(tenant, uuid) for name, uuid in agents.items()}
+    leaves[f"relay-{relay_id}"] = relay
     directory = directory.absolute()
     if not directory.exists():
         _create_all(directory, leaves, now)

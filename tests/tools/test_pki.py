@@ -1,0 +1,154 @@
+"""`trunkline pki` as a user runs it."""
+
+from __future__ import annotations
+
+import stat
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.node.certificates import identity_of
+from actors.node.pki_files import read_certificate
+from tools.pki.lifetime import format_span, parse_lifetime
+from tools.pki.main import cli
+
+
+def _pki(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    directory = tmp_path / "pki"
+    assert _pki("init", "--out", str(directory)).exit_code == 0
+    return directory
+
+
+def test_init_makes_a_private_ca(out: Path) -> None:
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert stat.S_IMODE((out / "ca.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((out / "ca.crt").stat().st_mode) == 0o644
+
+
+def test_nothing_is_overwritten(out: Path) -> None:
+    before = (out / "ca.key").read_bytes()
+    again = _pki("init", "--out", str(out))
+    assert again.exit_code == 1
+    assert "ca.key: exists already; nothing was written" in again.stderr
+    assert (out / "ca.key").read_bytes() == before
+    assert _pki("issue-relay", "--out", str(out)).exit_code == 0
+    twice = _pki("issue-relay", "--out", str(out))
+    assert twice.exit_code == 1
+    assert "relay-r1.key: exists already" in twice.stderr
+
+
+def test_a_certificate_left_behind_blocks_the_key_too(out: Path) -> None:
+    (out / "relay-r1.crt").touch()
+    assert _pki("issue-relay", "--out", str(out)).exit_code == 1
+    assert not (out / "relay-r1.key").exists()
+
+
+def test_issue_relay(out: Path) -> None:
+    result = _pki("issue-relay", "--out", str(out), "--relay-id", "r7", "--region", "eu")
+    assert result.exit_code == 0, result.output
+    assert "identity  outrelay://eu/relay/r7" in result.stdout
+    certificate = read_certificate(out / "relay-r7.crt")
+    assert identity_of(certificate) == "outrelay://eu/relay/r7"
+    certificate.verify_directly_issued_by(read_certificate(out / "ca.crt"))
+    assert "PRIVATE KEY" not in result.output
+
+
+def test_issue_agent_with_and_without_uuid(out: Path) -> None:
+    given_uuid = "00000000-0000-0000-0000-00000000000a"
+    result = _pki(
+        "issue-agent", "--out", str(out), "--tenant", "beta", "--uuid", given_uuid, "--name", "cam"
+    )
+    assert result.exit_code == 0, result.output
+    assert identity_of(read_certificate(out / "cam.crt")) == f"outrelay://beta/agent/{given_uuid}"
+    for _ in range(2):
+        assert _pki("issue-agent", "--out", str(out)).exit_code == 0
+    uuids = {UUID(p.stem.removeprefix("agent-")) for p in out.glob("agent-*.crt")}
+    assert len(uuids) == 2
+    assert all(uuid.version == 4 for uuid in uuids)
+
+
+def test_ttl(out: Path) -> None:
+    assert _pki("issue-relay", "--out", str(out), "--ttl", "1h30m").exit_code == 0
+    certificate = read_certificate(out / "relay-r1.crt")
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert lifetime == timedelta(hours=1, minutes=31)
+
+
+@pytest.mark.parametrize(
+    "arguments, status, said",
+    [
+        (("issue-relay", "--ttl", "soon"), 2, "expected a duration such as 30d"),
+        (("issue-relay", "--ttl", "9999d"), 2, "at most 3650d"),
+        (("issue-relay", "--ttl", "999999999d999999999d"), 2, "Invalid value"),
+        (("issue-relay", "--relay-id", "R1"), 1, "relay id 'R1': use 1 to 63 of a-z"),
+        (("issue-agent", "--tenant", "a/b"), 1, "tenant 'a/b': use 1 to 63"),
+        (("issue-agent", "--uuid", "7"), 2, "not a valid UUID"),
+        (("issue-agent", "--name", "../x"), 1, "a plain file name, not a path"),
+    ],
+)
+def test_wrong_input_is_refused(
+    out: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    before = sorted(out.iterdir())
+    result = _pki(*arguments, "--out", str(out))
+    assert result.exit_code == status
+    assert said in result.stderr
+    assert sorted(out.iterdir()) == before
+
+
+def test_issuing_needs_a_ca(tmp_path: Path) -> None:
+    result = _pki("issue-agent", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "no CA there; run `trunkline pki init` first" in result.stderr
+
+
+def test_show(out: Path) -> None:
+    _pki("issue-relay", "--out", str(out), "--ttl", "2h")
+    shown = _pki("show", str(out / "relay-r1.crt")).stdout
+    assert "identity  outrelay://local/relay/r1" in shown
+    assert "(valid for 1h 59m)" in shown
+    assert "use       server, client" in shown
+    assert "use       CA" in _pki("show", str(out / "ca.crt")).stdout
+
+
+def test_show_never_prints_a_key(out: Path) -> None:
+    result = _pki("show", str(out / "ca.key"))
+    assert result.exit_code == 1
+    assert "not a PEM certificate" in result.stderr
+    secret = (out / "ca.key").read_text().splitlines()[1]
+    assert secret not in result.output
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("30d", 2_592_000), ("1h30m", 5400), ("90s", 90), ("1d1s", 86_401)]
+)
+def test_lifetimes(text: str, seconds: int) -> None:
+    assert parse_lifetime(text) == timedelta(seconds=seconds)
+
+
+@given(st.text(alphabet="0123456789dhms .-x", max_size=12))
+def test_other_lifetimes_are_refused(text: str) -> None:
+    try:
+        lifetime = parse_lifetime(text)
+    except ValueError:
+        return
+    assert lifetime > timedelta(0)
+    assert set(text) <= set("0123456789dhms")
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0s"), (59, "59s"), (61, "1m 1s"), (86_400, "1d 0h"), (-7200, "2h 0m")],
+)
+def test_spans_read_well(seconds: int, text: str) -> None:
+    assert format_span(timedelta(seconds=seconds)) == text
