@@ -41,6 +41,10 @@ class Tracer:
         """True once count or age are used up."""
         return self._left <= 0 or now >= self._ends
 
+    def stop(self) -> None:
+        """Emit nothing more; each actor drops the trace at its next message."""
+        self._left = 0
+
     def record(self, cell: Cell, message: object) -> None:
         """Emit one record, unless over the rate; detach from the cell when finished."""
         now = cell.system.loop.time()
