@@ -19,7 +19,7 @@ SOAK_SECONDS ?= 600
 
 .PHONY: help
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # ------------------------------------------------------------------------------------- install
 
@@ -75,11 +75,18 @@ run: $(STAMP) ## start the daemon with embedded controller, development PKI and 
 # --------------------------------------------------------------------------------------- check
 
 .PHONY: check
-check: $(STAMP) ## ruff, format, mypy --strict, import rules, generated code is current
+check: lint format-check types imports generated ## all static checks (make -k check: all findings)
+
+.PHONY: lint format-check types imports generated
+lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
+format-check: $(STAMP) ## ruff format, changing nothing
 	$(BIN)/ruff format --check .
+types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
+imports: $(STAMP) ## who may import whom (import-linter)
 	$(BIN)/lint-imports --no-logo
+generated: $(STAMP) ## generated protobuf modules and reference pages are current
 	$(PY) -m tools.proto --check
 	$(PY) -m config.reference --check
 
