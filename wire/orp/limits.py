@@ -17,7 +17,7 @@ KIB: Final = 1024
 MAX_FRAME_PAYLOAD_BYTES: Final = 1 << 24
 
 #: Ctrl stream. Bounds what one connection makes us buffer for an unfinished frame (sheet R14);
-#: the largest message we know, a full candidate list, needs under 8 KiB. Above: `FrameTooLarge`,
+#: the largest message we know, a full candidate list, needs under 16 KiB. Above: `FrameTooLarge`,
 #: raised from the 8 header bytes alone.
 MAX_CTRL_PAYLOAD_BYTES: Final = 64 * KIB
 
