@@ -120,13 +120,20 @@ class FrameMessage(Fields):
             MalformedMessage: not this message, or a field fails a check; the peer's fault.
         """
         try:
-            message = cls.from_proto(cls.PROTO.FromString(payload))
+            proto = cls.PROTO.FromString(payload)
         except DecodeError as error:
             raise MalformedMessage(cls.TYPE.name, "payload is not its protobuf message") from error
-        why = message.violation()
+        # Counts first: 64 KiB may hold 32 000 empty items, too many to make objects of.
+        for name in _COUNT_LIMITS.keys() & set(cls.__slots__):
+            cls._refuse(_count_violation(name, len(getattr(proto, name))))
+        message = cls.from_proto(proto)
+        cls._refuse(message.violation())
+        return message
+
+    @classmethod
+    def _refuse(cls, why: str | None) -> None:
         if why is not None:
             raise MalformedMessage(cls.TYPE.name, why)
-        return message
 
 
 class FrameSignal:
@@ -154,6 +161,12 @@ def _to_proto_value(value: object) -> object:
     return value
 
 
+def _count_violation(name: str, count: int) -> str | None:
+    if count > _COUNT_LIMITS[name]:
+        return f"{name} has {count} items, limit {_COUNT_LIMITS[name]}"
+    return None
+
+
 def _field_violation(name: str, value: object) -> str | None:
     if isinstance(value, str):
         size = len(value) if value.isascii() else len(value.encode())
@@ -162,9 +175,8 @@ def _field_violation(name: str, value: object) -> str | None:
     elif isinstance(value, Fields):
         return value.violation()
     elif isinstance(value, tuple):
-        if len(value) > _COUNT_LIMITS[name]:
-            return f"{name} has {len(value)} items, limit {_COUNT_LIMITS[name]}"
-        return next(filter(None, (_field_violation(name, item) for item in value)), None)
+        violations = (_field_violation(name, item) for item in value)
+        return _count_violation(name, len(value)) or next(filter(None, violations), None)
     elif name == "port" and isinstance(value, int) and value > _MAX_PORT:
         return f"port is {value}, limit {_MAX_PORT}"
     return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -235,6 +236,18 @@ def test_a_value_of_the_wrong_type_is_our_error() -> None:
     wrong = Register(service_name=7)  # type: ignore[arg-type]  # what the test is about
     with pytest.raises(EncodeError, match="REGISTER"):
         wrong.encode()
+
+
+def test_a_long_list_is_refused_before_its_items_become_objects() -> None:
+    frame = Frame(FrameType.CANDIDATE_OFFER, b"\x12\x00" * 32_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedMessage, match="32000 items, limit 64"):
+            decode(frame)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 256 * 1024
 
 
 def test_text_that_is_not_utf8_is_malformed() -> None:
