@@ -29,6 +29,21 @@ class RelayMode(Enum):
     FORWARD = "forward"
 
 
+def combine_p2p(caller: P2PMode, callee: P2PMode) -> P2PMode:
+    """The mode of a stream from the decisions of both checks: forbidden > required > allowed."""
+    for mode in (P2PMode.FORBIDDEN, P2PMode.REQUIRED):
+        if mode in (caller, callee):
+            return mode
+    return P2PMode.ALLOWED
+
+
+@dataclass(slots=True)
+class Unavailable:
+    """Refusal (`ReplyError`) of a request that cannot be served now. Answer 503, never 404."""
+
+    why: str
+
+
 # Registry.
 
 
@@ -39,6 +54,10 @@ class AgentUp(Request[int]):
     Repeated with its `generation` after a restart of the registry (0 the first time). A newer
     generation of the same URI supersedes an older one; the older connection is sent `Superseded`.
     The registry monitors `connection` and cleans up when it ends, only if still current.
+    `connection` must have a path no other connection had (or be pinned).
+
+    Refused with `RegisterRefused("stale_generation")` when repeated by a connection that was
+    superseded meanwhile, `RegisterRefused("limit")` when the registry is full.
     """
 
     uri: str
@@ -70,7 +89,11 @@ class RegisterService(Request[str]):
 
 @dataclass(slots=True)
 class RegisterRefused:
-    """Why a service was not published: `not_connected`, `stale_generation`, `denied`, `store`."""
+    """Why an agent or a service was not published.
+
+    `not_connected`, `stale_generation`, `denied` (another tenant's name), `bad_name`, `limit`,
+    `store` (the store failed: the agent should try again).
+    """
 
     why: str
 
@@ -96,7 +119,11 @@ class Resolution:
 
 @dataclass(slots=True)
 class Resolve(Request[Resolution]):
-    """Who provides `service` for callers of `tenant`?"""
+    """Who provides `service` for callers of `tenant`?
+
+    Refused with `Unavailable` when the store cannot be read and nothing is known without it.
+    Waits, bounded, while a restarted registry hears from the connected agents again.
+    """
 
     tenant: str
     service: str
@@ -118,6 +145,8 @@ class ClaimStream(Request[bool]):
     """Bind a non-zero stream id to a pair of agents for the life of `pair` (monitored).
 
     Answer False: the id belongs to a different pair, or to a live stream (409 collision).
+    Idempotent for the same `pair`; id 0 is never recorded and answered True. Repeated by the
+    pair after a restart of the registry.
     """
 
     stream_id: int
