@@ -1,0 +1,215 @@
+"""AuditActor: every policy decision is stored at least once, or counted as lost.
+
+Records are collected in a bounded queue and written in batches by a linked task; whoever tells a
+record never waits. A failing store is asked again a few times with growing pauses, then the batch
+is given up. A record that finds the queue full is dropped (the newest).
+
+What is lost is a dead letter of type `AuditRecord` (why: `queue full`, `not stored`, or what the
+runtime says when the tree stops): those counters belong to the system and outlive this actor. So
+does the queue: an actor that is killed hands its records back to its own mailbox, which its place
+keeps ("keep"); a batch that was being written then may be stored twice.
+
+Source: protocol sheet ORP 4.4 (audit); actors.md 4.2 rule 18.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from actors.control.backend import AuditFilter, BackendError, Connect
+from actors.control.limits import (
+    AUDIT_ATTEMPTS,
+    AUDIT_BATCH,
+    AUDIT_FLUSH_SECONDS,
+    AUDIT_LINGER_SECONDS,
+    AUDIT_PAUSE_CAP_SECONDS,
+    AUDIT_PAUSE_SECONDS,
+    AUDIT_QUEUE,
+    MAX_OPERATOR_REQUESTS,
+)
+from actors.control.messages import AuditRecord, Unavailable
+from actors.control.operator_messages import QueryAudit
+from actors.runtime import (
+    DEFERRED,
+    Actor,
+    ActorRef,
+    Deferred,
+    ExitReason,
+    MailboxSpec,
+    OwnedTask,
+    Refusal,
+    Reply,
+    handles,
+)
+
+
+class _Flush:
+    """The oldest record waited long enough for company."""
+
+    __slots__ = ()
+
+
+class _Held:
+    """The records not yet stored; released, they go back to the mailbox of their place."""
+
+    def __init__(self, place: ActorRef, lose: Callable[[AuditRecord, str], None]) -> None:
+        self._place = place
+        self._lose = lose
+        self.records: deque[AuditRecord] = deque()
+
+    def abort(self) -> None:
+        """The incarnation ends: the next one gets them, or the dead letters do."""
+        while self.records:
+            record = self.records.popleft()
+            if not self._place.try_tell(record):
+                self._lose(record, "queue full")
+
+
+class AuditActor(Actor):
+    """See the module docstring.
+
+    Args:
+        connect: makes the backend.
+        queue: records held for the store.
+        linger: seconds the first record of a batch waits for company.
+        attempts, pause: how often, and with which first pause in seconds, a batch is tried.
+    """
+
+    # The real bound is `queue`; the mailbox only has to take the queue back at a restart. Who is
+    # refused there counts the record as lost.
+    mailbox = MailboxSpec(bound=65_536)
+
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        queue: int = AUDIT_QUEUE,
+        linger: float = AUDIT_LINGER_SECONDS,
+        attempts: int = AUDIT_ATTEMPTS,
+        pause: float = AUDIT_PAUSE_SECONDS,
+    ) -> None:
+        self._connect = connect
+        self._queue = queue
+        self._linger = linger
+        self._attempts = attempts
+        self._first_pause = pause
+        self._writer: OwnedTask | None = None
+        self._stopping = False
+        #: Queries waiting for the records before them. Bound: MAX_OPERATOR_REQUESTS; refused.
+        self._queries: deque[tuple[AuditFilter, Reply[tuple[AuditRecord, ...]]]] = deque()
+        self._stored = 0
+        self._retries = 0
+        self._last_error = ""
+
+    def init(self) -> None:
+        """Connect to the backend."""
+        self._backend = self._connect(self)
+        self._held = self.own(_Held(self.ref, self._lose), "audit records")
+
+    async def terminate(self, reason: ExitReason) -> None:
+        """Write what is left, within a deadline."""
+        self._stopping = True
+        if reason.abnormal or not self._held.records:
+            return
+        self._write()
+        if self._writer is not None:
+            await asyncio.wait({self._writer.task}, timeout=AUDIT_FLUSH_SECONDS)
+
+    def describe(self) -> dict[str, object]:
+        """Counters; `lost` is that of the whole system's life, the others of this incarnation."""
+        return {
+            "queued": len(self._held.records),
+            "queue": self._queue,
+            "stored": self._stored,
+            "lost": lost_records(self),
+            "retries": self._retries,
+            "last_error": self._last_error,
+        }
+
+    @handles(AuditRecord)
+    def _record(self, record: AuditRecord) -> None:
+        records = self._held.records
+        if len(records) >= self._queue:
+            self._lose(record, "queue full")
+            return
+        records.append(record)
+        if len(records) >= AUDIT_BATCH:
+            self._write()
+        elif len(records) == 1:
+            self.start_timer(self._linger, _Flush(), "flush")
+
+    @handles(_Flush)
+    def _flush(self, message: _Flush) -> None:
+        self._write()
+
+    @handles(QueryAudit)
+    def _query(self, message: QueryAudit) -> Refusal | Deferred:
+        if len(self._queries) >= MAX_OPERATOR_REQUESTS:
+            return Refusal(Unavailable(f"{MAX_OPERATOR_REQUESTS} queries are waiting"))
+        self._queries.append((message.wanted, self.defer()))
+        self._write()
+        return DEFERRED
+
+    # The writer.
+
+    def _write(self) -> None:
+        if self._writer is None or self._writer.done:
+            self._writer = self.spawn_task(self._run(), "audit writer")
+
+    async def _run(self) -> None:
+        while self._held.records or self._queries:
+            settled = await self._store_batch()
+            if not settled and self._stopping:
+                return  # what is left goes to the next incarnation, or is counted
+            # A query sees every record told before it, or the store fails anyway.
+            if not settled or not self._held.records:
+                await self._answer_queries()
+
+    async def _store_batch(self) -> bool:
+        """Store one batch, or give it up. False: it was not stored."""
+        records = self._held.records
+        batch = tuple(islice(records, AUDIT_BATCH))
+        pause = self._first_pause
+        for attempt in range(1, self._attempts + 1):
+            if not batch:
+                return True
+            try:
+                await self._backend.record_audit(batch)
+            except BackendError as exc:
+                self._last_error = str(exc)[:300]
+                if self._stopping or attempt == self._attempts:
+                    break
+                self._retries += 1
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, AUDIT_PAUSE_CAP_SECONDS)
+            else:
+                self._last_error = ""
+                self._stored += len(batch)
+                for _ in batch:
+                    records.popleft()
+                return True
+        if not self._stopping:
+            self.log.error("{} audit records not stored: {}", len(batch), self._last_error)
+            for _ in batch:
+                self._lose(records.popleft(), "not stored")
+        return False
+
+    async def _answer_queries(self) -> None:
+        while self._queries:
+            wanted, reply = self._queries.popleft()
+            try:
+                reply.send(await self._backend.query_audit(wanted))
+            except BackendError as exc:
+                reply.send(Refusal(Unavailable(str(exc))))
+
+    def _lose(self, record: AuditRecord, why: str) -> None:
+        self.system.dead_letters.add("", self.path, record, why)
+
+
+def lost_records(actor: Actor) -> int:
+    """Decisions of this system that were neither stored nor are waiting to be."""
+    letters = actor.system.dead_letters.by_type
+    return sum(n for (name, _), n in letters.items() if name == AuditRecord.__name__)

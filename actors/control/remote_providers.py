@@ -1,0 +1,109 @@
+"""What the registry knows of providers connected to other relays: lookups and their answers.
+
+One linked task asks the backend for whatever names are wanted, a batch at a time. Answers are
+fresh for `REMOTE_FRESH_SECONDS`; while the backend fails, older ones serve for
+`REMOTE_STALE_SECONDS`. Rows of this relay are left out: who is connected here, the registry knows
+better. Bounds: `MAX_REMOTE_CACHE` names remembered, the oldest is forgotten; those who wait are
+bounded by the registry.
+
+Source: protocol sheet ORP 3.11, 4.3; 6.2 R19, R21.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+from actors.control.backend import BackendError, ControlBackend, ServiceRecord
+from actors.control.limits import (
+    BATCH,
+    MAX_REMOTE_CACHE,
+    REMOTE_FRESH_SECONDS,
+    REMOTE_STALE_SECONDS,
+)
+from actors.runtime import Actor, OwnedTask
+
+#: (tenant, service name)
+Name = tuple[str, str]
+Rows = tuple[ServiceRecord, ...]
+#: Called with the rows, or with the error when nothing is known at all.
+Waiter = Callable[[Rows, BackendError | None], None]
+
+
+class RemoteProviders:
+    """See the module docstring.
+
+    Args:
+        actor: the registry, owner of the task.
+        backend: whom to ask.
+        relay_id: this relay, whose rows are left out.
+        wall_ms: wall-clock milliseconds.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        backend: ControlBackend,
+        *,
+        relay_id: str,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._actor = actor
+        self._backend = backend
+        self._relay_id = relay_id
+        self._wall_ms = wall_ms
+        self._cache: dict[Name, tuple[float, Rows]] = {}
+        self._wanted: dict[Name, list[Waiter]] = {}
+        self._task: OwnedTask | None = None
+        self.failures = 0
+
+    @property
+    def cached(self) -> int:
+        """Names remembered."""
+        return len(self._cache)
+
+    def known(self, name: Name) -> Rows:
+        """What was last heard, unless it is too old to serve."""
+        found = self._cache.get(name)
+        if found is None or self._actor.now() - found[0] > REMOTE_STALE_SECONDS:
+            return ()
+        return found[1]
+
+    def fresh(self, name: Name) -> bool:
+        """True when `known` needs no lookup."""
+        found = self._cache.get(name)
+        return found is not None and self._actor.now() - found[0] <= REMOTE_FRESH_SECONDS
+
+    def look_up(self, name: Name, waiter: Waiter | None = None) -> None:
+        """Ask the backend again; `waiter` hears the outcome, never before this returns."""
+        waiters = self._wanted.setdefault(name, [])
+        if waiter is not None:
+            waiters.append(waiter)
+        if self._task is None or self._task.done:
+            self._task = self._actor.spawn_task(self._run(), "lookups")
+
+    async def _run(self) -> None:
+        while self._wanted:
+            batch = dict(islice(self._wanted.items(), BATCH))
+            for name in batch:
+                del self._wanted[name]
+            error: BackendError | None = None
+            try:
+                answers = await self._backend.resolve(tuple(batch), self._wall_ms())
+            except BackendError as exc:
+                error = exc
+                self.failures += 1
+            else:
+                for name, rows in zip(batch, answers, strict=True):
+                    self._remember(name, rows)
+            for name, waiters in batch.items():
+                known = self.known(name)
+                for waiter in waiters:
+                    waiter(known, None if known else error)
+
+    def _remember(self, name: Name, rows: Rows) -> None:
+        remote = tuple(row for row in rows if row.relay_id != self._relay_id and row.relay_endpoint)
+        self._cache.pop(name, None)
+        if len(self._cache) >= MAX_REMOTE_CACHE:
+            del self._cache[next(iter(self._cache))]
+        self._cache[name] = (self._actor.now(), remote)
