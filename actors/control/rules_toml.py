@@ -159,10 +159,10 @@ def parse_expiry(value: object, now_ms: int) -> int:
         try:
             value = datetime.fromisoformat(text)
         except ValueError:
-            raise ValueError(f"{wanted}, not {value!r:.80}") from None
+            raise ValueError(f"{wanted}, not {_shown(value)}") from None
     if not isinstance(value, datetime):
         kind = {date: "a date without time", time: "a time without date"}.get(type(value))
-        raise ValueError(f"{wanted}, not {kind or repr(value)[:80]}")
+        raise ValueError(f"{wanted}, not {kind or _shown(value)}")
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no time zone: append Z or an offset")
     try:
@@ -172,6 +172,15 @@ def parse_expiry(value: object, now_ms: int) -> int:
     if expiry <= 0:
         raise ValueError(f"{value.isoformat()} lies before 1970; 0 means never")
     return expiry
+
+
+def _shown(value: object) -> str:
+    """A value from a file for an error text: bounded, whatever it is."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 10**30):
+        return repr(value)
+    return f"this {type(value).__name__}"
 
 
 class _Parser:
@@ -189,7 +198,7 @@ class _Parser:
         except UnicodeDecodeError as exc:
             self._problems.append(f"{self._file}: not UTF-8 at byte {exc.start}")
             return []
-        except tomllib.TOMLDecodeError as exc:
+        except ValueError as exc:  # TOMLDecodeError, and numbers with thousands of digits
             self._problems.append(f"{self._file}: not TOML: {exc}")
             return []
         except RecursionError:
@@ -239,7 +248,7 @@ class _Parser:
             found = words.get(value.lower()) if isinstance(value, str) else None
             if found is None:
                 names = [str(choice.value) for choice in dict.fromkeys(words.values())]
-                wrong(key, f"{value!r:.80} is not one of {', '.join(names)}")
+                wrong(key, f"{_shown(value)} is not one of {', '.join(names)}")
             return found
 
         for key in table:
@@ -248,7 +257,7 @@ class _Parser:
         rule_id = text("id", required=True)
         tenant = text("tenant", required=True)
         if tenant and len(tenant) <= MAX_PATTERN and _TENANT.fullmatch(tenant) is None:
-            wrong("tenant", f"{tenant!r:.80} is not of the form {_TENANT.pattern}")
+            wrong("tenant", f"{_shown(tenant)} is not of the form {_TENANT.pattern}")
         expires = 0
         try:
             expires = parse_expiry(table.get("expires", 0), self._now_ms)
