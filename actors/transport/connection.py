@@ -1,0 +1,70 @@
+"""A connection to one peer whose identity was verified before anybody saw the connection."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+from actors.transport.stream import CloseReason, Stream
+from actors.transport.tls import PeerIdentity
+
+
+class ConnectionStatistics(NamedTuple):
+    """Counters of one connection."""
+
+    datagrams_in: int  #: datagrams received
+    datagrams_out: int  #: datagrams sent
+    bytes_in: int  #: bytes of them
+    bytes_out: int  #: bytes of them
+    streams: int  #: streams open now
+    round_trip: float  #: smoothed RTT, seconds; 0 while unknown
+
+
+def _ignore(*_: object) -> None:
+    """The default callback."""
+
+
+class Connection(ABC):
+    """What a door gets: an authenticated connection that carries streams."""
+
+    peer: PeerIdentity
+    alpn: str
+
+    def __init__(self) -> None:
+        self.on_stream: Callable[[Stream], object] = _ignore
+        self.on_closed: Callable[[CloseReason], object] = _ignore
+        self.on_stream_credit: Callable[[], object] = _ignore
+
+    @property
+    @abstractmethod
+    def remote_address(self) -> tuple[str, int]:
+        """The peer's address now; IPv4-mapped addresses in dotted form."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin delivering: streams that arrived before are handed over now."""
+
+    @abstractmethod
+    def open_stream(self) -> Stream | None:
+        """Open a bidirectional stream; None when the peer's stream credit is used up.
+
+        After None, `on_stream_credit` is called when the peer granted more.
+        """
+
+    @abstractmethod
+    def close(self, code: int, reason: str = "") -> None:
+        """CONNECTION_CLOSE with an application code; streams are lost; idempotent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close without ceremony, synchronously; no callback follows; idempotent."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> CloseReason | None:
+        """Why it ended; None while it lives."""
+
+    @abstractmethod
+    def statistics(self) -> ConnectionStatistics:
+        """The counters as one tuple."""
