@@ -245,11 +245,17 @@ class Cell:
         if task is None:
             return
         task.cancel()
+        # A task cancelled before its first step never enters `live`, so it cannot finish itself.
+        task.add_done_callback(self._ended_unstarted)
         incarnation = self.incarnation
         timers = self.system.timers
         for delay in KILL_RETRIES:
             timers.after(delay, lambda: self._cancel_again(incarnation))
         timers.after(UNDEAD_AFTER, lambda: self._give_up(incarnation))
+
+    def _ended_unstarted(self, task: asyncio.Task[None]) -> None:
+        if self.task is task:
+            life.finish(self, self.abort_reason or NORMAL)
 
     def _cancel_again(self, incarnation: int) -> None:
         if self.incarnation == incarnation and self.task is not None:
