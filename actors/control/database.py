@@ -24,6 +24,8 @@ from typing import Protocol
 from actors.control.limits import BUSY_TIMEOUT_SECONDS, GROUP_COMMIT
 from actors.control.schema import migrate
 
+#: Steps of SQLite's machine between two looks at whether the thread should end.
+PROGRESS_STEPS = 10_000
 #: A database that lives as long as its connection.
 IN_MEMORY = ":memory:"
 
@@ -86,7 +88,7 @@ class Database:
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[tuple[int, Operation] | None] = SimpleQueue()
-        self._connection: sqlite3.Connection | None = None
+        self._ended = False
         self._aborted = False
         self.commits = 0
         self.opened: asyncio.Future[None] = self._loop.create_future()
@@ -110,12 +112,6 @@ class Database:
         self._aborted = True
         self.opened.cancel()
         self._queue.put(None)
-        connection = self._connection
-        if connection is not None:
-            try:
-                connection.interrupt()
-            except sqlite3.ProgrammingError:
-                pass  # the thread closed it a moment ago
 
     # The thread.
 
@@ -133,7 +129,8 @@ class Database:
             self._post(self._end)
             return
         with closing(connection):
-            self._connection = connection
+            # Unlike interrupt(), this also ends a statement that begins while `abort` is called.
+            connection.set_progress_handler(lambda: self._aborted, PROGRESS_STEPS)
             self._post(self._ready)
             while not self._aborted:
                 work = self._next_work()
@@ -143,8 +140,6 @@ class Database:
                 if len(work) < GROUP_COMMIT and self._ended:
                     break
         self._post(self._end)
-
-    _ended = False
 
     def _next_work(self) -> list[tuple[int, Operation]]:
         """Everything queued, at most `GROUP_COMMIT`; waits for the first."""
@@ -170,6 +165,8 @@ class Database:
             writes = any(operation.writes for _, operation in work)
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for token, operation in work:
+                if self._aborted:
+                    raise sqlite3.OperationalError("aborted")
                 outcomes.append(self._run(connection, token, operation))
             connection.execute("COMMIT")
         except sqlite3.Error as exc:

@@ -321,8 +321,7 @@ class RegistryActor(Actor):
         if older is not None:
             if older.same_pair(message.consumer, message.provider, message.pair):
                 return True
-            members = (older.consumer, older.provider)
-            if not older.stale or members != (message.consumer, message.provider):
+            if not older.stale:
                 return False
             self.demonitor(older.token)
         elif len(self._claims) >= MAX_CLAIMS:

@@ -185,9 +185,10 @@ class Rig:
         return [provider.uri for provider in found.providers]
 
     async def kill(self, connection: Connection) -> None:
-        """End a connection and wait until its registry had the chance to hear of it."""
+        """End a connection and wait until whoever monitors it was told."""
+        path = connection.ref.path
         self.system.kill(connection.ref)
-        while connection.ref.alive:
+        while self.system.find(path) is not None:
             await asyncio.sleep(0.001)
 
 

@@ -1,0 +1,407 @@
+"""The store actor: group commit, refusals, durability, and its sudden end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from actors.control.backend import (
+    AuditFilter,
+    BackendUnavailable,
+    DuplicateRule,
+    FileRules,
+    PolicyChanged,
+    Registration,
+    Relay,
+    Withdrawal,
+)
+from actors.control.database import open_database
+from actors.control.embedded import EmbeddedBackend
+from actors.control.messages import AuditRecord
+from actors.control.rule import Effect, Rule
+from actors.control.store import StoreActor
+from actors.control.store_requests import FindProviders, StoreRequest, UpsertRelay
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    ActorRef,
+    ActorSystem,
+    ChildSpec,
+    Intensity,
+    Supervisor,
+    handles,
+)
+from tests.conftest import eventually, run
+
+RELAY = Relay("r1", "eu", "192.0.2.1:7443")
+
+
+class Watcher(Actor):
+    changes = 0
+
+    @handles(PolicyChanged)
+    def _changed(self, message: PolicyChanged) -> None:
+        Watcher.changes += 1
+
+
+@asynccontextmanager
+async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, EmbeddedBackend]]:
+    system = ActorSystem("test", seed=1)
+    await system.start(
+        lambda: Supervisor(
+            [
+                ChildSpec("store", lambda: StoreActor(str(path))),
+                ChildSpec("watcher", Watcher),
+            ],
+            intensity=Intensity(1000, 30.0),
+        )
+    )
+    ref = system.ref("/store")
+    assert ref is not None
+    try:
+        yield system, ref, EmbeddedBackend(ref)
+    finally:
+        await system.stop()
+
+
+def registration(uri: str, name: str = "web", at: int = 1, relay: str = "r1") -> Registration:
+    return Registration("acme", name, uri, relay, "127.0.0.1:80", at)
+
+
+def allow(rule_id: str = "") -> Rule:
+    return Rule(rule_id, "acme", "*", "web", effect=Effect.ALLOW)
+
+
+def record(n: int, caller: str = "u1", target: str = "web", tenant: str = "acme") -> AuditRecord:
+    return AuditRecord(n, tenant, caller, target, "", n % 2 == 0, f"rule {n}", str(n))
+
+
+def test_everything_survives_a_reopening(tmp_path: Path) -> None:
+    async def write() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.upsert_relay(RELAY, 10)
+            await backend.register_services([registration("u1")])
+            await backend.add_rule(allow("p1"))
+            await backend.record_audit([record(1)])
+
+    async def read() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            ((found,),) = await backend.resolve([("acme", "web")], 10)
+            assert (found.agent_uri, found.relay_id) == ("u1", "r1")
+            assert (found.relay_region, found.relay_endpoint) == ("eu", "192.0.2.1:7443")
+            assert [rule.id for rule in (await backend.load_policy()).rules] == ["p1"]
+            assert await backend.query_audit(AuditFilter("acme")) == (record(1),)
+
+    run(write())
+    run(read())
+
+
+def test_providers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.upsert_relay(RELAY, 200_000)
+            await backend.upsert_relay(Relay("r2", "us", "192.0.2.2:7443"), 1)
+            rows = [registration("u1", at=1), registration("u2", at=3), registration("u3", at=2)]
+            assert await backend.register_services(rows) == ("", "", "")
+            await backend.register_services([registration("u4", relay="r2")])
+            await backend.register_services([registration("u5", relay="nobody knows")])
+            names = [("acme", "web"), ("other", "web"), ("acme", "none")]
+            web, other, none = await backend.resolve(names, 200_000)
+            assert [row.agent_uri for row in web] == ["u2", "u3", "u1"]  # r2 is silent for long
+            assert (other, none) == ((), ())
+            # The agent moved: the old relay's withdrawal does not touch the new row.
+            await backend.register_services([registration("u1", at=9, relay="r2")])
+            await backend.deregister_agents([Withdrawal("acme", "u1", "r1")])
+            await backend.upsert_relay(Relay("r2", "us", "192.0.2.2:7443"), 200_000)
+            ((first, *_),) = await backend.resolve([("acme", "web")], 200_000)
+            assert (first.agent_uri, first.relay_id) == ("u1", "r2")
+            await backend.deregister_agents([Withdrawal("acme", "u1", "r2")])
+            assert await backend.deregister_stale("r1", 3) == 1
+            (web,) = await backend.resolve([("acme", "web")], 200_000)
+            assert {row.agent_uri for row in web} == {"u2", "u4"}
+
+    run(main())
+
+
+def test_a_repeated_registration_keeps_the_address_the_first_one_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.upsert_relay(RELAY, 10)
+            await backend.register_services([registration("u1")])
+            await backend.register_services([Registration("acme", "web", "u1", "r1", "", 5)])
+            ((found,),) = await backend.resolve([("acme", "web")], 10)
+            assert (found.local_address, found.updated_ms) == ("127.0.0.1:80", 5)
+
+    run(main())
+
+
+def test_a_service_the_database_refuses_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.upsert_relay(RELAY, 10)
+            # Two different services that give one row id.
+            rows = [registration("u1@v", "web"), registration("v", "web@u1"), registration("u2")]
+            first, second, third = await backend.register_services(rows)
+            assert (first, third) == ("", "")
+            assert "UNIQUE" in second
+            (found,) = await backend.resolve([("acme", "web")], 10)
+            assert {row.agent_uri for row in found} == {"u1@v", "u2"}
+
+    run(main())
+
+
+def test_rules_are_ordered_by_creation_also_when_the_clock_steps_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_system, ref, _):
+            seconds = iter([100.0, 50.0, 50.0])
+            backend = EmbeddedBackend(ref, wall_clock=lambda: next(seconds))
+            for name in ("z", "y", "a"):
+                assert await backend.add_rule(allow(name)) == name
+            rules = (await backend.load_policy()).rules
+            assert [rule.id for rule in rules] == ["z", "y", "a"]
+            assert sorted(rule.created_ms for rule in rules) == [100_000, 100_001, 100_002]
+
+    run(main())
+
+
+def test_adding_and_removing_rules(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (system, _, backend):
+            Watcher.changes = 0
+            watcher = system.ref("/watcher")
+            assert watcher is not None
+            backend.watch_policy(watcher)
+            fresh = await backend.add_rule(allow())
+            assert len(fresh) == 36
+            await backend.add_rule(allow("p"))
+            with pytest.raises(DuplicateRule, match="'p' exists"):
+                await backend.add_rule(allow("p"))
+            assert not await backend.remove_rule("other", "p")
+            assert await backend.remove_rule("acme", "p")
+            assert not await backend.remove_rule("acme", "p")
+            await eventually(lambda: Watcher.changes == 3)
+            system.kill(watcher)
+            await eventually(lambda: system.find("/store").actor.describe()["policy_watchers"] == 0)  # type: ignore[union-attr]  # it runs
+            await backend.add_rule(allow())
+
+    run(main())
+
+
+def test_the_store_holds_the_file_rules_and_loses_them_with_itself(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (system, ref, backend):
+            assert (await backend.load_policy()).file_rules is None
+            kept = FileRules((Path("a.toml"),), (allow("f"),))
+            backend.keep_file_rules(kept)
+            assert (await backend.load_policy()).file_rules is kept
+            system.kill(ref)
+            await ref.started(timeout=5)
+            assert (await backend.load_policy()).file_rules is None
+
+    run(main())
+
+
+def test_audit_queries(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.record_audit([record(n) for n in range(10)])
+            await backend.record_audit([record(3, caller="u2"), record(4, target="db")])
+            await backend.record_audit([record(9, tenant="other")])
+
+            async def found(**more: object) -> list[int]:
+                rows = await backend.query_audit(AuditFilter("acme", **more))  # type: ignore[arg-type]
+                return [row.at for row in rows]
+
+            assert await found() == [9, 8, 7, 6, 5, 4, 4, 3, 3, 2, 1, 0]
+            assert await found(since_ms=8) == [9, 8]
+            assert await found(limit=2) == [9, 8]
+            assert len(await found(limit=0)) == 12
+            assert await found(caller="u2") == [3]
+            assert await found(target="db") == [4]
+            assert await found(caller="u2", target="db") == []
+
+    run(main())
+
+
+def test_many_requests_at_once_share_commits(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (system, ref, backend):
+            await backend.upsert_relay(RELAY, 1)
+            requests = [UpsertRelay(Relay(f"r{n}", "", "e"), n) for n in range(200)]
+            async with asyncio.TaskGroup() as group:
+                for request in requests:
+                    group.create_task(ref.ask(request, timeout=10))
+            cell = system.find("/store")
+            assert cell is not None
+            assert cell.actor is not None
+            commits = cell.actor.describe()["commits"]
+            assert isinstance(commits, int)
+            assert commits < 100
+
+    run(main())
+
+
+class Slow(StoreRequest[str]):
+    """Takes longer than any test, unless it is interrupted."""
+
+    def run(self, connection: sqlite3.Connection) -> str:
+        connection.execute("INSERT INTO agents VALUES ('half', 'acme', 1, NULL)")
+        connection.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
+            " SELECT count(*) FROM n WHERE x < 1000000000000"
+        ).fetchone()
+        return "never"
+
+
+class Broken(StoreRequest[None]):
+    """A bug in a request."""
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        raise ZeroDivisionError("a bug")
+
+
+class Vanishing(StoreRequest[None]):
+    """Ends the transaction under everybody's feet, as a full disk does."""
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+class OpenStore(StoreActor):
+    """The store, taking requests only tests make."""
+
+    @handles(Slow, Broken, Vanishing)
+    def _more(self, request: StoreRequest[object]) -> object:
+        return self._request(request)
+
+
+@asynccontextmanager
+async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, EmbeddedBackend]]:
+    system = ActorSystem("test", seed=1)
+    await system.start(
+        lambda: Supervisor(
+            [ChildSpec("store", lambda: OpenStore(str(path)))], intensity=Intensity(100)
+        )
+    )
+    ref = system.ref("/store")
+    assert ref is not None
+    try:
+        yield system, ref, EmbeddedBackend(ref)
+    finally:
+        await system.stop()
+
+
+def _store_threads() -> int:
+    return sum(thread.name == "control-store" for thread in threading.enumerate())
+
+
+def test_killed_in_the_middle_of_a_statement(tmp_path: Path) -> None:
+    """Committed stays, the rest is undone, whoever asked knows at once, the thread ends."""
+
+    async def main() -> None:
+        async with open_store(tmp_path / "c.db") as (system, ref, backend):
+            await backend.upsert_relay(RELAY, 1)
+            await backend.register_services([registration("u1")])
+            asked = [asyncio.create_task(ref.ask(Slow(), timeout=30)) for _ in range(3)]
+            asked.append(asyncio.create_task(backend.add_rule(allow("p"))))
+            await asyncio.sleep(0.05)
+            began = asyncio.get_running_loop().time()
+            system.kill(ref)
+            done, _ = await asyncio.wait(asked, timeout=5)
+            assert asyncio.get_running_loop().time() - began < 1
+            assert len(done) == 4
+            for task in asked[:3]:
+                assert isinstance(task.exception(), ActorDown)
+            assert isinstance(asked[3].exception(), BackendUnavailable)
+            await ref.started(timeout=10)
+            await eventually(lambda: _store_threads() == 1, what="one thread")
+            ((found,),) = await backend.resolve([("acme", "web")], 1)
+            assert found.agent_uri == "u1"
+            assert (await backend.load_policy()).rules == ()
+        with closing(open_database(str(tmp_path / "c.db"))) as connection:
+            assert connection.execute("SELECT uri FROM agents").fetchall() == [("u1",)]
+
+    run(main())
+
+
+def test_a_bug_in_a_request_crashes_the_store_and_harms_no_other_request(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_store(tmp_path / "c.db") as (system, ref, backend):
+            tasks = [
+                asyncio.create_task(backend.upsert_relay(RELAY, 1)),
+                asyncio.create_task(ref.ask(Broken(), timeout=5)),
+                asyncio.create_task(backend.register_services([registration("u1")])),
+            ]
+            await asyncio.wait(tasks, timeout=5)
+            assert isinstance(tasks[1].exception(), ActorDown)
+            await ref.started(timeout=5)
+            assert tasks[0].exception() is None
+            await backend.register_services([registration("u2")])
+            assert len((await backend.resolve([("acme", "web")], 1))[0]) >= 1
+            (exited,) = [e for e in system.events.history if "ZeroDivision" in str(e.fields)][:1]
+            assert "a bug" in str(exited.fields)
+
+    run(main())
+
+
+def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_store(tmp_path / "c.db") as (_, ref, backend):
+            tasks = [
+                asyncio.create_task(backend.upsert_relay(RELAY, 1)),
+                asyncio.create_task(ref.ask(Vanishing(), timeout=5)),
+                asyncio.create_task(backend.upsert_relay(RELAY, 2)),
+            ]
+            await asyncio.wait(tasks, timeout=5)
+            # Requests of the same transaction may fail with it, but none is left unanswered.
+            errors = [task.exception() for task in tasks]
+            assert "disk is full" in str(errors[1])
+            assert all(error is None or "disk is full" in str(error) for error in errors)
+            await backend.upsert_relay(RELAY, 3)
+            await backend.register_services([registration("u1")])
+            assert len((await backend.resolve([("acme", "web")], 3))[0]) == 1
+
+    run(main())
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, ref, backend):
+            await backend.upsert_relay(RELAY, 1)
+            with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                waiting = asyncio.create_task(backend.register_services([registration("u1")]))
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+                other.execute("COMMIT")
+                await waiting
+            ((found,),) = await ref.ask(FindProviders([("acme", "web")]), timeout=5)
+            assert found.agent_uri == "u1"
+
+    run(main())
+
+
+def test_an_unusable_database_says_which_and_why(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    path.write_bytes(b"not a database, not a database, not a database, not a database" * 40)
+
+    async def main() -> None:
+        system = ActorSystem("test", seed=1)
+        with pytest.raises(ActorDown):
+            await system.start(
+                lambda: Supervisor(
+                    [ChildSpec("store", lambda: StoreActor(str(path)))], intensity=Intensity(0)
+                )
+            )
+        await system.stop()
+        told = [str(e.fields) for e in system.events.history if e.path == "/store"]
+        assert any("c.db" in text and "not a database" in text for text in told), told
+
+    run(main())
