@@ -1,0 +1,8 @@
+"""QUIC transport: endpoint, connections, streams over an exchangeable engine."""
+
+from __future__ import annotations
+
+from actors.transport.quic.endpoint import DialFailed, EndpointStatistics, QuicEndpoint
+from actors.transport.quic.settings import QuicSettings
+
+__all__ = ["DialFailed", "EndpointStatistics", "QuicEndpoint", "QuicSettings"]

@@ -1,0 +1,394 @@
+"""The aioquic engine. All use of aioquic's private parts is in this module.
+
+What is changed, and why (aioquic 1.7):
+
+* client certificates are requested from every client; an absent one passes here and is refused by
+  our verification (aioquic checks neither presence nor chain);
+* credit follows consumption: aioquic doubles its limits on receipt, so a slow consumer would make
+  the relay buffer without bound; here limits only move in `consume`;
+* the loop over all streams for their limits visits only streams whose limit moved;
+* more concurrent streams than the library's 128 are advertised.
+
+`tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import ValuesView
+from typing import Any
+
+from aioquic.quic import events as quic_events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
+from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.stream import QuicStream
+
+from actors.transport.quic.engine import (
+    Address,
+    CidIssued,
+    CidRetired,
+    Closed,
+    Data,
+    Drained,
+    Established,
+    Event,
+    Reset,
+    StopSending,
+    StreamCredit,
+)
+from actors.transport.quic.settings import QuicSettings
+from actors.transport.tls import TlsIdentity
+
+#: A limit is announced when it moved by this part of the window (quic-go: a quarter).
+ANNOUNCE_FRACTION = 4
+_LIMIT_CAPACITY = 1 + 8
+_STREAM_LIMIT_CAPACITY = 1 + 8 + 8
+
+
+def configuration(
+    settings: QuicSettings,
+    identity: TlsIdentity,
+    alpn: tuple[str, ...],
+    *,
+    client: bool,
+    server_name: str | None = None,
+) -> QuicConfiguration:
+    """The library's settings for our connections. Verification is ours, so it is off there."""
+    result = QuicConfiguration(
+        is_client=client,
+        alpn_protocols=list(alpn),
+        idle_timeout=settings.idle_timeout,
+        max_data=settings.connection_window,
+        max_stream_data=settings.stream_window,
+        max_datagram_size=settings.max_datagram,
+        server_name=server_name,
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        verify_mode=ssl.CERT_NONE,
+    )
+    result.certificate = identity.chain[0]
+    result.certificate_chain = list(identity.chain[1:])
+    result.private_key = identity.key  # type: ignore[assignment]  # checked when loaded
+    return result
+
+
+class _StreamTable(dict[int, QuicStream]):
+    """The library's stream table; `values()` yields only streams whose limit has to be sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dirty: dict[int, QuicStream] = {}
+
+    def values(self) -> ValuesView[QuicStream]:
+        # The library iterates this while sending limits, and nowhere else.
+        return dict(self.dirty).values()
+
+
+class _Connection(QuicConnection):
+    """The library's connection with our flow control."""
+
+    def __init__(self, settings: QuicSettings, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._relay_settings = settings
+        self.peer_closed = False
+        self._streams = _StreamTable()
+        self._local_max_streams_bidi.value = settings.max_streams
+        self._local_max_streams_bidi.sent = settings.max_streams
+        # The protocol has no unidirectional streams.
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        if not self._is_client:
+            self.tls._request_client_certificate = True
+
+    def _handle_connection_close_frame(self, context: Any, frame_type: int, buf: Any) -> None:
+        self.peer_closed = True
+        super()._handle_connection_close_frame(context, frame_type, buf)
+
+    def raise_stream_limit(self, stream: QuicStream, target: int) -> bool:
+        """Let the peer send up to offset `target`; True when that is worth a packet now."""
+        step = self._relay_settings.stream_window // ANNOUNCE_FRACTION
+        if target - stream.max_stream_data_local < step:
+            return False
+        stream.max_stream_data_local = target
+        if stream.stream_id in self._streams:
+            self._dirty()[stream.stream_id] = stream
+        return True
+
+    def raise_connection_limit(self, consumed: int) -> bool:
+        """The same for the whole connection, given the total ever consumed."""
+        window = self._relay_settings.connection_window
+        limit = self._local_max_data
+        if consumed + window - limit.value < window // ANNOUNCE_FRACTION:
+            return False
+        limit.value = consumed + window
+        return True
+
+    def _dirty(self) -> dict[int, QuicStream]:
+        table = self._streams
+        assert isinstance(table, _StreamTable)
+        return table.dirty
+
+    def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
+        self._dirty().pop(stream.stream_id, None)
+        if stream.receiver.is_finished or stream.stream_id not in self._streams:
+            return
+        try:
+            buffer = builder.start_frame(
+                QuicFrameType.MAX_STREAM_DATA,
+                capacity=_STREAM_LIMIT_CAPACITY + 8,
+                handler=self._on_max_stream_data_delivery,
+                handler_args=(stream,),
+            )
+        except Exception:
+            # No room in this packet or flight: the limit stays to be sent.
+            self._dirty()[stream.stream_id] = stream
+            raise
+        buffer.push_uint_var(stream.stream_id)
+        buffer.push_uint_var(stream.max_stream_data_local)
+        stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def _on_max_stream_data_delivery(self, delivery: Any, stream: QuicStream) -> None:
+        super()._on_max_stream_data_delivery(delivery, stream)
+        if delivery != QuicDeliveryState.ACKED:
+            self._dirty()[stream.stream_id] = stream
+
+    def _write_connection_limits(self, builder: Any, space: Any) -> None:
+        for limit in (self._local_max_data, self._local_max_streams_bidi):
+            if self._worth_announcing(limit):
+                buffer = builder.start_frame(
+                    limit.frame_type,
+                    capacity=_LIMIT_CAPACITY + 8,
+                    handler=self._on_connection_limit_delivery,
+                    handler_args=(limit,),
+                )
+                buffer.push_uint_var(limit.value)
+                limit.sent = limit.value
+
+    def _worth_announcing(self, limit: Limit) -> bool:
+        if limit.value == limit.sent:
+            return False
+        if limit is self._local_max_data:
+            return True  # moves in large steps only, or its announcement was lost
+        # MAX_STREAMS: in steps of an eighth, or when the peer is about to run out.
+        step = max(1, self._relay_settings.max_streams // 8)
+        return limit.value - limit.sent >= step or limit.sent - limit.used < step
+
+
+class AioquicEngine:
+    """`Engine` over aioquic."""
+
+    def __init__(
+        self,
+        settings: QuicSettings,
+        config: QuicConfiguration,
+        *,
+        original_destination_cid: bytes | None = None,
+        retry_source_cid: bytes | None = None,
+    ) -> None:
+        self._settings = settings
+        self._quic = _Connection(
+            settings,
+            configuration=config,
+            original_destination_connection_id=original_destination_cid,
+            retry_source_connection_id=retry_source_cid,
+        )
+        self._consumed = 0
+        #: Streams with unacknowledged bytes -> acknowledged offset last reported.
+        self._unacknowledged: dict[int, int] = {}
+        #: Streams -> offset up to which credit was given back.
+        self._credited: dict[int, int] = {}
+        self._streams_allowed = 0
+        self._closed_reported = False
+
+    @property
+    def source_cid(self) -> bytes:
+        """Our first connection id."""
+        return bytes(self._quic.host_cid)
+
+    @property
+    def peer_address(self) -> Address | None:
+        """Where datagrams go now."""
+        return self._quic.get_peer_address()  # type: ignore[return-value]  # library's alias
+
+    @property
+    def round_trip(self) -> float:
+        """Smoothed RTT."""
+        loss = self._quic._loss
+        return loss._rtt_smoothed if loss._rtt_initialized else 0.0
+
+    def connect(self, address: Address, now: float) -> None:
+        """Begin as a client."""
+        self._quic.connect(address, now=now)
+
+    def receive(self, data: bytes, address: Address, now: float) -> None:
+        """Take one datagram."""
+        self._quic.receive_datagram(data, address, now=now)
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """Datagrams to send."""
+        return self._quic.datagrams_to_send(now=now)  # type: ignore[return-value]  # alias
+
+    def next_timer(self) -> float | None:
+        """When to call `handle_timer`."""
+        return self._quic.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        """The time came."""
+        self._quic.handle_timer(now=now)
+
+    def ping(self) -> None:
+        """Queue a PING."""
+        self._quic.send_ping(0)
+
+    def close(self, code: int, text: str, *, application: bool) -> None:
+        """Queue a CONNECTION_CLOSE."""
+        frame = None if application else int(QuicFrameType.PADDING)
+        self._quic.close(error_code=code, frame_type=frame, reason_phrase=text)
+
+    def events(self) -> list[Event]:
+        """Translate what happened."""
+        result: list[Event] = []
+        while (event := self._quic.next_event()) is not None:
+            translated = self._translate(event)
+            if translated is not None:
+                result.append(translated)
+        if self._unacknowledged:
+            self._collect_acknowledged(result)
+        allowed = self._quic._remote_max_streams_bidi
+        if allowed > self._streams_allowed:
+            self._streams_allowed = allowed
+            result.append(StreamCredit())
+        closed = self._closed()
+        if closed is not None:
+            result.append(closed)
+        return result
+
+    def _translate(self, event: quic_events.QuicEvent) -> Event | None:
+        kind = type(event)
+        if kind is quic_events.StreamDataReceived:
+            return Data(event.stream_id, event.data, event.end_stream)  # type: ignore[attr-defined]
+        if kind is quic_events.StreamReset:
+            return Reset(event.stream_id, event.error_code)  # type: ignore[attr-defined]
+        if kind is quic_events.StopSendingReceived:
+            return StopSending(event.stream_id, event.error_code)  # type: ignore[attr-defined]
+        if kind is quic_events.ConnectionIdIssued:
+            return CidIssued(event.connection_id)  # type: ignore[attr-defined]
+        if kind is quic_events.ConnectionIdRetired:
+            return CidRetired(event.connection_id)  # type: ignore[attr-defined]
+        if isinstance(event, quic_events.HandshakeCompleted):
+            tls = self._quic.tls
+            leaf = tls._peer_certificate
+            chain = [] if leaf is None else [leaf, *tls._peer_certificate_chain]
+            return Established(chain, event.alpn_protocol or "")
+        # ConnectionTerminated comes after the draining period; `_closed` reports it at once.
+        return None
+
+    def _closed(self) -> Closed | None:
+        """The end of the connection, reported in the iteration in which it was decided."""
+        event = self._quic._close_event
+        if event is None or self._closed_reported:
+            return None
+        self._closed_reported = True
+        # The library reports an idle timeout as an internal error with this phrase.
+        idle = event.error_code == QuicErrorCode.INTERNAL_ERROR and (
+            event.reason_phrase == "Idle timeout"
+        )
+        return Closed(
+            0 if idle else event.error_code,
+            event.frame_type is None,
+            "" if idle else event.reason_phrase,
+            peer=self._quic.peer_closed,
+            idle=idle,
+        )
+
+    @property
+    def terminated(self) -> bool:
+        """True once nothing will be sent or received any more."""
+        return self._quic._state is QuicConnectionState.TERMINATED
+
+    def _collect_acknowledged(self, result: list[Event]) -> None:
+        streams = self._quic._streams
+        for stream_id, reported in list(self._unacknowledged.items()):
+            stream = streams.get(stream_id)
+            if stream is None or stream.sender._reset_error_code is not None:
+                del self._unacknowledged[stream_id]
+                continue
+            sender = stream.sender
+            if sender._buffer_start > reported:
+                result.append(Drained(stream_id, sender._buffer_start - reported))
+                self._unacknowledged[stream_id] = sender._buffer_start
+            if sender._buffer_start == sender._buffer_stop:
+                del self._unacknowledged[stream_id]
+
+    # Streams.
+
+    def open_stream(self) -> int | None:
+        """A new stream, unless the peer's limit is reached."""
+        quic = self._quic
+        stream_id = quic.get_next_available_stream_id()
+        if stream_id // 4 >= quic._remote_max_streams_bidi:
+            return None
+        quic._get_or_create_stream_for_send(stream_id)
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+        """Queue bytes."""
+        stream = self._quic._streams.get(stream_id)
+        if stream is None or stream.sender._reset_error_code is not None:
+            return
+        if data and stream_id not in self._unacknowledged:
+            self._unacknowledged[stream_id] = stream.sender._buffer_start
+        stream.sender.write(data, end_stream=end)  # type: ignore[arg-type]  # any buffer works
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Reset our sending half."""
+        stream = self._quic._streams.get(stream_id)
+        if stream is not None and not stream.sender.is_finished:
+            stream.sender.reset(code)
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        """Ask the peer to stop."""
+        stream = self._quic._streams.get(stream_id)
+        if stream is not None and not stream.receiver.is_finished:
+            stream.receiver.stop(code)
+
+    def consume(self, stream_id: int, count: int) -> None:
+        """Move the stream's and the connection's limit."""
+        credited = self._credited.get(stream_id, 0) + count
+        self._credited[stream_id] = credited
+        stream = self._quic._streams.get(stream_id)
+        if stream is not None and not stream.receiver.is_finished:
+            self._quic.raise_stream_limit(stream, credited + self._settings.stream_window)
+        self._consumed += count
+        self._quic.raise_connection_limit(self._consumed)
+
+    def settle(self, stream_id: int) -> None:
+        """Give back the connection credit of everything a closed receive half ever took."""
+        stream = self._quic._streams.get(stream_id)
+        if stream is None:
+            return
+        owed = stream.receiver.highest_offset - self._credited.get(stream_id, 0)
+        if owed > 0:
+            self._credited[stream_id] = stream.receiver.highest_offset
+            self._consumed += owed
+            self._quic.raise_connection_limit(self._consumed)
+
+    def forget(self, stream_id: int) -> None:
+        """Both halves are finished: drop our book-keeping."""
+        self._credited.pop(stream_id, None)
+        self._unacknowledged.pop(stream_id, None)
+
+    def send_finished(self, stream_id: int) -> bool:
+        """True when FIN or RESET of our half was acknowledged, or the stream is gone."""
+        stream = self._quic._streams.get(stream_id)
+        return stream is None or stream.sender.is_finished
+
+    def backlog(self, stream_id: int) -> int:
+        """Unacknowledged bytes."""
+        stream = self._quic._streams.get(stream_id)
+        if stream is None or stream.sender._reset_error_code is not None:
+            return 0
+        return stream.sender._buffer_stop - stream.sender._buffer_start

@@ -1,0 +1,196 @@
+"""The seam between our transport and a QUIC protocol engine.
+
+An engine is sans-IO: datagrams and the time in; events and datagrams out. Everything above this
+module is engine-neutral; everything an engine needs of a library's private parts stays in the
+engine's own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from cryptography import x509
+
+#: What sockets take: (host, port) for IPv4, (host, port, flow, scope) for IPv6.
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+
+@dataclass(slots=True)
+class Established:
+    """TLS is complete on our side; the peer's chain (leaf first) is not verified yet."""
+
+    chain: Sequence[x509.Certificate]
+    alpn: str
+
+
+@dataclass(slots=True)
+class Data:
+    """In-order bytes of a stream; `end` marks a FIN after them."""
+
+    stream_id: int
+    data: bytes
+    end: bool
+
+
+@dataclass(slots=True)
+class Reset:
+    """The peer reset its sending half."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(slots=True)
+class StopSending:
+    """The peer wants no more; the engine has already reset our sending half."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(slots=True)
+class Drained:
+    """The peer acknowledged `count` more bytes of a stream."""
+
+    stream_id: int
+    count: int
+
+
+@dataclass(slots=True)
+class CidIssued:
+    """A connection id of ours is valid from now on."""
+
+    cid: bytes
+
+
+@dataclass(slots=True)
+class CidRetired:
+    """A connection id of ours is no longer used."""
+
+    cid: bytes
+
+
+@dataclass(slots=True)
+class StreamCredit:
+    """The peer allows more streams."""
+
+
+@dataclass(slots=True)
+class Closed:
+    """The connection is over; nothing follows.
+
+    `peer` says whether the peer closed it; `idle` that nobody did.
+    """
+
+    code: int
+    application: bool
+    text: str
+    peer: bool
+    idle: bool
+
+
+Event: TypeAlias = (
+    Established
+    | Data
+    | Reset
+    | StopSending
+    | Drained
+    | CidIssued
+    | CidRetired
+    | StreamCredit
+    | Closed
+)
+
+
+class Engine(Protocol):
+    """One connection. No method blocks; `now` is monotonic seconds."""
+
+    @property
+    def source_cid(self) -> bytes:
+        """Our first connection id."""
+        ...
+
+    @property
+    def peer_address(self) -> Address | None:
+        """Where datagrams go now."""
+        ...
+
+    @property
+    def round_trip(self) -> float:
+        """Smoothed RTT in seconds; 0 while unknown."""
+        ...
+
+    @property
+    def terminated(self) -> bool:
+        """True once the closing or draining period is over: forget the connection."""
+        ...
+
+    def connect(self, address: Address, now: float) -> None:
+        """Begin the handshake as a client."""
+        ...
+
+    def receive(self, data: bytes, address: Address, now: float) -> None:
+        """Take one datagram."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        ...
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """Datagrams to send now."""
+        ...
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` wants to be called."""
+        ...
+
+    def handle_timer(self, now: float) -> None:
+        """The time came."""
+        ...
+
+    def ping(self) -> None:
+        """Send a PING with the next transmission."""
+        ...
+
+    def open_stream(self) -> int | None:
+        """A new bidirectional stream, or None while the peer allows no more."""
+        ...
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+        """Queue bytes, and FIN when `end`."""
+        ...
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """RESET_STREAM; harmless when the half is finished."""
+        ...
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        """STOP_SENDING; harmless when the half is finished."""
+        ...
+
+    def consume(self, stream_id: int, count: int) -> None:
+        """Grant credit for delivered bytes."""
+        ...
+
+    def settle(self, stream_id: int) -> None:
+        """The receive half is closed: give back all connection credit it still holds."""
+        ...
+
+    def forget(self, stream_id: int) -> None:
+        """Both halves are finished: drop the book-keeping of this stream."""
+        ...
+
+    def send_finished(self, stream_id: int) -> bool:
+        """True when our FIN or RESET was acknowledged."""
+        ...
+
+    def backlog(self, stream_id: int) -> int:
+        """Bytes written and not acknowledged."""
+        ...
+
+    def close(self, code: int, text: str, *, application: bool) -> None:
+        """CONNECTION_CLOSE with the next transmission."""
+        ...

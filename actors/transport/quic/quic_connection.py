@@ -1,0 +1,227 @@
+"""One QUIC connection: engine events in, stream callbacks out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from actors.transport.connection import Connection, ConnectionStatistics
+from actors.transport.quic.engine import (
+    Address,
+    CidIssued,
+    CidRetired,
+    Closed,
+    Data,
+    Drained,
+    Engine,
+    Established,
+    Reset,
+    StopSending,
+    StreamCredit,
+)
+from actors.transport.quic.quic_stream import QuicStreamHandle
+from actors.transport.stream import CloseReason
+
+if TYPE_CHECKING:
+    from actors.transport.quic.endpoint import QuicEndpoint
+    from actors.transport.quic.settings import QuicSettings
+
+
+def plain_address(address: Address | None) -> tuple[str, int]:
+    """Host and port; IPv4-mapped IPv6 in dotted form."""
+    if address is None:
+        return ("", 0)
+    host = address[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return (host, address[1])
+
+
+class QuicConnectionHandle(Connection):
+    """See `Connection`. Created by the endpoint; owned by whoever got it from `on_connection`."""
+
+    def __init__(
+        self, endpoint: QuicEndpoint, engine: Engine, settings: QuicSettings, *, client: bool
+    ) -> None:
+        super().__init__()
+        self.engine = engine
+        self.settings = settings
+        self.client = client
+        self.cids: set[bytes] = set()
+        self.started_at = time.monotonic()
+        self.last_heard = self.started_at
+        self.last_ping = self.started_at
+        self.timer_at = 0.0
+        self.established = False
+        self.source = ""
+        self.datagrams_in = self.datagrams_out = 0
+        self.octets_in = self.octets_out = 0
+        self.on_established: Callable[[Established], None] | None = None
+        self.on_failed: Callable[[CloseReason], None] | None = None
+        self._endpoint = endpoint
+        self._streams: dict[int, QuicStreamHandle] = {}
+        self._finishing: dict[int, QuicStreamHandle] = {}
+        self._running = False
+        self._closed: CloseReason | None = None
+        self._local_reason: CloseReason | None = None
+        self._reported = False
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """See `Connection`."""
+        return plain_address(self.engine.peer_address)
+
+    @property
+    def closed(self) -> CloseReason | None:
+        """See `Connection`."""
+        return self._closed
+
+    def start(self) -> None:
+        """Hand over what was held."""
+        self._running = True
+        for stream in list(self._streams.values()):
+            if self._is_peers(stream.stream_id):
+                self.on_stream(stream)
+        if self._closed is not None and not self._reported:
+            self._reported = True
+            self.on_closed(self._closed)
+
+    def open_stream(self) -> QuicStreamHandle | None:
+        """See `Connection`."""
+        if self._closed is not None:
+            return None
+        stream_id = self.engine.open_stream()
+        if stream_id is None:
+            return None
+        stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
+        return stream
+
+    def close(self, code: int, reason: str = "") -> None:
+        """See `Connection`."""
+        if self._closed is None:
+            self._local_reason = CloseReason("local", code, True, reason)
+            self.engine.close(code, reason, application=True)
+            self._end(self._local_reason)
+            self.touch()
+
+    def refuse(self, alert: int, slug: str) -> None:
+        """Close with a TLS alert as a transport error (RFC 9001 section 4.8)."""
+        if self._closed is None:
+            self.engine.close(0x100 + alert, slug, application=False)
+            self._end(CloseReason("handshake", 0x100 + alert, False, slug))
+            self.touch()
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+        self._reported = True
+        if self._closed is None:
+            self.engine.close(0, "", application=True)
+            self._end(CloseReason("aborted"))
+            self.touch()
+
+    def statistics(self) -> ConnectionStatistics:
+        """See `Connection`."""
+        return ConnectionStatistics(
+            self.datagrams_in,
+            self.datagrams_out,
+            self.octets_in,
+            self.octets_out,
+            len(self._streams),
+            self.engine.round_trip,
+        )
+
+    # Called by streams.
+
+    def touch(self) -> None:
+        """Something is to be sent."""
+        self._endpoint.touch(self)
+
+    def finishing(self, stream: QuicStreamHandle) -> None:
+        """Its write half ends: watch for the end of the whole stream."""
+        self._finishing[stream.stream_id] = stream
+
+    # Called by the endpoint.
+
+    def _is_peers(self, stream_id: int) -> bool:
+        return (stream_id & 1) == (1 if self.client else 0)
+
+    def process_events(self) -> None:
+        """Deliver everything the engine has to say."""
+        streams = self._streams
+        for event in self.engine.events():
+            kind = type(event)
+            if kind is Data:
+                stream = streams.get(event.stream_id)  # type: ignore[union-attr]
+                if stream is None:
+                    stream = self._arrived(event.stream_id)  # type: ignore[union-attr]
+                stream.take_data(event.data, end=event.end)  # type: ignore[union-attr]
+            elif kind is Drained:
+                stream = streams.get(event.stream_id)  # type: ignore[union-attr]
+                if stream is not None:
+                    stream.on_drain(event.count)  # type: ignore[union-attr]
+            elif isinstance(event, Reset):
+                (streams.get(event.stream_id) or self._arrived(event.stream_id)).take_reset(
+                    event.code
+                )
+            elif isinstance(event, StopSending):
+                (streams.get(event.stream_id) or self._arrived(event.stream_id)).take_stop_sending(
+                    event.code
+                )
+            elif isinstance(event, StreamCredit):
+                if self._running:
+                    self.on_stream_credit()
+            elif isinstance(event, CidIssued):
+                self._endpoint.add_cid(self, event.cid)
+            elif isinstance(event, CidRetired):
+                self._endpoint.remove_cid(self, event.cid)
+            elif isinstance(event, Established):
+                if self.on_established is not None:
+                    self.on_established(event)
+            elif isinstance(event, Closed):
+                self._end(self._reason(event))
+        if self._finishing:
+            self._forget_finished()
+
+    def _arrived(self, stream_id: int) -> QuicStreamHandle:
+        stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
+        if self._running and self._is_peers(stream_id):
+            self.on_stream(stream)
+        return stream
+
+    def _forget_finished(self) -> None:
+        for stream_id, stream in list(self._finishing.items()):
+            if stream.both_finished:
+                del self._finishing[stream_id]
+                self._streams.pop(stream_id, None)
+                self.engine.forget(stream_id)
+
+    def _reason(self, event: Closed) -> CloseReason:
+        if self._local_reason is not None:
+            return self._local_reason
+        if event.idle:
+            return CloseReason("idle", 0, False, "idle timeout")
+        kind = "peer" if event.peer else "transport"
+        return CloseReason(kind, event.code, event.application, event.text)
+
+    def _end(self, reason: CloseReason) -> None:
+        """The connection is over for its users; the engine lingers to repeat its close."""
+        if self._closed is not None:
+            return
+        self._closed = reason
+        streams, self._streams = list(self._streams.values()), {}
+        self._finishing.clear()
+        for stream in streams:
+            stream.take_lost(reason)
+        if self.on_failed is not None:
+            failed, self.on_failed = self.on_failed, None
+            failed(reason)
+        if self._running and not self._reported:
+            self._reported = True
+            self.on_closed(reason)
+        self._endpoint.ended(self)
+
+
+def _ignore(*_: object) -> None:
+    """No callback."""
