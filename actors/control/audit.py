@@ -52,6 +52,16 @@ class _Flush:
     __slots__ = ()
 
 
+class _Stop:
+    """Everything told before the stop was asked for is in the queue now."""
+
+    __slots__ = ("incarnation", "reason")
+
+    def __init__(self, reason: ExitReason, incarnation: int) -> None:
+        self.reason = reason
+        self.incarnation = incarnation
+
+
 class _Held:
     """The records not yet stored; released, they go back to the mailbox of their place."""
 
@@ -97,7 +107,7 @@ class AuditActor(Actor):
         self._attempts = attempts
         self._first_pause = pause
         self._writer: OwnedTask | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         #: Queries waiting for the records before them. Bound: MAX_OPERATOR_REQUESTS; refused.
         self._queries: deque[tuple[AuditFilter, Reply[tuple[AuditRecord, ...]]]] = deque()
         self._stored = 0
@@ -109,9 +119,20 @@ class AuditActor(Actor):
         self._backend = self._connect(self)
         self._held = self.own(_Held(self.ref, self._lose), "audit records")
 
+    def on_stop(self, reason: ExitReason) -> bool:
+        """Take in what was told before, then stop."""
+        # A suspended actor would not come to it.
+        last = _Stop(reason, self.incarnation)
+        return self._cell.suspended or not self.ref.try_tell(last)
+
+    @handles(_Stop)
+    def _stop(self, message: _Stop) -> None:
+        if message.incarnation == self.incarnation:  # the mailbox may outlive an incarnation
+            self.stop(message.reason)
+
     async def terminate(self, reason: ExitReason) -> None:
         """Write what is left, within a deadline."""
-        self._stopping = True
+        self._stopping.set()
         if reason.abnormal or not self._held.records:
             return
         self._write()
@@ -162,7 +183,7 @@ class AuditActor(Actor):
     async def _run(self) -> None:
         while self._held.records or self._queries:
             settled = await self._store_batch()
-            if not settled and self._stopping:
+            if not settled and self._stopping.is_set():
                 return  # what is left goes to the next incarnation, or is counted
             # A query sees every record told before it, or the store fails anyway.
             if not settled or not self._held.records:
@@ -180,10 +201,14 @@ class AuditActor(Actor):
                 await self._backend.record_audit(batch)
             except BackendError as exc:
                 self._last_error = str(exc)[:300]
-                if self._stopping or attempt == self._attempts:
+                if self._stopping.is_set() or attempt == self._attempts:
                     break
                 self._retries += 1
-                await asyncio.sleep(pause)
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+                except TimeoutError:
+                    pass
                 pause = min(pause * 2, AUDIT_PAUSE_CAP_SECONDS)
             else:
                 self._last_error = ""
@@ -191,7 +216,7 @@ class AuditActor(Actor):
                 for _ in batch:
                     records.popleft()
                 return True
-        if not self._stopping:
+        if not self._stopping.is_set():
             self.log.error("{} audit records not stored: {}", len(batch), self._last_error)
             for _ in batch:
                 self._lose(records.popleft(), "not stored")

@@ -81,6 +81,7 @@ class Publisher:
         self._pending: dict[tuple[str, str], _Publication] = {}
         self._withdrawals: dict[str, Withdrawal] = {}
         self._task: OwnedTask | None = None
+        self._stopping = asyncio.Event()
         self.failures = 0
         self.last_error = ""
 
@@ -117,7 +118,8 @@ class Publisher:
             self.publish(agent, service, None)
 
     async def flush(self, seconds: float) -> bool:
-        """Wait until nothing is left to do, at most so long. True: done."""
+        """Finish what can be done without trying again, at most so long. True: all done."""
+        self._stopping.set()
         task = self._task
         if task is not None and not task.done:
             await asyncio.wait({task.task}, timeout=seconds)
@@ -151,7 +153,13 @@ class Publisher:
                 self.failures += 1
                 self.last_error = str(exc)[:300]
                 self._actor.log.warning("services not published, trying again: {}", exc)
-                await asyncio.sleep(pause)
+                if self._stopping.is_set():
+                    return
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+                except TimeoutError:
+                    pass
                 pause = min(pause * 2, PAUSE_CAP_SECONDS)
 
     async def _withdraw_batch(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -130,10 +131,10 @@ class Rig:
         return found
 
     def describe(self, name: str) -> dict[str, Any]:
-        """The live `describe()` of a control actor."""
+        """The live `describe()` of a control actor; None for everything between two lives."""
         cell = self.system.find(f"/control/{name}")
-        assert cell is not None
-        assert cell.actor is not None
+        if cell is None or cell.actor is None or not cell.ref.alive:
+            return defaultdict(lambda: None)
         return dict(cell.actor.describe())
 
     def _start(self, make: Any) -> ActorRef:
