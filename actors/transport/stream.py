@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from actors.transport.connection import Connection
 
-#: Application error code of `abort()` when its owner gives none (sheet ORP 3.4: upstream uses 0x0A).
+#: Application error code of `abort()` when its owner gives none (sheet ORP 3.4).
 ABORT_CODE = 0x0A
 
 

@@ -69,7 +69,7 @@ def configuration(
     )
     result.certificate = identity.chain[0]
     result.certificate_chain = list(identity.chain[1:])
-    result.private_key = identity.key  # type: ignore[assignment]  # checked when loaded
+    result.private_key = identity.key
     return result
 
 
@@ -80,7 +80,7 @@ class _StreamTable(dict[int, QuicStream]):
         super().__init__()
         self.dirty: dict[int, QuicStream] = {}
 
-    def values(self) -> ValuesView[QuicStream]:
+    def values(self) -> ValuesView[QuicStream]:  # type: ignore[override]  # iterated only
         # The library iterates this while sending limits, and nowhere else.
         return dict(self.dirty).values()
 
@@ -113,7 +113,7 @@ class _Connection(QuicConnection):
         if target - stream.max_stream_data_local < step:
             return False
         stream.max_stream_data_local = target
-        if stream.stream_id in self._streams:
+        if stream.stream_id is not None and stream.stream_id in self._streams:
             self._dirty()[stream.stream_id] = stream
         return True
 
@@ -132,6 +132,7 @@ class _Connection(QuicConnection):
         return table.dirty
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
+        assert stream.stream_id is not None
         self._dirty().pop(stream.stream_id, None)
         if stream.receiver.is_finished or stream.stream_id not in self._streams:
             return
@@ -152,7 +153,7 @@ class _Connection(QuicConnection):
 
     def _on_max_stream_data_delivery(self, delivery: Any, stream: QuicStream) -> None:
         super()._on_max_stream_data_delivery(delivery, stream)
-        if delivery != QuicDeliveryState.ACKED:
+        if delivery != QuicDeliveryState.ACKED and stream.stream_id is not None:
             self._dirty()[stream.stream_id] = stream
 
     def _write_connection_limits(self, builder: Any, space: Any) -> None:
@@ -211,7 +212,7 @@ class AioquicEngine:
     @property
     def peer_address(self) -> Address | None:
         """Where datagrams go now."""
-        return self._quic.get_peer_address()  # type: ignore[return-value]  # library's alias
+        return self._quic.get_peer_address()
 
     @property
     def round_trip(self) -> float:
@@ -229,7 +230,7 @@ class AioquicEngine:
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
-        return self._quic.datagrams_to_send(now=now)  # type: ignore[return-value]  # alias
+        return self._quic.datagrams_to_send(now=now)
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aioquic.buffer import Buffer
+from aioquic._buffer import Buffer
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -247,7 +247,7 @@ class QuicEndpoint:
         connection.on_established = established
         connection.on_failed = failed
         self._admit(connection, "")
-        engine.connect((target[0], target[1]), time.monotonic())
+        engine.connect((str(target[0]), int(target[1])), time.monotonic())
         self.touch(connection)
         try:
             async with asyncio.timeout(timeout):
@@ -287,7 +287,7 @@ class QuicEndpoint:
             connection.octets_in += len(data)
             try:
                 connection.engine.receive(data, address, now)
-            except Exception:  # hostile input must cost its own connection only
+            except Exception:  # noqa: BLE001  # hostile input must cost its own connection only
                 self._broken(connection)
                 continue
             touched[connection] = None
@@ -299,7 +299,7 @@ class QuicEndpoint:
     def _deliver(self, connection: QuicConnectionHandle) -> None:
         try:
             connection.process_events()
-        except Exception:  # a callback without guard: its connection ends, the endpoint goes on
+        except Exception:  # noqa: BLE001  # an unguarded callback ends its connection only
             self._broken(connection)
 
     def _broken(self, connection: QuicConnectionHandle) -> None:
@@ -513,7 +513,7 @@ class QuicEndpoint:
     def _transmit(self, connection: QuicConnectionHandle, now: float) -> None:
         try:
             datagrams = connection.engine.transmit(now)
-        except Exception:  # an engine fault ends its connection only
+        except Exception:  # noqa: BLE001  # an engine fault ends its connection only
             self._broken(connection)
             self._forget(connection)
             return
@@ -554,7 +554,8 @@ class QuicEndpoint:
 
     def _writable(self) -> None:
         sock = self._socket
-        assert sock is not None and self._loop is not None
+        if sock is None or self._loop is None:
+            return
         while self._unsent:
             data, address = self._unsent[0]
             try:
@@ -629,7 +630,7 @@ class QuicEndpoint:
         if when is not None and when <= now + 0.0005:
             try:
                 engine.handle_timer(max(now, when))
-            except Exception:  # an engine fault ends its connection only
+            except Exception:  # noqa: BLE001  # an engine fault ends its connection only
                 self._broken(connection)
         self._deliver(connection)
         if engine.terminated:
