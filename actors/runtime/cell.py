@@ -291,9 +291,7 @@ class Cell:
             waiters, self._start_waiters = self._start_waiters, None
             for future in waiters:
                 if not future.done():
-                    future.set_exception(
-                        ActorDown(self.path, self.incarnation, self.down_reason())
-                    )
+                    future.set_exception(ActorDown(self.path, self.incarnation, self.down_reason()))
 
     # Answers about a place where nobody runs.
 

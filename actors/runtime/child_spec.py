@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2s
 from math import inf
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -30,12 +31,23 @@ KILL = 0.0  #: no graceful stop at all
 UNBOUNDED = inf  #: as long as it takes, inside whatever deadline the whole node has
 
 MAX_ID_LENGTH = 128
-_LEGAL_ID = re.compile(r"[^/%\x00-\x20\x7f]{1,128}", re.ASCII)
+#: Characters that need no escape in an id, beside letters, digits and `_`.
+_PLAIN = ":@~+=,;.!$&'()*[]-"
+_LEGAL_ID = re.compile(rf"(?:[\w{re.escape(_PLAIN)}]|%[0-9A-F]{{2}})+", re.ASCII)
 
 
 def escape_id(text: str) -> str:
-    """Turn any text into a legal child id: percent-escapes and at most 128 characters."""
-    return quote(text, safe=":@~+=,;.!$&'()*[]")[:MAX_ID_LENGTH] or "%00"
+    """Turn any text into a legal child id: percent-escapes and at most 128 characters.
+
+    Texts that differ give ids that differ: what is too long ends in a hash of the whole text.
+    """
+    escaped = quote(text, safe=_PLAIN, errors="surrogatepass") or "%00"
+    if len(escaped) <= MAX_ID_LENGTH:
+        return escaped
+    digest = blake2s(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    head = escaped[: MAX_ID_LENGTH - len(digest) - 1]
+    cut = head.rfind("%", -2)  # never half an escape
+    return f"{head if cut < 0 else head[:cut]}~{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +74,12 @@ class ChildSpec:
     significant: bool = False
     mailbox: Literal["drop", "keep"] = "drop"
     start_timeout: float = 10.0
-    backoff: Backoff = Backoff()
+    backoff: Backoff = Backoff()  # noqa: RUF009  # frozen value
     kind: str | None = None
 
     def check(self) -> None:
         """Raise `BadChildSpec` when this spec can never work."""
-        if not _LEGAL_ID.fullmatch(self.id) and escape_id(self.id) != self.id:
+        if len(self.id) > MAX_ID_LENGTH or not _LEGAL_ID.fullmatch(self.id):
             raise BadChildSpec(f"illegal child id {self.id!r}: use escape_id()")
         if self.shutdown is not None and self.shutdown < 0:
             raise BadChildSpec(f"child {self.id}: negative shutdown deadline")

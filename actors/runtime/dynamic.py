@@ -231,9 +231,7 @@ class DynamicSupervisor(Actor):
         self._storm_pause = min(STORM_PAUSE_CAP, pause * 2)
         self._storm_until = now + pause
         self._recent.clear()
-        self.system.events.publish(
-            Event("storm", self.path, self.incarnation, {"pause": pause})
-        )
+        self.system.events.publish(Event("storm", self.path, self.incarnation, {"pause": pause}))
         return pause
 
     @handles(_Due)

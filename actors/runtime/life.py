@@ -28,6 +28,8 @@ from .signals import Crash, Stop, Tick
 
 if TYPE_CHECKING:
     from .actor import Actor
+    from .cell import Cell
+
 #: Messages served before the event loop gets a turn.
 BUDGET = 128
 
@@ -140,8 +142,10 @@ async def serve(cell: Cell, actor: Actor) -> ExitReason:
                 budget = BUDGET
                 await asyncio.sleep(0)
                 system.running = cell
+        if cell.exit_reason is not None:  # `stop()` from a task, a guard or `continue_`
+            return cell.exit_reason
         if cell.state is State.DRAINING and not queue:
-            return cell.exit_reason or NORMAL
+            return NORMAL
         budget = BUDGET
         waiter = mailbox.waiter = system.loop.create_future()
         await waiter

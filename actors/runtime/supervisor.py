@@ -281,4 +281,3 @@ class Supervisor(Actor):
                     cell.kill(f"after {deadline:g} s")
 
             self.system.timers.after(deadline, overdue)
-

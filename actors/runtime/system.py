@@ -306,7 +306,5 @@ class ActorSystem:
             actor = cell.actor
             if actor is not None and now - since > actor.handler_limit:
                 self.awaiting.pop(cell, None)
-                cell.abort(
-                    ExitReason(ExitKind.STUCK, f"a handler waits for {now - since:.1f} s")
-                )
+                cell.abort(ExitReason(ExitKind.STUCK, f"a handler waits for {now - since:.1f} s"))
         self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)
