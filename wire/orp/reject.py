@@ -53,6 +53,11 @@ PEER_RELAY_UNREACHABLE: Final = StreamReject(RejectCode.BAD_GATEWAY, "peer relay
 #: The provider's relay refused or failed.
 PEER_RELAY_FORWARD_FAILED: Final = StreamReject(RejectCode.BAD_GATEWAY, "peer relay forward failed")
 
+#: The registry could not answer (sheet 6.2 R21): the service may well exist.
+REGISTRY_UNAVAILABLE: Final = StreamReject(RejectCode.UNAVAILABLE, "registry unavailable")
+#: The relay drains or is at a limit.
+RELAY_UNAVAILABLE: Final = StreamReject(RejectCode.UNAVAILABLE, "relay unavailable")
+
 # --------------------------------------------------- relay to consumer, and relay to peer relay
 
 #: The provider refused or did not answer; its own code and reason are not propagated.

@@ -1,0 +1,398 @@
+"""One connected agent: its connection, its ctrl stream, its registrations.
+
+Owns the connection and everything on it that has no owner of its own yet (streams whose first
+frame is being read). Holds, beside the registry, the list of services this agent registered, and
+publishes them again when the registry was restarted. Temporary: the agent's reconnect is its
+restart.
+
+Source: protocol sheet ORP 3.1, 3.2, 3.6, 3.9; 6.1 R9, R14; 6.2 R17, R18.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from actors.control.messages import AgentUp, PeerOf, RegisterService, Superseded
+from actors.edge.door import Door
+from actors.edge.errands import Errands
+from actors.edge.first_frame import FirstFrame
+from actors.edge.messages import Close, Forward, OpenTowards, SendReady
+from actors.edge.stream_pair import Opening, StreamPair
+from actors.runtime import (
+    DEFERRED,
+    Actor,
+    ActorDown,
+    AskTimeout,
+    ChildRefused,
+    ChildSpec,
+    Deferred,
+    Down,
+    ExitReason,
+    MailboxFull,
+    MailboxSpec,
+    Refusal,
+    Reply,
+    ReplyError,
+    Restart,
+    handles,
+    shutdown,
+)
+from actors.transport.connection import Connection
+from actors.transport.stream import CloseReason, Stream
+from wire.errors import PeerError
+from wire.orp.close_codes import CloseCode, ResetCode
+from wire.orp.control_session import ControlSession, RelayState
+from wire.orp.events import ControlClosed, PeerFrame, RelayEvent, SessionFailed
+from wire.orp.frame import Frame, FrameType
+from wire.orp.identity import AgentUri
+from wire.orp.messages import (
+    Hello,
+    MigrateToP2P,
+    ObservedAddrQuery,
+    ObservedAddrResp,
+    OpenStream,
+    Register,
+    RegisterAck,
+    StreamReady,
+    decode,
+)
+
+#: Stream openings that wait for the agent's stream credit.
+MAX_WAITING_OPENS = 1024
+#: Ctrl frames waiting for their peer to be looked up; more are dropped and counted.
+MAX_ROUTED = 256
+#: Pause before a refused announcement to the registry is tried again, seconds (times jitter).
+ANNOUNCE_AGAIN = 0.25
+
+
+class _Announce:
+    """Tell the registry about this agent again."""
+
+    __slots__ = ()
+
+
+class AgentConnection(Actor):
+    """See the module docstring."""
+
+    mailbox = MailboxSpec(bound=4096)
+
+    def __init__(self, door: Door, connection: Connection, identity: AgentUri) -> None:
+        self._door = door
+        self._connection = connection
+        self._identity = identity
+        self._ctrl: Stream | None = None
+        self._generation = 0
+        self._services: dict[str, str] = {}
+        self._opening: dict[FirstFrame, None] = {}
+        self._waiting: deque[Reply[Stream]] = deque()
+        self._ended = False
+
+    def init(self) -> None:
+        """Take the connection over."""
+        connection = self._connection
+        self.own(connection, "connection")
+        self._session = ControlSession(
+            connection.peer.uri, self.now(), self._door.settings.hello_deadline
+        )
+        settings = self._door.settings
+        self._registrations: Errands[Register] = Errands(
+            self, "register", self._register, bound=settings.max_services_per_agent
+        )
+        self._routes: Errands[PeerFrame] = Errands(self, "route", self._route, bound=MAX_ROUTED)
+        connection.on_stream = self.guard("connection", self._on_stream)
+        connection.on_closed = self.guard("connection", self._on_closed)
+        connection.on_stream_credit = self.guard("connection", self._on_credit)
+        self._arm()
+        connection.start()
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Tell the agent why, if nobody did."""
+        if not self._ended:
+            code = CloseCode.INTERNAL_ERROR if reason.abnormal else CloseCode.GOING_AWAY
+            self._connection.close(code, code.name.lower())
+
+    def describe(self) -> dict[str, object]:
+        """Who is connected, from where, with what."""
+        statistics = self._connection.statistics()
+        return {
+            "agent_uri": self._identity.text,
+            "tenant": self._identity.tenant,
+            "remote": "{}:{}".format(*self._connection.remote_address),
+            "generation": self._generation,
+            "session": self._session.state.value,
+            "services": sorted(self._services),
+            "streams": statistics.streams,
+            "opening": len(self._opening),
+            "waiting_for_credit": len(self._waiting),
+            "datagrams_in": statistics.datagrams_in,
+            "datagrams_out": statistics.datagrams_out,
+            "round_trip_ms": round(statistics.round_trip * 1000, 3),
+        }
+
+    # The connection.
+
+    def _on_closed(self, reason: CloseReason) -> None:
+        self._ended = True
+        self._door.counters[f"connection_{reason.kind}"] += 1
+        self.stop(shutdown(str(reason)))
+
+    def _close(self, code: int, reason: str) -> None:
+        """End the connection with a code; the actor ends with it."""
+        if not self._ended:
+            self._ended = True
+            self._connection.close(code, reason)
+            self.stop(shutdown(reason or "closed"))
+
+    def _fail(self, error: PeerError) -> None:
+        self._door.counters[f"ctrl_{error.label}"] += 1
+        self.log.bind(agent_uri=self._identity.text).info("ctrl failed: {}", error)
+        self._close(error.code, error.reason)
+
+    def _on_stream(self, stream: Stream) -> None:
+        if self._ctrl is None:
+            self._ctrl = stream
+            stream.on_data = self.guard("ctrl", self._on_ctrl_data)
+            stream.on_eof = self.guard("ctrl", self._on_ctrl_eof)
+            stream.on_reset = self.guard("ctrl", self._on_ctrl_reset)
+            stream.on_stop_sending = self.guard("ctrl", self._on_ctrl_reset)
+            stream.start()
+            return
+        counters = self._door.counters
+        if self._session.state is not RelayState.READY:
+            counters["stream_before_hello"] += 1
+            stream.abort(ResetCode.MALFORMED)
+        elif len(self._opening) >= self._door.settings.max_opening_per_agent:
+            counters["stream_opening_limit"] += 1
+            stream.abort(ResetCode.DEADLINE)
+        else:
+            first = FirstFrame(
+                self.system,
+                stream,
+                self._door.settings.first_frame_deadline,
+                self.guard("first frame", self._on_first_frame),
+                self.guard("first frame", self._on_first_frame_failed),
+            )
+            self._opening[first] = None
+            self.own(first, "opening")
+            first.start()
+
+    # The ctrl stream.
+
+    def _on_ctrl_data(self, chunk: bytes) -> None:
+        assert self._ctrl is not None
+        self._ctrl.consume(len(chunk))
+        self._serve(self._session.receive(chunk, self.now()))
+
+    def _on_ctrl_eof(self) -> None:
+        self._serve(self._session.receive_eof())
+
+    def _on_ctrl_reset(self, code: int) -> None:
+        self._door.counters["ctrl_reset"] += 1
+        self._close(CloseCode.CTRL_CLOSED, "ctrl stream reset")
+
+    @handles(ControlSession)
+    def _due(self, _: ControlSession) -> None:
+        self._serve(self._session.handle_timer(self.now()))
+
+    def _serve(self, events: list[RelayEvent]) -> None:
+        for event in events:
+            if isinstance(event, Hello):
+                self.ref.tell(_Announce())
+            elif isinstance(event, Register):
+                self._on_register(event)
+            elif isinstance(event, ObservedAddrQuery):
+                host, port = self._connection.remote_address
+                self._session.send(ObservedAddrResp(event.request_id, host, port))
+            elif isinstance(event, PeerFrame):
+                if not self._routes.add(event):
+                    self._door.counters["peer_frame_dropped"] += 1
+            elif isinstance(event, MigrateToP2P):
+                # Promotion records belong to the migration cache; without one they are counted.
+                self._door.counters["migrate_to_p2p"] += 1
+            elif isinstance(event, ControlClosed):
+                self._close(CloseCode.CTRL_CLOSED, "ctrl stream closed")
+            elif isinstance(event, SessionFailed):
+                self._write_ctrl()
+                self._fail(event.error)
+                return
+        self._write_ctrl()
+        self._arm()
+
+    def _write_ctrl(self) -> None:
+        data = self._session.data_to_send()
+        if data and self._ctrl is not None and not self._ctrl.write_closed:
+            room = self._ctrl.write(data)
+            if room < 0:
+                self._door.counters["ctrl_backlog"] += 1
+                self._close(CloseCode.OVERLOADED, "ctrl stream is not read")
+
+    def _arm(self) -> None:
+        when = self._session.next_timer()
+        if when is None:
+            self.cancel_timer("session")
+        else:
+            self.start_timer(max(0.0, when - self.now()), self._session, "session")
+
+    # Registration.
+
+    @handles(_Announce)
+    async def _announce(self, _: _Announce) -> None:
+        registry = self._door.control().registry
+        self.monitor(registry)
+        up = AgentUp(self._identity.text, self._identity.tenant, self.ref, self._generation)
+        try:
+            self._generation = await registry.ask_again(
+                up, timeout=self._door.settings.register_deadline
+            )
+            for name, address in list(self._services.items()):
+                await registry.ask_again(
+                    self._registration(name, address),
+                    timeout=self._door.settings.register_deadline,
+                )
+        except ReplyError as refused:
+            self._close(CloseCode.REGISTER_FAILED, f"registry: {refused}")
+        except (ActorDown, AskTimeout, MailboxFull):
+            self._door.counters["announce_again"] += 1
+            again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
+            self.start_timer(again, _Announce(), "announce")
+
+    def _registration(self, name: str, address: str) -> RegisterService:
+        identity = self._identity
+        return RegisterService(identity.tenant, name, identity.text, self._generation, address)
+
+    def _on_register(self, register: Register) -> None:
+        full = len(self._services) + len(self._registrations)
+        if full >= self._door.settings.max_services_per_agent:
+            self._door.counters["register_limit"] += 1
+            self._close(CloseCode.REGISTER_FAILED, "too many services")
+        elif not self._registrations.add(register):
+            self._close(CloseCode.TOO_MANY_REQUESTS, "too many REGISTERs")
+
+    async def _register(self, register: Register) -> None:
+        deadline = self.now() + self._door.settings.register_deadline
+        registry = self._door.control().registry
+        try:
+            while not self._generation and self.now() < deadline:
+                # HELLO is still on its way to the registry.
+                await registry.started(timeout=max(0.001, deadline - self.now()))
+                await self._pause()
+            service_id = await registry.ask_again(
+                self._registration(register.service_name, register.local_addr),
+                timeout=max(0.001, deadline - self.now()),
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, TimeoutError) as error:
+            self._door.counters["register_failed"] += 1
+            self.log.bind(agent_uri=self._identity.text).warning("REGISTER failed: {}", error)
+            self._close(CloseCode.REGISTER_FAILED, "register failed")
+            return
+        self._services[register.service_name] = register.local_addr
+        self._session.send(RegisterAck(service_id))
+        self._write_ctrl()
+
+    @staticmethod
+    async def _pause() -> None:
+        await asyncio.sleep(0.005)
+
+    @handles(Down)
+    def _registry_down(self, _: Down) -> None:
+        """The registry restarts: it must hear of this agent again."""
+        if self._session.state is RelayState.READY:
+            self.start_timer(0.0, _Announce(), "announce")
+
+    @handles(Superseded)
+    def _superseded(self, _: Superseded) -> None:
+        self._door.counters["superseded"] += 1
+        self._close(CloseCode.SUPERSEDED, "superseded by a newer connection")
+
+    @handles(Close)
+    def _close_asked(self, message: Close) -> None:
+        self._close(message.code, message.reason)
+
+    # Frames between agents.
+
+    async def _route(self, event: PeerFrame) -> None:
+        peer_of = PeerOf(event.message.stream_id, self._identity.text)
+        try:
+            peer = await self._door.control().registry.ask_again(
+                peer_of, timeout=self._door.settings.resolve_deadline
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            peer = None
+        if peer is None or not peer.try_tell(Forward(event)):
+            self._door.counters["peer_frame_dropped"] += 1
+
+    @handles(Forward)
+    def _forward(self, message: Forward) -> None:
+        if self._session.state is RelayState.READY and self._session.forward(message.frame):
+            self._write_ctrl()
+
+    @handles(SendReady)
+    def _send_ready(self, message: SendReady) -> None:
+        if self._session.state is RelayState.READY:
+            self._session.send(StreamReady(message.stream_id))
+            self._write_ctrl()
+
+    # Streams.
+
+    @handles(OpenTowards)
+    def _open_towards(self, _: OpenTowards) -> Stream | Refusal | Deferred:
+        if self._connection.closed is not None:
+            return Refusal("closed")
+        stream = self._connection.open_stream()
+        if stream is not None:
+            return stream
+        self._door.counters["provider_credit_exhausted"] += 1
+        if len(self._waiting) >= MAX_WAITING_OPENS:
+            return Refusal("too many streams wait for credit")
+        self._waiting.append(self.defer())
+        return DEFERRED
+
+    def _on_credit(self) -> None:
+        while self._waiting:
+            if not self._waiting[0].wanted:
+                self._waiting.popleft()
+                continue
+            stream = self._connection.open_stream()
+            if stream is None:
+                return
+            self._waiting.popleft().send(stream)
+
+    def _on_first_frame_failed(self, first: FirstFrame, label: str) -> None:
+        self._door.counters[label] += 1
+        self._leave_opening(first)
+
+    def _leave_opening(self, first: FirstFrame) -> None:
+        self._opening.pop(first, None)
+        self.disown(first)
+
+    def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
+        self._leave_opening(first)
+        stream = first.stream
+        try:
+            message = decode(frame)
+        except PeerError as error:
+            self._door.counters[f"first_frame_{error.label}"] += 1
+            stream.abort(ResetCode.MALFORMED)
+            return
+        if frame.type == FrameType.OPEN_STREAM and isinstance(message, OpenStream):
+            self._open_stream(stream, message, rest)
+        else:
+            # The sheet's relay ends such a stream without a frame (2.5, silent outcomes).
+            self._door.counters["first_frame_unexpected"] += 1
+            stream.write_eof()
+            stream.stop_sending(ResetCode.MALFORMED)
+
+    def _open_stream(self, stream: Stream, message: OpenStream, rest: bytes) -> None:
+        opening = Opening(
+            message, stream, rest, self._identity.text, self._identity.tenant, self.ref
+        )
+        child = f"{message.stream_id:016x}~{self._door.next_serial()}"
+        spec = ChildSpec(
+            child, lambda: StreamPair(self._door, opening), restart=Restart.TEMPORARY, shutdown=1.0
+        )
+        try:
+            self.system.start_child(self._door.streams(), spec)
+        except ChildRefused as refused:
+            self._door.counters[f"stream_refused_{refused.why}"] += 1
+            opening.refuse()

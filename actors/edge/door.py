@@ -1,0 +1,40 @@
+"""What all actors of the edge door share: settings, references, counters.
+
+A plain object made when the door is wired; it owns nothing. Counters are only ever incremented.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from actors.control.messages import ControlPlane
+from actors.edge.settings import EdgeSettings
+from actors.runtime import ActorRef
+
+
+@dataclass(slots=True)
+class Door:
+    """Shared by the actors of one edge door.
+
+    Attributes:
+        settings: deadlines and limits.
+        control: finds the control actors (they do not exist yet when the door is wired).
+        agents, streams: find the dynamic supervisors.
+        counters: rejects by code, closes by reason, frames dropped, and so on.
+        draining: no new connections and streams.
+    """
+
+    settings: EdgeSettings
+    control: Callable[[], ControlPlane]
+    agents: Callable[[], ActorRef]
+    streams: Callable[[], ActorRef]
+    counters: Counter[str] = field(default_factory=Counter)
+    draining: bool = False
+    _serial: int = 0
+
+    def next_serial(self) -> int:
+        """A number no actor of this door had before: ids stay unique over reconnects."""
+        self._serial += 1
+        return self._serial

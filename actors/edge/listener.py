@@ -1,0 +1,95 @@
+"""The listener: owns the UDP socket of an endpoint, and admits verified connections.
+
+Killed or crashed, it is restarted and binds the same address; connections live on, because they
+belong to their agent connections (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+from actors.edge.agent_connection import AgentConnection
+from actors.edge.door import Door
+from actors.runtime import Actor, ChildRefused, ChildSpec, Restart, escape_id
+from actors.transport.connection import Connection
+from actors.transport.quic import QuicEndpoint
+from wire.orp.close_codes import CloseCode
+from wire.orp.identity import IdentityError, RelayUri, parse_identity
+
+
+class _Binding:
+    """The socket of an endpoint as a resource."""
+
+    __slots__ = ("_endpoint",)
+
+    def __init__(self, endpoint: QuicEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def abort(self) -> None:
+        """Close the socket; connections live on."""
+        self._endpoint.detach()
+
+
+class QuicListener(Actor):
+    """See the module docstring.
+
+    Args:
+        address: to bind; with port 0 every incarnation binds the port of the first.
+    """
+
+    def __init__(self, door: Door, endpoint: QuicEndpoint, address: tuple[str, int]) -> None:
+        self._door = door
+        self._endpoint = endpoint
+        self._address = address
+
+    def init(self) -> None:
+        """Bind."""
+        self._endpoint.on_connection = self.guard("listener", self._admit)
+        self._endpoint.attach(self._address)
+        self.own(_Binding(self._endpoint), "socket")
+        self.log.info("listening on {}:{} (QUIC)", *(self._endpoint.address or ("", 0)))
+
+    def describe(self) -> dict[str, object]:
+        """Address and counters."""
+        statistics = self._endpoint.statistics()
+        return {
+            "address": "{}:{}".format(*(self._endpoint.address or ("", 0))),
+            "connections": statistics.connections,
+            "pending_handshakes": statistics.pending,
+            "datagrams_in": statistics.datagrams_in,
+            "datagrams_out": statistics.datagrams_out,
+            "endpoint": statistics.counters,
+            "door": dict(self._door.counters),
+        }
+
+    def _admit(self, connection: Connection) -> None:
+        counters, settings = self._door.counters, self._door.settings
+        try:
+            identity = parse_identity(connection.peer.uri)
+        except IdentityError as error:
+            counters[f"identity_{error.label}"] += 1
+            connection.close(CloseCode.SILENT, "")
+            return
+        if isinstance(identity, RelayUri):
+            counters["role_not_served"] += 1
+            connection.close(CloseCode.ILLEGAL_FRAME, "relay role not served")
+            return
+        if settings.tenants and identity.tenant not in settings.tenants:
+            counters["tenant_not_served"] += 1
+            connection.close(CloseCode.SILENT, "")
+            return
+        if self._door.draining:
+            counters["refused_draining"] += 1
+            connection.close(CloseCode.GOING_AWAY, "going away")
+            return
+        child = escape_id(f"{identity.tenant}:{identity.uuid}~{self._door.next_serial()}")
+        spec = ChildSpec(
+            child,
+            lambda: AgentConnection(self._door, connection, identity),
+            restart=Restart.TEMPORARY,
+            shutdown=2.0,
+        )
+        try:
+            self.system.start_child(self._door.agents(), spec)
+            counters["agents_admitted"] += 1
+        except ChildRefused as refused:
+            counters[f"agent_refused_{refused.why}"] += 1
+            connection.close(CloseCode.OVERLOADED, "overloaded")

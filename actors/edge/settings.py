@@ -1,0 +1,40 @@
+"""What the edge door is told: plain values, seconds and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """Deadlines and limits of the door (sheet 6.1 R9 to R11).
+
+    Attributes:
+        region: of this relay; providers in it are preferred.
+        tenants: whose agents may connect; empty: every tenant the CA vouches for.
+        hello_deadline: from the handshake to a valid HELLO.
+        first_frame_deadline: from a new stream to its complete first frame.
+        register_deadline: for the registry to confirm a REGISTER.
+        resolve_deadline: for the registry to answer who provides a service.
+        policy_deadline: for a policy decision; then the stream is refused.
+        incoming_deadline: to open the stream to the provider.
+        accept_deadline: from INCOMING_STREAM to the provider's answer.
+        max_agents: connected agents.
+        max_services_per_agent: services one agent may register.
+        max_opening_per_agent: streams of one agent without a complete first frame.
+        max_streams: stream pairs of the whole relay.
+    """
+
+    region: str = ""
+    tenants: frozenset[str] = frozenset()
+    hello_deadline: float = 5.0
+    first_frame_deadline: float = 10.0
+    register_deadline: float = 5.0
+    resolve_deadline: float = 5.0
+    policy_deadline: float = 5.0
+    incoming_deadline: float = 5.0
+    accept_deadline: float = 10.0
+    max_agents: int = 10_000
+    max_services_per_agent: int = 256
+    max_opening_per_agent: int = 1024
+    max_streams: int = 100_000

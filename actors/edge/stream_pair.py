@@ -1,0 +1,417 @@
+"""One stream from a consumer agent to a provider agent: the open sequence, then the splice.
+
+In `continue_` it asks policy, registry and provider, each with a deadline; afterwards it only
+waits: the bytes are moved by the two streams' callbacks, coupled directly, and credit is given to
+one side as the other side's peer acknowledges. It holds at most one stream window per direction.
+
+Only EOF becomes FIN. A reset, a lost connection or the death of this actor resets what is left of
+both streams. The pair's entry in the registry lives as long as this actor, which enters it again
+after a restart of the registry. Temporary: bytes in flight cannot be restored.
+
+Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.control.messages import ClaimStream, Decide, Decision, Provider, Resolve
+from actors.edge.door import Door
+from actors.edge.messages import OpenTowards, SendReady
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    ActorRef,
+    AskTimeout,
+    Down,
+    MailboxFull,
+    MailboxSpec,
+    ReplyError,
+    RuntimeFault,
+    handles,
+    shutdown,
+)
+from actors.transport.stream import CloseReason, Stream, StreamClosed
+from wire.errors import PeerError
+from wire.orp import reject
+from wire.orp.close_codes import ResetCode
+from wire.orp.frame import FrameReader
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.messages import IncomingStream, OpenStream, StreamAccept, StreamReject, decode
+
+
+@dataclass(slots=True)
+class Opening:
+    """What an agent's connection hands over.
+
+    Attributes:
+        message: the OPEN_STREAM.
+        stream: the consumer's stream, paused; the pair owns it from its `init` on.
+        rest: application bytes that came with the frame; not consumed yet.
+        consumer, tenant: who asks.
+        connection: the consumer's agent connection.
+    """
+
+    message: OpenStream
+    stream: Stream
+    rest: bytes
+    consumer: str
+    tenant: str
+    connection: ActorRef
+
+    def refuse(self, answer: StreamReject = reject.RELAY_UNAVAILABLE) -> None:
+        """Reject and finish both halves, so that the consumer gets its stream credit back."""
+        stream = self.stream
+        stream.forget_callbacks()
+        if not stream.write_closed:
+            stream.write(answer.encode())
+            stream.write_eof()
+        stream.stop_sending(ResetCode.REJECTED)
+
+
+class _Rejected(Exception):
+    """The open sequence ended with this reject."""
+
+    def __init__(self, answer: StreamReject) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
+
+
+class _Gone(Exception):
+    """One side disappeared during the open sequence."""
+
+
+class _End:
+    """One side's stream as an owned resource: if this actor dies, the stream is reset."""
+
+    __slots__ = ("eof", "settled", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.eof = False  # it sent its FIN (or will not be read any more)
+        self.settled = False
+
+    @property
+    def bytes_in(self) -> int:
+        return self.stream.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self.stream.bytes_out
+
+    def abort(self) -> None:
+        if not self.settled:
+            self.settled = True
+            self.stream.abort(ResetCode.RELAY_FAULT)
+
+
+class StreamPair(Actor):
+    """See the module docstring."""
+
+    mailbox = MailboxSpec(bound=64)
+    handler_limit = 60.0
+
+    def __init__(self, door: Door, opening: Opening) -> None:
+        self._door = door
+        self._opening = opening
+        self._phase = "opening"
+        self._provider_uri = ""
+        self._consumer_end = _End(opening.stream)
+        self._provider_end: _End | None = None
+        self._held = [opening.rest] if opening.rest else []
+        self._consumer_eof = False
+        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+
+    def init(self) -> None:
+        """Own the consumer's stream; what it sends meanwhile is held, bounded by its window."""
+        self._answer: asyncio.Future[bytes] = self.system.loop.create_future()
+        self.own(self._consumer_end, "stream")
+        stream = self._opening.stream
+        stream.on_data = self._held.append
+        stream.on_eof = self.guard("consumer", self._consumer_ended)
+        stream.on_reset = self.guard("consumer", self._reset_while_opening)
+        stream.on_lost = self.guard("consumer", self._lost_while_opening)
+        stream.start()
+
+    def describe(self) -> dict[str, object]:
+        """Who talks to whom, and how much so far."""
+        message = self._opening.message
+        consumer, provider = self._consumer_end, self._provider_end
+        return {
+            "phase": self._phase,
+            "service": message.target_service,
+            "method": message.method,
+            "stream_id": f"{message.stream_id:016x}",
+            "consumer": self._opening.consumer,
+            "provider": self._provider_uri,
+            "tenant": self._opening.tenant,
+            "bytes_from_consumer": consumer.bytes_in,
+            "bytes_to_consumer": consumer.bytes_out,
+            "bytes_from_provider": provider.bytes_in if provider else 0,
+            "bytes_to_provider": provider.bytes_out if provider else 0,
+            "held_for_consumer": consumer.stream.backlog,
+            "held_for_provider": provider.stream.backlog if provider else 0,
+        }
+
+    # The open sequence.
+
+    async def continue_(self) -> None:
+        """Policy, registry, provider; then splice, or reject."""
+        try:
+            provider = await self._choose_provider()
+            rest = await self._ask_provider(provider)
+        except _Rejected as rejected:
+            self._reject(rejected.answer)
+        except _Gone:
+            self._fail_pair("gone while opening")
+        else:
+            self._splice(provider, rest)
+
+    async def _choose_provider(self) -> Provider:
+        """Steps 2 to 4 of sheet 3.3."""
+        message, opening = self._opening.message, self._opening
+        if self._door.draining:
+            raise _Rejected(reject.RELAY_UNAVAILABLE)
+        caller = await self._decide(opening.consumer, opening.tenant, message.target_service)
+        if not caller.allow:
+            raise _Rejected(reject.denied(caller.reason))
+        settings = self._door.settings
+        try:
+            resolution = await self._door.control().registry.ask_again(
+                Resolve(opening.tenant, message.target_service, settings.region),
+                timeout=settings.resolve_deadline,
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            raise _Rejected(reject.REGISTRY_UNAVAILABLE) from None
+        if not resolution.providers:
+            raise _Rejected(reject.SERVICE_NOT_FOUND)
+        local = [p for p in resolution.providers if p.connection is not None]
+        if not local:
+            raise _Rejected(reject.INTER_RELAY_UNAVAILABLE)
+        provider = local[0]
+        callee = await self._decide(provider.uri, opening.tenant, opening.consumer)
+        if not callee.allow:
+            raise _Rejected(reject.denied_callee(callee.reason))
+        return provider
+
+    async def _decide(self, caller: str, tenant: str, target: str) -> Decision:
+        message = self._opening.message
+        try:
+            return await self._door.control().policy.ask_again(
+                Decide(tenant, caller, target, message.method, message.stream_id),
+                timeout=self._door.settings.policy_deadline,
+            )
+        except RuntimeFault:
+            return Decision(False, reject.NO_POLICY_SNAPSHOT)  # never open
+
+    async def _ask_provider(self, provider: Provider) -> bytes:
+        """Steps 5, 6 and 8. The id is claimed first: a collision then spares the provider.
+
+        Returns the provider's bytes that came behind its STREAM_ACCEPT.
+        """
+        message, opening = self._opening.message, self._opening
+        settings = self._door.settings
+        self._provider_uri = provider.uri
+        if message.stream_id:
+            await self._claim()
+            self.monitor(self._door.control().registry)
+        if provider.connection is None:
+            raise _Rejected(reject.SERVICE_NOT_FOUND)
+        try:
+            stream = await provider.connection.ask(
+                OpenTowards(), timeout=settings.incoming_deadline
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            raise _Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+        self._provider_end = self.own(_End(stream), "stream")
+        stream.on_data = self.guard("provider", self._provider_answered)
+        stream.on_eof = self.guard("provider", self._provider_silent)
+        stream.on_reset = self.guard("provider", self._provider_silent)
+        stream.on_lost = self.guard("provider", self._provider_silent)
+        stream.start()
+        incoming = IncomingStream(
+            message.target_service, message.method, opening.consumer, message.stream_id
+        )
+        try:
+            stream.write(incoming.encode())
+        except StreamClosed:
+            raise _Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+        try:
+            async with asyncio.timeout(settings.accept_deadline):
+                return await self._answer
+        except TimeoutError:
+            self._door.counters["accept_timeout"] += 1
+            raise _Rejected(reject.PROVIDER_REJECTED) from None
+
+    async def _claim(self) -> None:
+        claim = ClaimStream(
+            self._opening.message.stream_id, self._opening.consumer, self._provider_uri, self.ref
+        )
+        try:
+            claimed = await self._door.control().registry.ask_again(
+                claim, timeout=self._door.settings.resolve_deadline
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            raise _Rejected(reject.REGISTRY_UNAVAILABLE) from None
+        if not claimed:
+            raise _Rejected(reject.STREAM_ID_COLLISION)
+
+    def _provider_answered(self, chunk: bytes) -> None:
+        """Bytes from the provider before the splice: its answer, then early data."""
+        assert self._provider_end is not None
+        stream = self._provider_end.stream
+        try:
+            self._reader.feed(chunk)
+            frame = self._reader.next_frame()
+            if frame is None:
+                stream.consume(len(chunk))
+                return
+            rest = bytes(self._reader.take_rest())
+            stream.consume(len(chunk) - len(rest))
+            answer = decode(frame)
+        except PeerError as error:
+            self._door.counters[f"provider_{error.label}"] += 1
+            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+            return
+        stream.pause()
+        if isinstance(answer, StreamAccept):
+            self._resolve_answer(rest)
+        elif isinstance(answer, StreamReject):
+            self._door.counters["provider_rejected"] += 1
+            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+        else:
+            self._door.counters["provider_unexpected"] += 1
+            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+
+    def _provider_silent(self, _: object = None) -> None:
+        self._door.counters["provider_no_answer"] += 1
+        self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+
+    def _consumer_ended(self) -> None:
+        self._consumer_eof = True
+
+    def _reset_while_opening(self, code: int) -> None:
+        self._resolve_answer(_Gone())
+
+    def _lost_while_opening(self, reason: CloseReason) -> None:
+        self._resolve_answer(_Gone())
+
+    def _resolve_answer(self, outcome: bytes | Exception) -> None:
+        if self._answer.done():
+            return
+        if isinstance(outcome, Exception):
+            self._answer.set_exception(outcome)
+            self._answer.exception()  # it may come before anybody waits
+        else:
+            self._answer.set_result(outcome)
+
+    def _reject(self, answer: StreamReject) -> None:
+        self._phase = "rejected"
+        self._door.counters[f"reject_{answer.code}"] += 1
+        self.log.bind(
+            stream_id=f"{self._opening.message.stream_id:016x}", agent_uri=self._opening.consumer
+        ).info("stream rejected: {} {}", answer.code, answer.reason)
+        self._settle(self._consumer_end)
+        self._opening.refuse(answer)
+        end = self._provider_end
+        if end is not None and not end.settled:
+            self._settle(end)
+            end.stream.abort(ResetCode.REJECTED)
+        self.stop(shutdown(f"rejected {answer.code}"))
+
+    # The splice.
+
+    def _splice(self, provider: Provider, rest: bytes) -> None:
+        assert self._provider_end is not None
+        consumer, other = self._consumer_end, self._provider_end
+        message = self._opening.message
+        if message.stream_id:
+            self._opening.connection.try_tell(SendReady(message.stream_id))
+            if provider.connection is not None:
+                provider.connection.try_tell(SendReady(message.stream_id))
+        self._phase = "spliced"
+        self._door.counters["streams_spliced"] += 1
+        consumer.stream.pause()
+        self._couple(consumer, other)
+        self._couple(other, consumer)
+        for chunk in self._held:
+            other.stream.write(chunk)
+        self._held.clear()
+        if rest:
+            consumer.stream.write(rest)
+        if self._consumer_eof:
+            self._ended(consumer, other)
+        consumer.stream.start()
+        other.stream.start()
+
+    def _couple(self, source: _End, sink: _End) -> None:
+        """Bytes of `source` go to `sink`; credit comes back as `sink`'s peer acknowledges."""
+        side = "consumer" if source is self._consumer_end else "provider"
+        source.stream.on_data = self.guard(side, sink.stream.write)
+        sink.stream.on_drain = self.guard(side, self._drained(source, sink))
+        source.stream.on_eof = self.guard(side, lambda: self._ended(source, sink))
+        source.stream.on_reset = self.guard(side, lambda code: self._broken(side, "reset"))
+        source.stream.on_lost = self.guard(side, lambda reason: self._broken(side, "lost"))
+        source.stream.on_stop_sending = self.guard(side, lambda code: self._unwanted(sink, code))
+
+    def _drained(self, source: _End, sink: _End) -> Callable[[int], None]:
+        consume = source.stream.consume
+
+        def drained(count: int) -> None:
+            consume(count)
+            if source.eof and not sink.stream.backlog:
+                self._finish_if_done()
+
+        return drained
+
+    def _ended(self, source: _End, sink: _End) -> None:
+        """`source` sent FIN: so do we, towards the other side."""
+        source.eof = True
+        sink.stream.write_eof()
+        self._finish_if_done()
+
+    def _unwanted(self, source: _End, code: int) -> None:
+        """The receiver of `source`'s bytes wants no more: nor do we."""
+        source.eof = True
+        source.stream.stop_sending(code)
+        self._finish_if_done()
+
+    def _broken(self, side: str, how: str) -> None:
+        self._door.counters[f"stream_{how}"] += 1
+        self._fail_pair(f"{side} {how}")
+
+    def _fail_pair(self, detail: str) -> None:
+        """An error is an error at both ends, never a FIN."""
+        self._phase = "failed"
+        for end in (self._consumer_end, self._provider_end):
+            if end is not None and not end.settled:
+                self._settle(end)
+                end.stream.abort(ResetCode.SOURCE_FAILED)
+        self.stop(shutdown(detail))
+
+    def _finish_if_done(self) -> None:
+        consumer, provider = self._consumer_end, self._provider_end
+        if provider is None or not (consumer.eof and provider.eof):
+            return
+        if consumer.stream.backlog or provider.stream.backlog:
+            return
+        self._phase = "finished"
+        for end in (consumer, provider):
+            self._settle(end)
+            end.stream.forget_callbacks()  # the transport repeats the FIN by itself
+        self.stop()
+
+    def _settle(self, end: _End) -> None:
+        end.settled = True
+        self.disown(end)
+
+    @handles(Down)
+    async def _registry_down(self, _: Down) -> None:
+        """The registry restarts without memory of stream ids: claim ours again."""
+        self.monitor(self._door.control().registry)
+        try:
+            await self._claim()
+        except _Rejected:
+            self._door.counters["claim_lost"] += 1

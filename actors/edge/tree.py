@@ -1,0 +1,130 @@
+"""The subtree of the edge door, from plain values.
+
+::
+
+    edge              one_for_one
+    ├─ agents         dynamic: one AgentConnection per connected agent
+    ├─ streams        dynamic: one StreamPair per open stream
+    └─ listeners      one_for_one: one QuicListener per address
+
+one_for_one, because a crash of one of the three must not take the other two: connections outlive
+listeners, and a new listener finds its endpoint where the old one left it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from actors.control.messages import ControlPlane
+from actors.edge.door import Door
+from actors.edge.listener import QuicListener
+from actors.edge.messages import Close
+from actors.edge.settings import EdgeSettings
+from actors.runtime import (
+    ActorRef,
+    ActorSystem,
+    ChildSpec,
+    DynamicSupervisor,
+    Intensity,
+    Supervisor,
+)
+from actors.transport.quic import QuicEndpoint, QuicSettings
+from actors.transport.tls import TlsIdentity
+from wire.orp.close_codes import CloseCode
+
+
+class Edge:
+    """The wiring of one edge door: made before the tree, alive as long as the process.
+
+    Args:
+        control: finds the control actors once the tree is up.
+        listen: addresses for QUIC.
+        base: the door's place in the tree.
+    """
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        *,
+        identity: TlsIdentity,
+        control: Callable[[], ControlPlane],
+        listen: Sequence[tuple[str, int]],
+        settings: EdgeSettings,
+        quic: QuicSettings,
+        base: str = "/edge",
+    ) -> None:
+        self._system = system
+        self._listen = list(listen)
+        self._base = base
+        self.door = Door(
+            settings,
+            control,
+            agents=lambda: self._place("agents"),
+            streams=lambda: self._place("streams"),
+        )
+        self.endpoints = [
+            QuicEndpoint(identity=identity, settings=quic, on_connection=lambda c: c.close(0))
+            for _ in self._listen
+        ]
+
+    def _place(self, name: str) -> ActorRef:
+        ref = self._system.ref(f"{self._base}/{name}")
+        if ref is None:
+            raise RuntimeError(f"{self._base}/{name} is not in the tree")
+        return ref
+
+    def spec(self) -> ChildSpec:
+        """The door's subtree."""
+        settings = self.door.settings
+        listeners = [
+            ChildSpec(
+                "quic" if index == 0 else f"quic-{index + 1}",
+                lambda endpoint=endpoint, address=address: QuicListener(  # type: ignore[misc]
+                    self.door, endpoint, address
+                ),
+            )
+            for index, (endpoint, address) in enumerate(
+                zip(self.endpoints, self._listen, strict=True)
+            )
+        ]
+        budget = Intensity(restarts=30, period=30.0)
+        children = [
+            ChildSpec("agents", lambda: DynamicSupervisor(max_children=settings.max_agents)),
+            ChildSpec("streams", lambda: DynamicSupervisor(max_children=settings.max_streams)),
+            ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
+        ]
+        return ChildSpec(
+            self._base.rpartition("/")[2], lambda: Supervisor(children, intensity=budget)
+        )
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The bound addresses, once the listeners ran."""
+        return [endpoint.address for endpoint in self.endpoints if endpoint.address is not None]
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """New handshakes use this certificate; live connections stay."""
+        for endpoint in self.endpoints:
+            endpoint.reload(identity)
+
+    async def drain(self) -> None:
+        """Stop accepting, wait until no stream is open, then close the agents' connections.
+
+        Waits as long as the caller lets it. Agents are closed with a code, never with FIN on
+        their streams, so that they park and resume elsewhere (sheet 6.1 R15).
+        """
+        self.door.draining = True
+        while True:
+            streams = self._system.find(f"{self._base}/streams")
+            if streams is None or not streams.children:
+                break
+            await asyncio.sleep(0.05)
+        self.close_agents()
+
+    def close_agents(self) -> None:
+        """Tell every agent that the relay goes away."""
+        agents = self._system.find(f"{self._base}/agents")
+        if agents is not None and agents.children:
+            for cell in list(agents.children.values()):
+                cell.ref.try_tell(Close(CloseCode.GOING_AWAY, "going away"))
