@@ -24,7 +24,7 @@ from .lifecycle import State
 from .mailbox import SAMPLE_MASK, Coalesced, Stamped
 from .messages import Deferred, Down
 from .reasons import NORMAL, ExitKind, ExitReason, from_exception
-from .signals import Crash, Stop, Tick
+from .signals import ChildExited, Crash, Stop, Tick
 
 if TYPE_CHECKING:
     from .actor import Actor
@@ -263,8 +263,16 @@ def release(cell: Cell, reason: ExitReason) -> None:
     system = cell.system
     system.awaiting.pop(cell, None)
     if cell.children:
+        for item in cell.mailbox.system or ():  # exits nobody will decide about any more
+            if type(item) is ChildExited:
+                system.reporter.exited(
+                    cell, item.cell, item.reason, item.uptime, "supervisor ended"
+                )
         for child in reversed(list(cell.children.values())):
-            child.abort(ExitReason(ExitKind.KILLED, "supervisor ended"))
+            if child.task is None:  # between two lives, or before the first: nobody starts it now
+                child.close()
+            else:
+                child.abort(ExitReason(ExitKind.KILLED, "supervisor ended"))
     errors = cell.resources.release()
     for error in errors:
         system.resource_errors += 1
