@@ -33,6 +33,8 @@ CARRY_SECONDS: Final = 5.0
 REMOTE_FRESH_SECONDS: Final = 1.0
 #: Seconds remote providers are served while the backend fails (R21).
 REMOTE_STALE_SECONDS: Final = 300.0
+#: Seconds a resolve of which nothing is known waits for a failing backend, then "unavailable".
+LOOKUP_PATIENCE_SECONDS: Final = 1.0
 #: Seconds between two heartbeats of this relay (R19).
 HEARTBEAT_SECONDS: Final = 30.0
 #: Seconds after which a relay without heartbeat is not resolved any more (R19).

@@ -92,7 +92,8 @@ class RegisterRefused:
     """Why an agent or a service was not published.
 
     `not_connected`, `stale_generation`, `denied` (another tenant's name), `bad_name`, `limit`,
-    `store` (the store failed: the agent should try again).
+    `store` (the store refuses this service). While the store merely fails, the request waits: its
+    deadline decides. A restarted registry lets it wait for the agent's `AgentUp`.
     """
 
     why: str

@@ -4,9 +4,9 @@ One linked task works while there is anything to do, a batch at a time; withdraw
 order of changes of one agent is kept by construction: what a connection wanted to publish is
 dropped when it ends, so a withdrawal is never older than a publication that is still pending.
 
-A publication somebody waits for fails with the backend (the agent will try again); withdrawals
-and publications nobody waits for are tried again until they succeed. Bounds: publications by the
-registry's table, withdrawals by `MAX_WITHDRAWALS`.
+While the backend fails everything is kept and tried again; whoever waits has a deadline of its own.
+Only what the backend refuses by name is refused here. Bounds: publications by the registry's
+table, withdrawals by `MAX_WITHDRAWALS`.
 
 Source: protocol sheet ORP 3.2; 6.2 R15, R17, R18.
 """
@@ -172,8 +172,6 @@ class Publisher:
             await self._backend.deregister_agents(tuple(batch.values()))
         except BackendError:
             self._withdrawals = batch | self._withdrawals
-            for key in list(self._pending):
-                self._fail(self._pending.pop(key))
             raise
 
     async def _publish_batch(self) -> None:
@@ -197,7 +195,7 @@ class Publisher:
             errors = await self._backend.register_services(registrations)
         except BackendError:
             for publication in batch:
-                self._fail(publication)
+                self._keep(publication)
             raise
         for publication, error in zip(batch, errors, strict=True):
             if error:
@@ -218,13 +216,16 @@ class Publisher:
         for reply in publication.replies:
             reply.send(f"{agent.tenant}/{service.name}")
 
-    def _fail(self, publication: _Publication) -> None:
-        """The backend failed: refuse whoever waits, keep what nobody waits for."""
-        agent, service = publication.agent, publication.service
-        current = self._table.get(agent.uri) is agent
-        if publication.replies or not current:
-            if current and not service.listed:
-                self._table.remove_service(agent, service)
-            publication.refuse("store")
+    def _keep(self, publication: _Publication) -> None:
+        """The backend failed: try again later, unless the connection is not current any more."""
+        agent = publication.agent
+        if self._table.get(agent.uri) is not agent:
+            publication.refuse("stale_generation")
+            return
+        publication.replies = [reply for reply in publication.replies if reply.wanted]
+        key = (agent.uri, publication.service.name)
+        newer = self._pending.get(key)
+        if newer is None:
+            self._pending[key] = publication
         else:
-            self._pending.setdefault((agent.uri, service.name), publication)
+            newer.replies.extend(publication.replies)

@@ -134,7 +134,8 @@ class RegistryActor(Actor):
 
     def init(self) -> None:
         """Connect to the backend and begin the grace."""
-        self._started_ms = self._last_ms = int(self._wall_clock() * 1000)
+        # What this incarnation publishes is always younger than what it finds.
+        self._started_ms = self._last_ms = int(self._wall_clock() * 1000) + 1
         self._backend = self._connect(self)
         self._publisher = Publisher(
             self,
@@ -230,6 +231,16 @@ class RegistryActor(Actor):
 
     @handles(RegisterService)
     def _register(self, message: RegisterService) -> Refusal | Deferred:
+        if self._in_grace and self._agents.get(message.uri) is None:
+            # It was queued while this actor restarted: its AgentUp is on the way.
+            if self._waiting >= MAX_WAITING:
+                return Refusal(RegisterRefused("limit"))
+            self._park(("agent", message.uri), partial(self._publish, message, self.defer()))
+        else:
+            self._publish(message, self.defer())
+        return DEFERRED
+
+    def _publish(self, message: RegisterService, reply: Reply[str]) -> None:
         agent = self._agents.get(message.uri)
         why = ""
         if agent is None:
@@ -243,15 +254,15 @@ class RegistryActor(Actor):
         elif message.name not in agent.services and (len(agent.services) >= MAX_SERVICES_PER_AGENT):
             why = "limit"
         if agent is None or why:
-            return Refusal(RegisterRefused(why))
+            reply.send(Refusal(RegisterRefused(why)))
+            return
         service = agent.services.get(message.name)
         if service is None:
             service = Service(message.name, message.local_address)
             agent.services[message.name] = service
         elif message.local_address:
             service.local_address = message.local_address
-        self._publisher.publish(agent, service, self.defer())
-        return DEFERRED
+        self._publisher.publish(agent, service, reply)
 
     def _listed(self, agent: Agent, service: Service) -> None:
         self._unpark(("service", agent.tenant, service.name))
