@@ -17,7 +17,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from wire.admin.errors import ErrorCode
@@ -75,8 +75,6 @@ class MountTable:
 
     def __init__(self) -> None:
         self._mounts: dict[str, SubtreeMount] = {}
-        self._listeners: dict[int, Callable[[], None]] = {}
-        self._next_token = 1
 
     def attach(self, path: str, mount: SubtreeMount) -> Attachment:
         """Mount a tree at an actor's path. The actor owns the result and loses it at its end.
@@ -84,7 +82,6 @@ class MountTable:
         A second attachment at the same path takes the place of the first.
         """
         self._mounts[path] = mount
-        self._changed()
         return Attachment(self, path, mount)
 
     def at(self, path: str) -> SubtreeMount | None:
@@ -106,25 +103,9 @@ class MountTable:
         """Every mount at or below `path`, in order of attachment."""
         return [(place, mount) for place, mount in self._mounts.items() if below(place, path)]
 
-    def on_change(self, callback: Callable[[], None]) -> int:
-        """Call `callback()` after every attach and detach. Returns a token."""
-        token = self._next_token
-        self._next_token += 1
-        self._listeners[token] = callback
-        return token
-
-    def forget(self, token: int) -> None:
-        """Undo `on_change`; harmless when unknown."""
-        self._listeners.pop(token, None)
-
     def _detach(self, path: str, mount: SubtreeMount) -> None:
         if self._mounts.get(path) is mount:
             del self._mounts[path]
-            self._changed()
-
-    def _changed(self) -> None:
-        for callback in tuple(self._listeners.values()):
-            callback()
 
 
 class Attachment:

@@ -7,7 +7,7 @@ and the name of its task. A pause above DUMP_SECONDS writes all stacks to stderr
 above `abort_seconds` does so and aborts the process, for a service manager to start it again.
 
 The thread never takes a lock the loop's thread could hold (it does not log; faulthandler writes
-straight to the descriptor), so it works however the loop is stuck. Source: design of the runtime, kill and stuck handlers.
+straight to the descriptor), so it works however the loop is stuck.
 """
 
 from __future__ import annotations
