@@ -228,7 +228,7 @@ def events(
     _follow(
         socket,
         "events",
-        {"path": path, "replay": last},
+        {"path": path, "last": last, "follow": True},
         _event_text if not as_json else None,
         count,
         seconds,

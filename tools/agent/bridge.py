@@ -1,0 +1,355 @@
+"""One local TCP connection and its stream: the opening of either side, then the pump.
+
+Source: protocol sheet ORP 3.3, 3.4, 2.5; 6.5 A5 (the bytes of a STREAM_REJECT never reach the
+application: the first bytes are looked at until STREAM_READY or a reject decides).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    ActorRef,
+    AskTimeout,
+    MailboxFull,
+    MailboxSpec,
+    ReplyError,
+    shutdown,
+)
+from actors.transport.stream import CloseReason, Stream, StreamClosed
+from tools.agent.messages import OpenService, WatchReady
+from tools.agent.settings import AgentSettings
+from tools.agent.tcp_pump import TcpPump
+from wire.errors import PeerError
+from wire.orp import reject
+from wire.orp.close_codes import ResetCode
+from wire.orp.frame import FrameReader, FrameType
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.messages import IncomingStream, OpenStream, StreamAccept, StreamReject, decode
+
+#: Seconds an INCOMING_STREAM may take to arrive on a stream the relay opened.
+FIRST_FRAME_SECONDS = 10.0
+#: First two bytes of a STREAM_REJECT frame (version 1, sheet 2.1).
+_REJECT_START = (0x2000 | FrameType.STREAM_REJECT).to_bytes(2, "big")
+
+
+def _address(name: object) -> str:
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
+
+
+class _Bridge(Actor):
+    """What both directions share: a socket, a stream, a pump."""
+
+    mailbox = MailboxSpec(bound=16)
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._stream: Stream | None = None
+        self._sock: socket.socket | None = None
+        self._pump: TcpPump | None = None
+        self._service = ""
+        self._stream_id = 0
+        self._peer_uri = ""
+        self._phase = "opening"
+        self._local = ""
+        self._remote = ""
+        self._early = bytearray()  # delivered and not consumed: bounded by the stream window
+        self._early_eof = False
+        self._broken = False
+
+    def describe(self) -> dict[str, object]:
+        """Service, stream id, local socket and bytes."""
+        pump, stream = self._pump, self._stream
+        return {
+            "phase": self._phase,
+            "service": self._service,
+            "stream_id": f"{self._stream_id:016x}",
+            "peer": self._peer_uri,
+            "local_address": self._local,
+            "local_peer": self._remote,
+            "bytes_from_socket": pump.bytes_in if pump else 0,
+            "bytes_to_socket": pump.bytes_out if pump else 0,
+            "stream_bytes_in": stream.bytes_in if stream else 0,
+            "stream_bytes_out": stream.bytes_out if stream else 0,
+        }
+
+    def _take_socket(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._local = _address(sock.getsockname())
+        self._remote = _address(sock.getpeername())
+
+    def _couple(self) -> None:
+        assert self._sock is not None
+        assert self._stream is not None
+        self._phase = "bridged"
+        self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
+        self.own(self._pump, "pump")
+        self._pump.start(bytes(self._early), ended=self._early_eof)
+        self._early.clear()
+
+    def _ended(self, why: str) -> None:
+        self._phase = "ended"
+        self.stop(shutdown(why or "done"))
+
+
+class _StreamGuard:
+    """Until the pump takes over: the stream as a resource."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def abort(self) -> None:
+        """Reset it."""
+        self.stream.abort(ResetCode.SOURCE_FAILED)
+
+
+class _SocketGuard:
+    """Until the pump takes over: the socket as a resource; closing it resets the local side."""
+
+    __slots__ = ("sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def abort(self) -> None:
+        """Close with RST."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0" + b"\0\0\0\0")
+            self.sock.close()
+
+
+class ConsumerBridge(_Bridge):
+    """A local connection that wants a service.
+
+    Args:
+        sock: accepted, non-blocking.
+        link: the relay link.
+    """
+
+    def __init__(
+        self, settings: AgentSettings, service: str, sock: socket.socket, link: ActorRef
+    ) -> None:
+        super().__init__(settings)
+        self._service = service
+        self._link = link
+        self._accepted = sock
+        self._decided: asyncio.Future[StreamReject | None]
+
+    def init(self) -> None:
+        """Own the local socket."""
+        self._guarded = self.own(_SocketGuard(self._accepted), "socket")
+        self._take_socket(self._accepted)
+        self._decided = self.system.loop.create_future()
+
+    async def continue_(self) -> None:
+        """OPEN_STREAM, then wait for STREAM_READY or STREAM_REJECT, whichever is first."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.open_timeout):
+                refused = await self._open()
+        except TimeoutError:
+            self.stop(shutdown("no stream in time"))
+            return
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
+            self.stop(shutdown(f"not opened: {error}"))
+            return
+        if refused is not None:
+            self.log.info("{}: rejected: {} {}", self._service, refused.code, refused.reason)
+            self.stop(shutdown(f"rejected {refused.code}: {refused.reason}"))
+            return
+        assert self._stream is not None
+        self._stream.pause()
+        self.disown(self._stream_guard)
+        self.disown(self._guarded)
+        self._couple()
+
+    async def _open(self) -> StreamReject | None:
+        stream = await self._link.ask_again(OpenService(), timeout=self._settings.open_timeout)
+        self._stream = stream
+        self._stream_guard = self.own(_StreamGuard(stream), "stream")
+        self._stream_id = 0
+        while not self._stream_id:
+            self._stream_id = secrets.randbits(64)
+        ready = self.guard("ready", lambda: self._decide(None))
+        self._link.tell(WatchReady(self._stream_id, ready))
+        stream.on_data = self.guard("stream", self._first_bytes)
+        stream.on_eof = self.guard("stream", self._ended_early)
+        stream.on_reset = self.guard("stream", self._closed_early)
+        stream.on_lost = self.guard("stream", self._closed_early)
+        stream.start()
+        stream.write(OpenStream(self._service, "", self._stream_id).encode())
+        return await self._decided
+
+    def _decide(self, outcome: StreamReject | None) -> None:
+        if not self._decided.done():
+            self._decided.set_result(outcome)
+
+    def _first_bytes(self, chunk: bytes) -> None:
+        """Bytes before STREAM_READY: a reject, or the provider's first words (then ready is near).
+
+        Held bytes are not consumed, so the stream window bounds them.
+        """
+        self._early += chunk
+        start = bytes(self._early[:2])
+        if not _REJECT_START.startswith(start):
+            self._decide(None)  # application bytes: the stream is spliced
+            return
+        reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        try:
+            reader.feed(self._early)
+            frame = reader.next_frame()
+            if frame is None:
+                return
+            message = decode(frame)
+        except PeerError:
+            self._decide(None)
+            return
+        if isinstance(message, StreamReject):
+            self._decide(message)
+
+    def _ended_early(self) -> None:
+        """FIN before STREAM_READY: an empty answer, or one whose bytes are held already."""
+        self._early_eof = True
+        self._decide(None)
+
+    def _closed_early(self, _: int | CloseReason) -> None:
+        self._decide(StreamReject(502, "stream ended before it was ready"))
+
+
+class ProviderBridge(_Bridge):
+    """A stream the relay opened towards us.
+
+    Args:
+        stream: not started yet.
+    """
+
+    def __init__(self, settings: AgentSettings, stream: Stream) -> None:
+        super().__init__(settings)
+        self._stream = stream
+        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        self._first: asyncio.Future[IncomingStream]
+
+    def init(self) -> None:
+        """Own the stream and begin to read the first frame."""
+        stream = self._stream
+        assert stream is not None
+        self._first = self.system.loop.create_future()
+        self._stream_guard = self.own(_StreamGuard(stream), "stream")
+        stream.on_data = self.guard("stream", self._first_bytes)
+        stream.on_eof = self.guard("stream", self._ended_early)
+        stream.on_reset = self.guard("stream", self._closed_early)
+        stream.on_lost = self.guard("stream", self._closed_early)
+        stream.start()
+
+    async def continue_(self) -> None:
+        """INCOMING_STREAM, dial the target, STREAM_ACCEPT, bridge."""
+        try:
+            async with asyncio.timeout(FIRST_FRAME_SECONDS):
+                incoming = await self._first
+        except (TimeoutError, ConnectionError) as error:
+            self.stop(shutdown(f"no INCOMING_STREAM: {error}"))
+            return
+        self._service, self._stream_id = incoming.target_service, incoming.stream_id
+        self._peer_uri = incoming.source_agent_uri
+        target = next(
+            (m for m in self._settings.provide if m.service == incoming.target_service), None
+        )
+        if target is None:
+            self._refuse(reject.NO_HANDLER)
+            return
+        try:
+            async with asyncio.timeout(self._settings.target_timeout):
+                sock = await self._dial(target.host, target.port)
+        except TimeoutError:
+            self._refuse(reject.backend_dial_failed("timed out"))
+            return
+        except OSError as error:
+            self._refuse(reject.backend_dial_failed(error.strerror or type(error).__name__))
+            return
+        stream = self._stream
+        assert stream is not None
+        guarded = self.own(_SocketGuard(sock), "socket")
+        self._take_socket(sock)
+        if stream.write_closed or self._broken:
+            self.stop(shutdown("stream ended while dialling"))
+            return
+        stream.pause()
+        stream.write(StreamAccept().encode())
+        self.disown(self._stream_guard)
+        self.disown(guarded)
+        self._couple()
+
+    async def _dial(self, host: str, port: int) -> socket.socket:
+        loop = self.system.loop
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        error: OSError | None = None
+        for family, kind, protocol, _, address in infos:
+            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, address)
+            except OSError as failed:
+                sock.close()
+                error = failed
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+        raise error or OSError(0, f"no address for {host}")
+
+    def _refuse(self, answer: StreamReject) -> None:
+        stream = self._stream
+        assert stream is not None
+        self.disown(self._stream_guard)
+        stream.forget_callbacks()
+        if not stream.write_closed:
+            stream.write(answer.encode())
+            stream.write_eof()
+        stream.stop_sending(ResetCode.REJECTED)
+        self.stop(shutdown(f"refused {answer.code}: {answer.reason}"))
+
+    def _first_bytes(self, chunk: bytes) -> None:
+        if self._first.done():
+            self._early += chunk
+            return
+        stream = self._stream
+        assert stream is not None
+        try:
+            self._reader.feed(chunk)
+            frame = self._reader.next_frame()
+            if frame is None:
+                stream.consume(len(chunk))
+                return
+            rest = bytes(self._reader.take_rest())
+            stream.consume(len(chunk) - len(rest))
+            message = decode(frame)
+        except PeerError as error:
+            self._fail_first(error.label)
+            return
+        self._early += rest
+        if isinstance(message, IncomingStream):
+            self._first.set_result(message)
+        else:
+            self._fail_first("unexpected first frame")
+
+    def _ended_early(self) -> None:
+        """The consumer half-closed already: legal once INCOMING_STREAM was read."""
+        self._early_eof = True
+        self._fail_first("stream ended")
+
+    def _closed_early(self, _: int | CloseReason) -> None:
+        self._broken = True
+        self._fail_first("stream reset")
+
+    def _fail_first(self, why: str) -> None:
+        if not self._first.done():
+            self._first.set_exception(ConnectionError(why))
+            self._first.exception()  # it may come before anybody waits

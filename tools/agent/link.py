@@ -1,0 +1,283 @@
+"""The connection to a relay: dial, HELLO, REGISTER, ctrl stream, reconnect.
+
+All relays are dialled at once and the first finished handshake wins; after a loss the next round
+starts at once, then waits 1 s doubling to 30 s with jitter. The link outlives connections: local
+connections that arrive meanwhile wait for the next one, bounded by their own deadline.
+
+Source: protocol sheet ORP 3.1, 3.2, 3.12; 6.5 A9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from actors.runtime import (
+    DEFERRED,
+    Actor,
+    ChildRefused,
+    ChildSpec,
+    Deferred,
+    MailboxSpec,
+    Refusal,
+    Reply,
+    Restart,
+    handles,
+)
+from actors.transport.connection import Connection
+from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
+from actors.transport.stream import CloseReason, Stream
+from actors.transport.tls import TlsIdentity
+from tools.agent.bridge import ProviderBridge
+from tools.agent.messages import OpenService, WatchReady
+from tools.agent.settings import AgentSettings
+from wire.orp.agent_session import AgentSession
+from wire.orp.close_codes import CloseCode
+from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
+from wire.orp.messages import Register, StreamReady
+
+#: Local connections waiting for a relay or for stream credit; one more is refused.
+MAX_WAITING = 1024
+
+
+class _Dial:
+    """Try all relays again."""
+
+    __slots__ = ()
+
+
+class _Due:
+    """The session's timer is due."""
+
+    __slots__ = ()
+
+
+class RelayLink(Actor):
+    """See the module docstring."""
+
+    mailbox = MailboxSpec(bound=8192)
+    handler_limit = 120.0
+
+    def __init__(self, settings: AgentSettings, bridges: str) -> None:
+        self._settings = settings
+        self._bridges = bridges
+        self._connection: Connection | None = None
+        self._session: AgentSession | None = None
+        self._ctrl: Stream | None = None
+        self._registered: list[str] = []
+        self._ready = False
+        self._rounds = 0
+        self._connected = 0
+        self._serial = 0
+        self._last_error = ""
+        self._waiting: deque[Reply[Stream]] = deque()
+        #: Streams being opened; bound: those of one connection, cleared with it.
+        self._watched: dict[int, Callable[[], object]] = {}
+
+    def init(self) -> None:
+        """Read the certificates; dialling follows."""
+        settings = self._settings
+        identity = TlsIdentity.load(
+            Path(settings.certificate), Path(settings.key), Path(settings.ca)
+        )
+        self._uri = settings.uri or identity.uri
+        self._endpoint = QuicEndpoint(identity=identity, settings=QuicSettings())
+        self.own(self._endpoint, "endpoint")
+        self.ref.tell(_Dial())
+
+    def describe(self) -> dict[str, object]:
+        """To whom we are connected, and what we offer."""
+        connection = self._connection
+        return {
+            "agent_uri": self._uri,
+            "relay": "{}:{}".format(*connection.remote_address) if connection else "",
+            "relay_uri": connection.peer.uri if connection else "",
+            "ready": self._ready,
+            "registered": list(self._registered),
+            "connections": self._connected,
+            "waiting": len(self._waiting),
+            "last_error": self._last_error,
+        }
+
+    # Dialling.
+
+    @handles(_Dial)
+    def _dial(self, _: _Dial) -> None:
+        if self._connection is None:
+            self.spawn_task(self._dial_all(), "dial")
+
+    async def _dial_all(self) -> None:
+        settings = self._settings
+        attempts = [
+            asyncio.create_task(
+                self._endpoint.connect(
+                    relay, server_name=settings.server_name, timeout=settings.dial_timeout
+                )
+            )
+            for relay in settings.relays
+        ]
+        winner: Connection | None = None
+        try:
+            for attempt in asyncio.as_completed(attempts):
+                try:
+                    connection = await attempt
+                except (DialFailed, OSError) as error:
+                    self._last_error = str(error)
+                    continue
+                winner = connection
+                break
+        finally:
+            for task in attempts:
+                task.cancel()
+            await asyncio.wait(attempts)
+            for task in attempts:
+                if not task.cancelled() and task.exception() is None:
+                    connection = task.result()
+                    if connection is not winner:
+                        connection.close(CloseCode.SILENT, "")
+        if winner is None:
+            self._again()
+        else:
+            self._adopt(winner)
+
+    def _again(self) -> None:
+        """Dial once more: at once after a loss, then with doubling pauses."""
+        settings = self._settings
+        pause = 0.0
+        if self._rounds:
+            ceiling = min(settings.backoff_cap, settings.backoff * 2.0 ** (self._rounds - 1))
+            pause = ceiling * self.system.rng.uniform(0.5, 1.0)
+        self._rounds = min(self._rounds + 1, 16)
+        self.log.debug("dialling again in {:.2f} s: {}", pause, self._last_error)
+        self.start_timer(pause, _Dial(), "dial")
+
+    def _adopt(self, connection: Connection) -> None:
+        self._connection = connection
+        self._connected += 1
+        self.own(connection, "connection")
+        connection.on_closed = self.guard("connection", self._lost)
+        connection.on_stream = self.guard("connection", self._incoming)
+        connection.on_stream_credit = self.guard("connection", self._serve_waiting)
+        services = [Register(mapping.service) for mapping in self._settings.provide]
+        self._session = AgentSession(self._uri, services, self.now())
+        ctrl = connection.open_stream()
+        if ctrl is None:
+            connection.close(CloseCode.CTRL_CLOSED, "no stream credit for ctrl")
+            return
+        self._ctrl = ctrl
+        ctrl.on_data = self.guard("ctrl", self._from_ctrl)
+        ctrl.on_eof = self.guard("ctrl", self._ctrl_ended)
+        ctrl.on_reset = self.guard("ctrl", lambda code: self._ctrl_ended())
+        ctrl.start()
+        self._write_ctrl()
+        connection.start()
+
+    def _lost(self, reason: CloseReason) -> None:
+        if self._connection is not None:
+            self.disown(self._connection)
+        self._last_error = str(reason)
+        self.log.warning("relay connection lost: {}", reason)
+        self._connection = self._session = self._ctrl = None
+        self._ready = False
+        self._registered.clear()
+        self._watched.clear()
+        self.cancel_timer("session")
+        self._again()
+
+    # The ctrl stream.
+
+    def _from_ctrl(self, chunk: bytes) -> None:
+        if self._session is None or self._ctrl is None:
+            return
+        self._ctrl.consume(len(chunk))
+        self._serve(self._session.receive(chunk, self.now()))
+
+    def _ctrl_ended(self) -> None:
+        if self._connection is not None:
+            self._connection.close(CloseCode.CTRL_CLOSED, "ctrl stream ended")
+
+    @handles(_Due)
+    def _session_due(self, _: _Due) -> None:
+        if self._session is not None:
+            self._serve(self._session.handle_timer(self.now()))
+
+    def _serve(self, events: Sequence[object]) -> None:
+        for event in events:
+            if isinstance(event, ServiceRegistered):
+                self._registered.append(event.register.service_name)
+            elif isinstance(event, SessionReady):
+                self._ready = True
+                self._rounds = 0
+                connection = self._connection
+                relay = connection.peer.uri if connection else ""
+                self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
+                self._serve_waiting()
+            elif isinstance(event, StreamReady):
+                on_ready = self._watched.pop(event.stream_id, None)
+                if on_ready is not None:
+                    on_ready()
+            elif isinstance(event, SessionFailed) and self._connection is not None:
+                self._connection.close(event.error.code, event.error.reason)
+                return
+            elif isinstance(event, ControlClosed):
+                self._ctrl_ended()
+                return
+        self._write_ctrl()
+
+    def _write_ctrl(self) -> None:
+        if self._session is None or self._ctrl is None:
+            return
+        data = self._session.data_to_send()
+        if data and not self._ctrl.write_closed:
+            self._ctrl.write(data)
+        when = self._session.next_timer()
+        if when is None:
+            self.cancel_timer("session")
+        else:
+            self.start_timer(max(0.0, when - self.now()), _Due(), "session")
+
+    @handles(WatchReady)
+    def _watch_ready(self, message: WatchReady) -> None:
+        self._watched[message.stream_id] = message.on_ready
+
+    # Streams.
+
+    def _incoming(self, stream: Stream) -> None:
+        bridges = self.system.ref(self._bridges)
+        self._serial += 1
+        settings = self._settings
+        spec = ChildSpec(
+            f"in-{stream.stream_id}~{self._serial}",
+            lambda: ProviderBridge(settings, stream),
+            restart=Restart.TEMPORARY,
+            shutdown=1.0,
+        )
+        try:
+            if bridges is None:
+                raise ChildRefused(self._bridges, spec.id, "down")
+            self.system.start_child(bridges, spec)
+        except ChildRefused:
+            stream.abort()
+
+    @handles(OpenService)
+    def _open_service(self, _: OpenService) -> Stream | Refusal | Deferred:
+        if self._ready and self._connection is not None:
+            stream = self._connection.open_stream()
+            if stream is not None:
+                return stream
+        if len(self._waiting) >= MAX_WAITING:
+            return Refusal("too many connections wait for the relay")
+        self._waiting.append(self.defer())
+        return DEFERRED
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self._ready and self._connection is not None:
+            if not self._waiting[0].wanted:
+                self._waiting.popleft()
+                continue
+            stream = self._connection.open_stream()
+            if stream is None:
+                return
+            self._waiting.popleft().send(stream)

@@ -1,0 +1,163 @@
+"""`trunkline agent provide|consume|run`: the sidecar of a service or of its user."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config.endpoint import parse_endpoint
+from tools.agent.settings import AgentSettings, Mapping
+
+_PREFIX = "TRUNKLINE_AGENT"
+
+
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options every form of the command has."""
+    options = [
+        click.option("--relay", "relays", multiple=True, metavar="HOST:PORT",
+                     default=("127.0.0.1:7443",), show_default=True,
+                     envvar=f"{_PREFIX}_RELAY", help="Relay to connect to; repeatable."),
+        click.option("--cert", required=True, type=click.Path(exists=True, dir_okay=False),
+                     envvar=f"{_PREFIX}_CERT", help="Certificate chain of this agent (PEM)."),
+        click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False),
+                     envvar=f"{_PREFIX}_KEY", help="Its private key (PEM)."),
+        click.option("--ca", required=True, type=click.Path(exists=True, dir_okay=False),
+                     envvar=f"{_PREFIX}_CA", help="CA that relays must chain to (PEM)."),
+        click.option("--uri", default="", envvar=f"{_PREFIX}_URI",
+                     help="Own identity; default: the certificate's."),
+        click.option("--server-name", default="localhost", show_default=True,
+                     envvar=f"{_PREFIX}_SERVER_NAME", help="DNS name in the relay's certificate."),
+        click.option("--log-level", default="INFO", envvar=f"{_PREFIX}_LOG_LEVEL"),
+        click.option("--log-format", default="human", type=click.Choice(["human", "json"]),
+                     envvar=f"{_PREFIX}_LOG_FORMAT"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Provide local services to others, or consume theirs."""
+
+
+@cli.command()
+@click.option("--service", "services", multiple=True, required=True, help="Name to offer.")
+@click.option("--target", "targets", multiple=True, required=True, metavar="HOST:PORT",
+              help="Where the service runs; one for each --service, in the same order.")  # fmt: skip
+@_options
+def provide(services: tuple[str, ...], targets: tuple[str, ...], **options: Any) -> None:
+    """Offer local services under names."""
+    _run(provide=_pairs(services, targets, "--target"), consume=(), options=options)
+
+
+@cli.command()
+@click.option("--service", "services", multiple=True, required=True, help="Name to reach.")
+@click.option("--listen", "listens", multiple=True, required=True, metavar="HOST:PORT",
+              help="Local address for it; one for each --service, in the same order.")  # fmt: skip
+@_options
+def consume(services: tuple[str, ...], listens: tuple[str, ...], **options: Any) -> None:
+    """Listen locally for services of others."""
+    _run(provide=(), consume=_pairs(services, listens, "--listen"), options=options)
+
+
+@cli.command()
+@click.option("--provide", "provides", multiple=True, metavar="NAME=HOST:PORT")
+@click.option("--consume", "consumes", multiple=True, metavar="NAME=HOST:PORT")
+@_options
+def run(provides: tuple[str, ...], consumes: tuple[str, ...], **options: Any) -> None:
+    """Do both in one process."""
+    if not provides and not consumes:
+        raise click.UsageError("nothing to do: give --provide or --consume")
+    _run(
+        provide=tuple(_assignment(text) for text in provides),
+        consume=tuple(_assignment(text) for text in consumes),
+        options=options,
+    )
+
+
+def _pairs(names: tuple[str, ...], addresses: tuple[str, ...], option: str) -> tuple[Mapping, ...]:
+    if len(names) != len(addresses):
+        raise click.UsageError(
+            f"{len(names)} --service but {len(addresses)} {option}: they go in pairs"
+        )
+    return tuple(_mapping(n, a) for n, a in zip(names, addresses, strict=True))
+
+
+def _assignment(text: str) -> Mapping:
+    name, equals, address = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"expected NAME=HOST:PORT, not {text!r}")
+    return _mapping(name, address)
+
+
+def _mapping(service: str, address: str) -> Mapping:
+    try:
+        endpoint = parse_endpoint(address)
+    except ValueError as error:
+        raise click.UsageError(f"{address!r}: {error}") from None
+    return Mapping(service, endpoint.host, endpoint.port)
+
+
+def _run(
+    *, provide: tuple[Mapping, ...], consume: tuple[Mapping, ...], options: dict[str, Any]
+) -> None:
+    relays = []
+    for text in options["relays"]:
+        endpoint = _mapping("relay", text)
+        relays.append((endpoint.host, endpoint.port))
+    settings = AgentSettings(
+        certificate=options["cert"],
+        key=options["key"],
+        ca=options["ca"],
+        relays=tuple(relays),
+        provide=provide,
+        consume=consume,
+        uri=options["uri"],
+        server_name=options["server_name"],
+    )
+    sys.exit(serve(settings, options["log_level"].upper(), options["log_format"]))
+
+
+def serve(settings: AgentSettings, log_level: str, log_format: str) -> int:
+    """Run an agent until a signal. Returns the exit code."""
+    import signal
+
+    from actors.node.logging import install
+    from actors.runtime import ActorDown, ActorSystem
+    from actors.transport.tls import TlsIdentity, TlsMaterialError
+    from tools.agent.tree import agent_root
+
+    install(log_level, log_format)
+    try:
+        TlsIdentity.load(Path(settings.certificate), Path(settings.key), Path(settings.ca))
+    except TlsMaterialError as error:
+        click.echo(str(error), err=True)
+        return 2
+
+    async def main() -> int:
+        system = ActorSystem("agent")
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        try:
+            await system.start(lambda: agent_root(settings))
+        except (ActorDown, TimeoutError) as error:
+            click.echo(f"the agent did not come up: {error}", err=True)
+            return 71
+        waiting = asyncio.create_task(asked.wait())
+        either: set[asyncio.Future[Any]] = {waiting, system.terminated}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if system.terminated.done():
+            return 70
+        await system.stop(timeout=5.0)
+        return 0
+
+    return asyncio.run(main())

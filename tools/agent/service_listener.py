@@ -1,0 +1,100 @@
+"""A local TCP listener for one consumed service; it survives the loss of the relay."""
+
+from __future__ import annotations
+
+import socket
+
+from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
+from tools.agent.bridge import ConsumerBridge
+from tools.agent.settings import AgentSettings, Mapping
+
+BACKLOG = 1024
+#: Connections accepted per wake-up.
+BATCH = 64
+
+
+class _Listening:
+    """The listening socket as a resource."""
+
+    def __init__(self, actor: Actor, sock: socket.socket) -> None:
+        self._loop = actor.system.loop
+        self.sock = sock
+
+    def abort(self) -> None:
+        """Stop listening; idempotent."""
+        if self.sock.fileno() >= 0:
+            self._loop.remove_reader(self.sock)
+            self.sock.close()
+
+
+class ServiceListener(Actor):
+    """Accepts local connections and gives each a `ConsumerBridge`."""
+
+    def __init__(self, settings: AgentSettings, mapping: Mapping, link: str, bridges: str) -> None:
+        self._settings = settings
+        self._mapping = mapping
+        self._link = link
+        self._bridges = bridges
+        self._accepted = 0
+        self._refused = 0
+        self._address = ""
+
+    def init(self) -> None:
+        """Bind. A restarted listener binds the same address."""
+        mapping = self._mapping
+        family = socket.AF_INET6 if ":" in mapping.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind((mapping.host, mapping.port))
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self.own(_Listening(self, sock), "listener")
+        name = sock.getsockname()
+        self._address = f"{name[0]}:{name[1]}"
+        self.system.loop.add_reader(sock, self.guard("listener", self._accept), sock)
+        self.log.info("{} on {}", mapping.service, self._address)
+
+    def describe(self) -> dict[str, object]:
+        """Address and counters."""
+        return {
+            "service": self._mapping.service,
+            "address": self._address,
+            "accepted": self._accepted,
+            "refused": self._refused,
+        }
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # Out of descriptors or an aborted handshake: this connection only.
+                self.log.warning("accept failed: {}", error.strerror)
+                return
+            self._admit(sock)
+
+    def _admit(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link, bridges = self.system.ref(self._link), self.system.ref(self._bridges)
+        self._accepted += 1
+        settings, service = self._settings, self._mapping.service
+        try:
+            if link is None or bridges is None:
+                raise ChildRefused(self._bridges, service, "down")
+            spec = ChildSpec(
+                f"out-{service}~{self.incarnation}.{self._accepted}",
+                lambda: ConsumerBridge(settings, service, sock, link),
+                restart=Restart.TEMPORARY,
+                shutdown=1.0,
+            )
+            self.system.start_child(bridges, spec)
+        except ChildRefused:
+            self._refused += 1
+            sock.close()

@@ -1,0 +1,45 @@
+"""What one agent process is told: plain, picklable values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A service and an address: the target it is provided from, or where it is listened for."""
+
+    service: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """One agent.
+
+    Attributes:
+        certificate, key, ca: PEM paths.
+        relays: (host, port), in order of preference.
+        provide, consume: services.
+        uri: own identity; empty: the certificate's first URI SAN.
+        server_name: DNS name every relay's certificate must have.
+        dial_timeout: seconds for one relay's handshake.
+        open_timeout: seconds a local connection waits for its stream (relay loss included).
+        target_timeout: seconds to connect to the local target.
+        backoff, backoff_cap: seconds between rounds of dialling all relays; the first is at once.
+    """
+
+    certificate: str
+    key: str
+    ca: str
+    relays: tuple[tuple[str, int], ...]
+    provide: tuple[Mapping, ...] = ()
+    consume: tuple[Mapping, ...] = ()
+    uri: str = ""
+    server_name: str = "localhost"
+    dial_timeout: float = 5.0
+    open_timeout: float = 20.0
+    target_timeout: float = 10.0
+    backoff: float = 1.0
+    backoff_cap: float = 30.0

@@ -1,0 +1,217 @@
+"""Couples a TCP socket with a stream: bytes both ways, half-close, errors, back-pressure.
+
+No task and no StreamReader: the socket's readiness callbacks move bytes. Reading the socket stops
+while the stream has no room; credit goes back to the stream's peer only for bytes the kernel took.
+Bound: one stream window towards the socket, the stream's backlog limit towards the stream.
+
+EOF becomes FIN and FIN becomes EOF. Any error resets the other side: RESET_STREAM there, RST here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+
+from actors.transport.stream import CloseReason, Stream
+from wire.orp.close_codes import ResetCode
+
+READ_BYTES = 64 * 1024
+#: Reads per wake-up before other sockets get a turn.
+READS = 4
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class TcpPump:
+    """See the module docstring.
+
+    Args:
+        sock: connected, non-blocking; taken over.
+        stream: started by the pump; taken over.
+        on_end: called once: "" when both directions ended cleanly, else what failed.
+        guard: wraps every callback (`Actor.guard`).
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        stream: Stream,
+        *,
+        on_end: Callable[[str], object],
+        guard: Callable[[str, Callable[..., object]], Callable[..., object]],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._stream = stream
+        self._on_end = on_end
+        self._guard = guard
+        self._unsent: deque[memoryview] = deque()
+        self._reading = False
+        self._writing = False
+        self._socket_eof = False  # the local side sent EOF
+        self._stream_eof = False  # the remote side sent FIN
+        self._shut = False
+        self._ended = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def start(self, early: bytes = b"", *, ended: bool = False) -> None:
+        """Begin.
+
+        Args:
+            early: bytes of the stream that were delivered already and not consumed.
+            ended: its FIN was delivered already, too.
+        """
+        stream = self._stream
+        stream.on_data = self._guard("pump", self._from_stream)
+        stream.on_eof = self._guard("pump", self._stream_ended)
+        stream.on_reset = self._guard("pump", lambda code: self._fail("stream reset"))
+        stream.on_stop_sending = self._guard("pump", lambda code: self._unwanted())
+        stream.on_drain = self._guard("pump", self._drained)
+        stream.on_lost = self._guard("pump", self._lost)
+        self._read_ready = self._guard("pump", self._from_socket)
+        self._write_ready = self._guard("pump", self._to_socket)
+        if early:
+            self._from_stream(early)
+        if ended:
+            self._stream_ended()
+        stream.start()
+        self._watch_reading()
+
+    def abort(self) -> None:
+        """Reset both sides; idempotent."""
+        if not self._ended:
+            self._ended = True
+            self._close_socket(reset=True)
+            self._stream.abort(ResetCode.SOURCE_FAILED)
+
+    # From the socket to the stream.
+
+    def _watch_reading(self) -> None:
+        wanted = not (self._ended or self._socket_eof) and self._stream.room > 0
+        if wanted and not self._reading:
+            self._loop.add_reader(self._sock, self._read_ready)
+        elif not wanted and self._reading:
+            self._loop.remove_reader(self._sock)
+        self._reading = wanted
+
+    def _from_socket(self) -> None:
+        for _ in range(READS):
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._fail(f"local connection: {error.strerror}")
+                return
+            if not data:
+                self._socket_eof = True
+                self._stream.write_eof()
+                self._finish_if_done()
+                break
+            self.bytes_in += len(data)
+            if self._stream.write_closed:
+                continue  # the peer wants no more: drain the local side without sending
+            if self._stream.write(data) <= 0:
+                break
+        self._watch_reading()
+
+    def _drained(self, count: int) -> None:
+        if self._ended:
+            return
+        self._watch_reading()
+        self._finish_if_done()
+
+    def _unwanted(self) -> None:
+        """The peer reads no more; the local writer is told by closing that direction."""
+        if not self._ended and not self._socket_eof:
+            self._socket_eof = True
+            try:
+                self._sock.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass
+            self._watch_reading()
+            self._finish_if_done()
+
+    # From the stream to the socket.
+
+    def _from_stream(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._unsent.append(memoryview(data))
+        if not self._writing:
+            self._to_socket()
+
+    def _to_socket(self) -> None:
+        while self._unsent:
+            chunk = self._unsent[0]
+            try:
+                sent = self._sock.send(chunk)
+            except (BlockingIOError, InterruptedError):
+                if not self._writing:
+                    self._writing = True
+                    self._loop.add_writer(self._sock, self._write_ready)
+                return
+            except OSError as error:
+                self._fail(f"local connection: {error.strerror}")
+                return
+            self.bytes_out += sent
+            self._stream.consume(sent)
+            if sent == len(chunk):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = chunk[sent:]
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock)
+        if self._stream_eof:
+            self._shut_socket()
+
+    def _stream_ended(self) -> None:
+        self._stream_eof = True
+        if not self._unsent:
+            self._shut_socket()
+
+    def _shut_socket(self) -> None:
+        if self._shut or self._ended:
+            return
+        self._shut = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the local side is gone already: its read side tells
+        self._finish_if_done()
+
+    # The end.
+
+    def _lost(self, reason: CloseReason) -> None:
+        self._fail(f"relay connection {reason.kind}")
+
+    def _fail(self, why: str) -> None:
+        if self._ended:
+            return
+        self.abort()
+        self._on_end(why)
+
+    def _finish_if_done(self) -> None:
+        if self._ended or not (self._socket_eof and self._shut) or self._stream.backlog:
+            return
+        self._ended = True
+        self._close_socket(reset=False)
+        self._stream.forget_callbacks()
+        self._on_end("")
+
+    def _close_socket(self, *, reset: bool) -> None:
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        if reset:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            except OSError:
+                pass
+        self._sock.close()
+        self._unsent.clear()
