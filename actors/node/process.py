@@ -1,0 +1,244 @@
+"""An actor that owns an operating-system process. The only file that knows aiomultiprocess.
+
+The process is a child like any other: its exit code or signal becomes the exit reason, its
+supervisor restarts it, a kill is SIGKILL, a stop is SIGTERM under the shutdown deadline. Inside
+runs an actor tree of its own (worker.py), mounted at this actor's path over a socket pair.
+
+aiomultiprocess keeps a manager process for its bookkeeping; the first construction starts it
+(tens of milliseconds), so processes are made and started in a thread, never on the loop. Death is
+seen through the process's sentinel; `join` (which polls) is never used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiomultiprocess
+import aiomultiprocess.core
+
+from actors.node.admin_link import ControlLink
+from actors.node.mounts import ControlFailed, MountTable
+from actors.node.worker import child_main
+from actors.runtime import (
+    NORMAL,
+    Actor,
+    Backoff,
+    ChildSpec,
+    ExitKind,
+    ExitReason,
+    Restart,
+    handles,
+)
+
+#: Seconds a new process may take to serve its tree; slower is reported, not killed.
+GREETING_SECONDS = 20.0
+#: Seconds between the stop request (SIGTERM) and the kill.
+SHUTDOWN_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What to run.
+
+    Attributes:
+        name: the child's id and the name of its node.
+        target: "module:function", see worker.py.
+        args: plain, picklable values (sockets included).
+        log_level, log_format: of the process.
+    """
+
+    name: str
+    target: str
+    args: tuple[Any, ...] = ()
+    log_level: str = "INFO"
+    log_format: str = "human"
+
+    def child_spec(self, mounts: MountTable, *, restart: Restart = Restart.PERMANENT) -> ChildSpec:
+        """The supervised child."""
+        return ChildSpec(
+            self.name,
+            lambda: ProcessChild(self, mounts),
+            restart=restart,
+            shutdown=SHUTDOWN_SECONDS,
+            kind="process",
+            backoff=Backoff(base=0.2, cap=10.0, stable_after=30.0),
+        )
+
+
+class _Process:
+    """One operating-system process as a resource: `abort` kills it, also while it is starting."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self._spec = spec
+        self._lock = threading.Lock()
+        self._aborted = False
+        self._loop = asyncio.get_running_loop()
+        self.inner: aiomultiprocess.Process | None = None
+
+    def start(self, link: socket.socket) -> None:
+        """Blocking: make and start it. Run in a thread."""
+        spec = self._spec
+        process = self._construct(
+            (spec.name, link, spec.target, spec.args, spec.log_level, spec.log_format)
+        )
+        process.start()
+        with self._lock:
+            self.inner = process
+            aborted = self._aborted
+        if aborted:
+            process.aio_process.kill()
+            process.aio_process.join()
+
+    def _construct(self, args: Sequence[Any]) -> aiomultiprocess.Process:
+        try:
+            return aiomultiprocess.Process(target=child_main, name=self._spec.name, args=args)
+        except (ConnectionError, EOFError):
+            # The manager process was killed: forget it, the next construction makes a new one.
+            aiomultiprocess.core._manager = None
+            return aiomultiprocess.Process(target=child_main, name=self._spec.name, args=args)
+
+    @property
+    def pid(self) -> int:
+        """0 while it is starting."""
+        return (self.inner.pid or 0) if self.inner is not None else 0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self.inner is not None and self.inner.aio_process.exitcode is None:
+            if number is signal.SIGKILL:
+                self.inner.aio_process.kill()
+            else:
+                self.inner.aio_process.terminate()
+
+    def abort(self) -> None:
+        """SIGKILL now; it is reaped when the kernel says so."""
+        with self._lock:
+            self._aborted = True
+            inner = self.inner
+        if inner is None or inner.aio_process.exitcode is not None:
+            return
+        inner.aio_process.kill()
+        sentinel = inner.aio_process.sentinel
+        loop = self._loop
+
+        def reap() -> None:
+            loop.remove_reader(sentinel)
+            inner.aio_process.join(0)
+
+        loop.add_reader(sentinel, reap)
+
+
+class _Gone:
+    """The process ended."""
+
+    __slots__ = ()
+
+
+class ProcessChild(Actor):
+    """See the module docstring."""
+
+    handler_limit = 120.0
+
+    def __init__(self, spec: ProcessSpec, mounts: MountTable) -> None:
+        self._spec = spec
+        self._mounts = mounts
+        self._stopping: ExitReason | None = None
+        self._phase = "starting"
+
+    def init(self) -> None:
+        """Begin to start the process; the link exists at once."""
+        ours, theirs = socket.socketpair()
+        self._process = self.own(_Process(self._spec), "process")
+        self._link = ControlLink(self, ours)
+        self.own(self._mounts.attach(self.path, self._link), "mount")
+        self.spawn_task(self._start(theirs), "start")
+
+    def describe(self) -> dict[str, object]:
+        """What runs there."""
+        return {
+            "target": self._spec.target,
+            "pid": self._process.pid,
+            "phase": self._phase,
+            "link": self._link.lost or "up",
+        }
+
+    async def _start(self, theirs: socket.socket) -> None:
+        try:
+            await asyncio.to_thread(self._process.start, theirs)
+        finally:
+            theirs.close()
+        inner = self._process.inner
+        if inner is None:
+            return
+        sentinel = inner.aio_process.sentinel
+        self.own(_Watch(sentinel, self.guard("sentinel", self._died)), "sentinel")
+        self._phase = "running"
+        if self._stopping is not None:
+            self._process.signal(signal.SIGTERM)
+        try:
+            await self._link.greeted(timeout=GREETING_SECONDS)
+        except (TimeoutError, ControlFailed):
+            self.log.warning("{} does not serve its tree", self._spec.name)
+
+    def on_stop(self, reason: ExitReason) -> bool:
+        """SIGTERM; the actor ends when the process did."""
+        self._stopping = reason
+        self._phase = "stopping"
+        self._process.signal(signal.SIGTERM)
+        return False
+
+    def _died(self) -> None:
+        self.ref.tell(_Gone())
+
+    @handles(_Gone)
+    def _gone(self, _: _Gone) -> None:
+        inner = self._process.inner
+        code = inner.aio_process.exitcode if inner is not None else None
+        self._phase = "ended"
+        if self._stopping is not None:
+            self.stop(self._stopping)
+        elif code == 0:
+            self.stop(NORMAL)
+        else:
+            self.stop(ExitReason(ExitKind.CRASH, _words(code)))
+
+
+class _Watch:
+    """Watches a process's sentinel; calls once."""
+
+    def __init__(self, sentinel: int, callback: Any) -> None:
+        self._sentinel: int | None = sentinel
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sentinel, self._fired)
+
+    def _fired(self) -> None:
+        self.abort()
+        self._callback()
+
+    def abort(self) -> None:
+        """Stop watching; idempotent."""
+        if self._sentinel is not None:
+            self._loop.remove_reader(self._sentinel)
+            self._sentinel = None
+
+
+def _words(code: int | None) -> str:
+    """An exit code as an operator reads it."""
+    if code is None:
+        return "exit code unknown"
+    if code < 0:
+        try:
+            return f"signal {signal.Signals(-code).name}"
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
+__all__ = ["ProcessChild", "ProcessSpec"]

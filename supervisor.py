@@ -1,0 +1,357 @@
+"""The daemon: from settings to a supervision tree, and from signals to an exit code.
+
+This is the only place where the rooms meet: it reads the settings, builds the specs of the tree
+(control, edge, node, ops), runs it, and turns signals into drain, stop and reload. It contains no
+protocol code. `python supervisor.py` is the same as `trunkline serve`.
+
+Nothing heavy is imported at module level: every child process imports this module again.
+
+Exit codes: 0 stopped as asked; 2 settings or command line; 70 the tree gave up (escalation
+reached the root); 71 an operating-system resource was refused (address in use, no certificate);
+75 the drain deadline passed and what was left was killed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from actors.edge.settings import EdgeSettings
+    from actors.edge.tree import Edge
+    from actors.node.demo import DemoPlan
+    from actors.node.dev_pki import DevPki
+    from actors.runtime import ActorSystem, Supervisor
+    from actors.transport.quic import QuicSettings
+    from actors.transport.tls import TlsIdentity
+    from config.schema import Settings
+
+EXIT_OK = 0
+EXIT_SETTINGS = 2
+EXIT_RESOURCE = 71
+
+
+def _flags(options: dict[str, object]) -> dict[str, object]:
+    """Command-line options as dotted setting keys; options not given stay out."""
+    names = {
+        "listen": "edge.listen",
+        "relay_id": "edge.relay_id",
+        "region": "edge.region",
+        "advertise": "edge.advertise",
+        "cert": "edge.tls.certificate",
+        "key": "edge.tls.key",
+        "ca": "edge.tls.ca",
+        "policy": "control.policy.files",
+        "state_directory": "node.state_directory",
+        "control_socket": "node.control_socket",
+        "log_level": "log.level",
+        "log_format": "log.format",
+    }
+    flags: dict[str, object] = {
+        key: options[name] for name, key in names.items() if options.get(name) not in (None, ())
+    }
+    if options.get("no_policy"):
+        flags["control.policy.enforce"] = False
+    if options.get("demo"):
+        flags["demo.enabled"] = True
+    for assignment in options.get("set", ()):  # type: ignore[attr-defined]  # click's tuple
+        key, equals, value = str(assignment).partition("=")
+        if not equals:
+            raise click.UsageError(f"--set needs KEY=VALUE, not {assignment!r}")
+        flags[key.strip()] = value
+    return flags
+
+
+@click.command("serve", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), help="TOML settings file.")
+@click.option("--check", is_flag=True, help="Check the settings and end.")
+@click.option("--demo", is_flag=True, help="Run the built-in demo with development certificates.")
+@click.option("--listen", multiple=True, metavar="HOST:PORT", help="UDP address for QUIC.")
+@click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
+@click.option("--relay-id", help="Name of this relay.")
+@click.option("--region", help="Region of this relay.")
+@click.option("--cert", metavar="PEM", help="Certificate chain of this relay.")
+@click.option("--key", metavar="PEM", help="Private key of this relay.")
+@click.option("--ca", metavar="PEM", help="CA that agents must chain to.")
+@click.option("--policy", multiple=True, metavar="TOML", help="Policy rule file.")
+@click.option("--no-policy", is_flag=True, help="Allow every stream. For closed labs only.")
+@click.option("--state-directory", metavar="DIR", help="Where state is kept.")
+@click.option("--control-socket", metavar="PATH", help="Unix socket for ctl, inspect and chaos.")
+@click.option("--log-level", metavar="LEVEL", help="TRACE ... CRITICAL.")
+@click.option("--log-format", metavar="FORMAT", help="human or json.")
+@click.option("--set", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted key.")
+def serve(config: Path | None, check: bool, **options: object) -> None:
+    """Run the relay daemon until it is told to stop.
+
+    Settings come from the TOML file, then TRUNKLINE_* variables, then these flags; later wins.
+    """
+    sys.exit(_serve(config, check=check, options=options))
+
+
+def _serve(path: Path | None, *, check: bool, options: dict[str, object]) -> int:
+    from config.errors import ConfigError
+    from config.load import load
+
+    flags = _flags(options)
+
+    def read() -> Settings:
+        return load(path, flags=flags)
+
+    try:
+        settings = read()
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        return EXIT_SETTINGS
+    if check:
+        click.echo("settings are valid")
+        return EXIT_OK
+    return _run(settings, read)
+
+
+def _run(settings: Settings, read: Callable[[], Settings]) -> int:
+    import asyncio
+
+    from actors.node.event_loop import loop_factory
+    from actors.node.logging import install
+
+    install(settings.log.level, settings.log.format)
+    try:
+        factory = loop_factory(settings.node.uvloop)
+    except ModuleNotFoundError as error:
+        click.echo(f"node.uvloop = on, but {error}", err=True)
+        return EXIT_SETTINGS
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_main(settings, read))
+
+
+async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
+    from actors.node.daemon import Daemon, Hooks
+    from actors.node.pki_files import PkiError
+    from actors.transport.tls import TlsMaterialError
+
+    try:
+        relay = Relay(settings, read)
+    except (PkiError, TlsMaterialError, OSError) as error:
+        click.echo(str(error), err=True)
+        return EXIT_RESOURCE
+    daemon = Daemon(
+        settings.node.name,
+        relay.tree,
+        drain_seconds=lambda: relay.settings.node.drain_deadline_seconds,
+        hooks=Hooks(ready=relay.ready, drain=relay.drain, reload=relay.reload),
+    )
+    try:
+        return int(await daemon.run())
+    finally:
+        relay.abort()
+
+
+class Relay:
+    """The composition: which subtrees there are, and what reload, drain and demo mean for them.
+
+    Raises:
+        PkiError, TlsMaterialError, OSError: certificates or state directory cannot be used.
+    """
+
+    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        from actors.node.mounts import MountTable
+        from config.paths import state_paths
+
+        self.settings = settings
+        self._read = read
+        self.paths = state_paths(settings)
+        self.paths.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._pki: DevPki | None = None
+        self._identity = self._load_identity()
+        self._mounts = MountTable()
+        self._edge: Edge | None = None
+
+    def _load_identity(self) -> TlsIdentity:
+        from actors.node.dev_pki import ensure_dev_pki
+        from actors.transport.tls import TlsIdentity
+
+        tls = self.settings.edge.tls
+        if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+            return TlsIdentity.load(tls.certificate, tls.key, tls.ca)
+        self._pki = ensure_dev_pki(
+            self.paths.pki_directory,
+            tenant=self.settings.demo.tenant,
+            relay_id=self.settings.edge.relay_id,
+        )
+        relay = self._pki.relay
+        return TlsIdentity.load(relay.certificate, relay.key, self._pki.ca_certificate)
+
+    def tree(self, system: ActorSystem) -> Supervisor:
+        """The root supervisor: control, edge, node, ops."""
+        from actors.control.embedded import embedded_backend
+        from actors.control.tree import control_plane, control_spec
+        from actors.edge.tree import Edge
+        from actors.node.admin import control_service, ops_spec
+        from actors.runtime import ChildSpec, DynamicSupervisor, Intensity, Supervisor
+
+        settings = self.settings
+        edge, control = settings.edge, settings.control
+        self._edge = Edge(
+            system,
+            identity=self._identity,
+            control=lambda: control_plane(system),
+            listen=[(address.host, address.port) for address in edge.listen],
+            settings=_edge_settings(settings),
+            quic=_quic_settings(settings),
+        )
+        advertised = edge.advertise or edge.listen[0]
+        children = [
+            control_spec(
+                embedded_backend(self.paths.database),
+                relay_id=edge.relay_id,
+                region=edge.region,
+                endpoint=str(advertised),
+                policy_files=self._policy_files(),
+                enforce=control.policy.enforce,
+                audit_queue=control.audit.max_queued_events,
+            ),
+            self._edge.spec(),
+            ChildSpec("node", lambda: DynamicSupervisor(max_children=64)),
+            ops_spec(control_service(system, self._mounts), self.paths.control_socket),
+        ]
+        return Supervisor(children, intensity=Intensity(restarts=10, period=60.0))
+
+    def _policy_files(self) -> list[Path]:
+        """The rule files; the demo without any writes one that allows its own tenant."""
+        files = list(self.settings.control.policy.files)
+        if files or not self.settings.demo.enabled:
+            return files
+        path = self.paths.state_directory / "demo-policy.toml"
+        if not path.exists():
+            path.write_text(
+                "# Rules of the demo: agents of its tenant may reach each other.\n"
+                "# Both checks of a stream must match: consumer -> service, provider -> consumer.\n"
+                f'[[rule]]\nid = "demo"\ntenant = "{self.settings.demo.tenant}"\n'
+                'caller = "*"\ntarget = "*"\ndecision = "allow"\n'
+            )
+        return [path]
+
+    # Hooks of the daemon.
+
+    async def ready(self, system: ActorSystem) -> None:
+        """After the tree is up: start the demo's processes."""
+        assert self._edge is not None
+        for host, port in self._edge.addresses:
+            click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (QUIC)")
+        click.echo(f"trunkline: control socket {self.paths.control_socket}")
+        if self.settings.demo.enabled:
+            from actors.node.demo import run_demo
+
+            await run_demo(system, self._mounts, self._demo_plan())
+
+    def _demo_plan(self) -> DemoPlan:
+        from actors.node.demo import DemoPlan
+
+        assert self._edge is not None
+        assert self._pki is not None
+        demo = self.settings.demo
+        agents = {
+            name: (str(leaf.certificate), str(leaf.key), str(self._pki.ca_certificate))
+            for name, leaf in self._pki.agents.items()
+        }
+        return DemoPlan(
+            relay=self._edge.addresses[0],
+            agents=agents,
+            control_socket=str(self.paths.control_socket),
+            web=(demo.web_listen.host, demo.web_listen.port),
+            consumer=(demo.consumer_listen.host, demo.consumer_listen.port),
+            log_level=self.settings.log.level,
+            log_format=self.settings.log.format,
+            announce=click.echo,
+        )
+
+    async def drain(self, system: ActorSystem) -> None:
+        """Stop accepting, and wait for the streams."""
+        if self._edge is not None:
+            await self._edge.drain()
+
+    async def reload(self, system: ActorSystem) -> None:
+        """SIGHUP: settings, certificates, rules, log level; says what needs a restart."""
+        from loguru import logger
+
+        from actors.control.operator_messages import ReloadPolicy
+        from actors.node.logging import install
+        from actors.runtime import RuntimeFault
+        from actors.transport.tls import TlsMaterialError
+        from config.errors import ConfigError
+        from config.reload import plan_reload
+
+        try:
+            plan = plan_reload(self.settings, self._read())
+        except ConfigError as error:
+            logger.error("reload refused, nothing changed: {}", error)
+            return
+        self.settings = plan.settings
+        for change in plan.live:
+            logger.info("changed: {}", change)
+        for change in plan.needs_restart:
+            logger.warning("needs a restart: {}", change)
+        install(self.settings.log.level, self.settings.log.format)
+        try:
+            self._identity = self._load_identity()
+        except (TlsMaterialError, OSError) as error:
+            logger.error("certificates not reloaded: {}", error)
+        else:
+            if self._edge is not None:
+                self._edge.reload(self._identity)
+        policy = system.ref("/control/policy")
+        if policy is not None:
+            try:
+                await policy.ask(ReloadPolicy(tuple(self._policy_files())), timeout=5.0)
+            except RuntimeFault as error:
+                logger.error("rules not reloaded, the old ones stay: {}", error)
+        logger.info("reloaded")
+
+    def abort(self) -> None:
+        """Release what outlives the tree."""
+        if self._edge is not None:
+            for endpoint in self._edge.endpoints:
+                endpoint.abort()
+
+
+def _edge_settings(settings: Settings) -> EdgeSettings:
+    from actors.edge.settings import EdgeSettings
+
+    edge = settings.edge
+    return EdgeSettings(
+        region=edge.region,
+        tenants=frozenset(edge.tenants),
+        hello_deadline=edge.hello_deadline_seconds,
+        first_frame_deadline=edge.first_frame_deadline_seconds,
+        register_deadline=edge.register_deadline_seconds,
+        resolve_deadline=edge.resolve_deadline_seconds,
+        policy_deadline=edge.policy_deadline_seconds,
+        incoming_deadline=edge.incoming_deadline_seconds,
+        accept_deadline=edge.accept_deadline_seconds,
+        max_agents=edge.max_agents,
+        max_services_per_agent=edge.max_services_per_agent,
+    )
+
+
+def _quic_settings(settings: Settings) -> QuicSettings:
+    from actors.transport.quic import QuicSettings
+
+    edge = settings.edge
+    return QuicSettings(
+        idle_timeout=edge.idle_timeout_seconds,
+        keepalive=edge.keepalive_seconds,
+        handshake_timeout=edge.handshake_deadline_seconds,
+        stream_window=edge.stream_window_bytes,
+        connection_window=edge.connection_window_bytes,
+        max_streams=edge.max_streams_per_agent,
+        max_pending=edge.max_pending_handshakes,
+        max_pending_per_source=edge.max_pending_handshakes_per_source,
+    )
+
+
+if __name__ == "__main__":
+    serve(prog_name="supervisor.py")
