@@ -38,6 +38,8 @@ from actors.runtime import (
 
 #: Seconds a new process may take to serve its tree; slower is reported, not killed.
 GREETING_SECONDS = 20.0
+#: Seconds between two looks for the exit status of a process that is ending.
+REAP_SECONDS = 0.005
 #: Seconds between the stop request (SIGTERM) and the kill.
 SHUTDOWN_SECONDS = 8.0
 
@@ -200,6 +202,10 @@ class ProcessChild(Actor):
     def _gone(self, _: _Gone) -> None:
         inner = self._process.inner
         code = inner.aio_process.exitcode if inner is not None else None
+        if code is None and inner is not None:
+            # The sentinel closes a moment before the kernel has the exit status.
+            self.start_timer(REAP_SECONDS, _Gone(), "reap")
+            return
         self._phase = "ended"
         if self._stopping is not None:
             self.stop(self._stopping)

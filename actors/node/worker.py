@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import importlib
+import logging
 import multiprocessing
 import signal
 import socket
@@ -61,6 +62,8 @@ async def child_main(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     install(log_level, log_format)
+    # It would log the SystemExit below as a failure; the reason is logged here already.
+    logging.getLogger("aiomultiprocess").setLevel(logging.CRITICAL + 1)
     _die_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -69,7 +72,7 @@ async def child_main(
     service = control_service(system, MountTable())
     specs = list(resolve(target)(*args))
     link_spec = ChildSpec(
-        "link", lambda: LinkServer(service, link, stop.set), restart=Restart.TEMPORARY
+        "parent-link", lambda: LinkServer(service, link, stop.set), restart=Restart.TEMPORARY
     )
     budget = Intensity(restarts=30, period=30.0)
     code = 0
