@@ -96,7 +96,7 @@ test: $(STAMP) ## every test that must pass
 
 .PHONY: soak
 soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
-	TRUNKLINE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -m soak --timeout 0 $(ARGS)
+	TRUNKLINE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -m soak --timeout 0 --hypothesis-profile soak $(ARGS)
 
 .PHONY: simulate
 simulate: $(STAMP) ## seeded virtual-clock simulation with many seeds (SEEDS=5000)

@@ -121,7 +121,7 @@ def _from_tree(
         if not _has_toml_type(setting, value):
             _refuse(source, setting, value, gathered)
             continue
-        gathered.put(source, key, _with_paths(setting, value, directory))
+        _put(source, setting, value, directory, gathered)
 
 
 def _from_environment(environ: Mapping[str, str], gathered: _Gathered) -> None:
@@ -143,7 +143,7 @@ def _from_flags(flags: Mapping[str, object], gathered: _Gathered) -> None:
         setting = _known(source, key, gathered)
         if setting is not None:
             items = list(value) if isinstance(value, (tuple, set, frozenset)) else value
-            gathered.put(source, key, _with_paths(setting, items, Path.cwd()))
+            _put(source, setting, items, Path.cwd(), gathered)
 
 
 def _from_text(source: str, key: str, text: str, gathered: _Gathered) -> None:
@@ -157,7 +157,7 @@ def _from_text(source: str, key: str, text: str, gathered: _Gathered) -> None:
         except ValueError:
             _refuse(source, setting, text, gathered)
             return
-    gathered.put(source, key, _with_paths(setting, value, Path.cwd()))
+    _put(source, setting, value, Path.cwd(), gathered)
 
 
 def _list_from_text(text: str) -> list[object]:
@@ -228,22 +228,34 @@ def _has_scalar_type(setting: Setting, value: object) -> bool:
     return isinstance(value, str)
 
 
-def _with_paths(setting: Setting, value: object, directory: Path) -> object:
+def _put(
+    source: str, setting: Setting, value: object, directory: Path, gathered: _Gathered
+) -> None:
+    """Record a value of the right outer shape, with choices and paths in their stored form."""
     if setting.kind is Kind.CHOICE and isinstance(value, str):
         # Levels and modes are recognised in any case, and stored as the schema spells them.
         folded = {choice.lower(): choice for choice in setting.choices}
-        return folded.get(value.lower(), value)
-    if setting.kind is not Kind.PATH:
-        return value
-    if isinstance(value, list):
-        return [_absolute(item, directory) for item in value]
-    return _absolute(value, directory)
+        value = folded.get(value.lower(), value)
+    elif setting.kind is Kind.PATH:
+        items = value if isinstance(value, list) else [value]
+        try:
+            absolute = [_absolute(item, directory) for item in items]
+        except ValueError as error:
+            gathered.problems.append(Problem(source, setting.key, str(error)))
+            return
+        value = absolute if isinstance(value, list) else absolute[0]
+    gathered.put(source, setting.key, value)
 
 
 def _absolute(value: object, directory: Path) -> object:
     if not isinstance(value, (str, Path)) or str(value) in ("", IN_MEMORY):
         return value
-    return str(directory / Path(value).expanduser())
+    if "\0" in str(value):
+        raise ValueError("must be a path; found a zero character in it")
+    try:
+        return str(directory / Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{value}: there is no such user or home directory") from None
 
 
 def _found(value: object, *, secret: bool = False) -> str:

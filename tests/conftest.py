@@ -24,12 +24,24 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from actors.node.certificates import agent_identity, create_ca, create_leaf
 from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
 from actors.node.pki_files import pair_paths, write_pair
 
 T = TypeVar("T")
+
+# Machines that run tests are shared and slow at times: no deadline per example.
+settings.register_profile("quick", deadline=None, print_blob=True)
+settings.register_profile(
+    "soak",
+    deadline=None,
+    print_blob=True,
+    max_examples=5000,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("quick")
 
 FD_DIRECTORY = Path("/proc/self/fd")
 #: Threads and descriptors may need a moment after their owner was told to stop.
@@ -70,6 +82,17 @@ def run(
     if problems:
         pytest.fail("the event loop reported: " + "; ".join(problems), pytrace=False)
     return result
+
+
+async def eventually(
+    condition: Callable[[], object], *, timeout: float = 5.0, what: str = "the condition"
+) -> None:
+    """Wait until a condition holds; the test fails when it does not within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout} s")
+        await asyncio.sleep(0.005)
 
 
 def _all_stacks(loop: asyncio.AbstractEventLoop) -> str:

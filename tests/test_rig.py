@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import conftest
-from tests.conftest import run
+from tests.conftest import eventually, run
 
 pytest_plugins = ["pytester"]
 
@@ -56,6 +56,17 @@ def test_run_fails_when_a_callback_failed() -> None:
         await asyncio.sleep(0.01)
 
     with pytest.raises(pytest.fail.Exception, match="in a callback"):
+        run(main())
+
+
+def test_eventually_waits_for_the_condition_and_fails_with_its_name() -> None:
+    async def main() -> None:
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.02, event.set)
+        await eventually(event.is_set)
+        await eventually(lambda: False, timeout=0.02, what="peace")
+
+    with pytest.raises(pytest.fail.Exception, match=r"peace did not come true within 0\.02 s"):
         run(main())
 
 

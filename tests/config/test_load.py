@@ -161,6 +161,20 @@ def test_a_rule_between_settings_names_every_source_involved(tmp_path: Path) -> 
     assert problem.startswith(f"{path}, environment TRUNKLINE_EDGE__KEEPALIVE_SECONDS: edge: ")
 
 
+def test_paths_may_start_with_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    settings = load(environ={}, flags={**DEMO, "node.state_directory": "~/state"})
+    assert settings.node.state_directory == Path("/home/u/state")
+    (problem,) = _problems(flags={**DEMO, "node.state_directory": "~nobody-here/x"})
+    assert problem.endswith("~nobody-here/x: there is no such user or home directory")
+
+
+def test_a_path_with_a_zero_character_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path, '[node]\ncontrol_socket = "a\\u0000b"\n')
+    (problem,) = _problems(path)
+    assert problem == f"{path}: node.control_socket: must be a path; found a zero character in it"
+
+
 def test_a_group_cannot_be_set_as_a_whole() -> None:
     (problem,) = _problems(flags={**DEMO, "edge.tls": "x"})
     assert (
