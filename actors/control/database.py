@@ -1,8 +1,9 @@
 """One SQLite connection and the one thread that uses it.
 
-The thread takes whatever requests are queued, at most `GROUP_COMMIT`, runs each in a savepoint of
-one transaction, commits, and only then hands the outcomes to the loop. So a busy moment costs one
-commit, an answered request is durable, and a request that fails undoes only itself.
+The thread takes whatever requests are queued, at most `GROUP_COMMIT`, runs them in one transaction,
+commits, and only then hands the outcomes to the loop. So a busy moment costs one commit, an
+answered request is durable, and a request that fails undoes only itself: it is one statement, or
+it gets a savepoint. A single statement alone needs no transaction around it.
 
 Knows nothing of actors and tables. The owner bounds how many requests are queued.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,7 +27,9 @@ from actors.control.limits import BUSY_TIMEOUT_SECONDS, GROUP_COMMIT
 from actors.control.schema import migrate
 
 #: Steps of SQLite's machine between two looks at whether the thread should end.
-PROGRESS_STEPS = 10_000
+PROGRESS_STEPS = 1_000_000
+#: Longest time the thread waits for the interpreter lock before it insists, for the process.
+SWITCH_SECONDS = 0.001
 #: A database that lives as long as its connection.
 IN_MEMORY = ":memory:"
 
@@ -36,6 +40,11 @@ class Operation(Protocol):
     @property
     def writes(self) -> bool:
         """True when it changes anything."""
+        ...
+
+    @property
+    def single(self) -> bool:
+        """True when it is one statement, which undoes itself when it fails."""
         ...
 
     def run(self, connection: sqlite3.Connection) -> object:
@@ -93,6 +102,9 @@ class Database:
         self.commits = 0
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.closed: asyncio.Future[None] = self._loop.create_future()
+        # A busy event loop gives the lock away for microseconds at a time and always gets it back
+        # first; only a thread that has waited for a whole interval can insist. See decision 0022.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         # A daemon thread: a transaction stuck in a dead disk must not keep the process alive.
         self._thread = threading.Thread(target=self._main, name="control-store", daemon=True)
         self._thread.start()
@@ -161,14 +173,17 @@ class Database:
         self, connection: sqlite3.Connection, work: Sequence[tuple[int, Operation]]
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
+        alone = len(work) == 1 and work[0][1].single
+        writes = any(operation.writes for _, operation in work)
         try:
-            writes = any(operation.writes for _, operation in work)
-            connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            if not alone:
+                connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for token, operation in work:
                 if self._aborted:
                     raise sqlite3.OperationalError("aborted")
-                outcomes.append(self._run(connection, token, operation))
-            connection.execute("COMMIT")
+                outcomes.append(self._run(connection, token, operation, alone=alone))
+            if not alone:
+                connection.execute("COMMIT")
         except sqlite3.Error as exc:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -177,18 +192,23 @@ class Database:
         return outcomes
 
     @staticmethod
-    def _run(connection: sqlite3.Connection, token: int, operation: Operation) -> Outcome:
-        """One request in its savepoint. Raises only when the whole transaction is gone."""
-        connection.execute("SAVEPOINT request")
+    def _run(
+        connection: sqlite3.Connection, token: int, operation: Operation, *, alone: bool
+    ) -> Outcome:
+        """One request. Raises only when the whole transaction is gone."""
+        if operation.writes and not operation.single:
+            connection.execute("SAVEPOINT request")
         try:
             value = operation.run(connection)
         except Exception as exc:  # a pump entry: whoever asked, or the owner, gets it
-            if not connection.in_transaction:
+            if not alone and not connection.in_transaction:
                 raise sqlite3.OperationalError(f"transaction lost: {exc}") from exc
-            connection.execute("ROLLBACK TO request")
-            connection.execute("RELEASE request")
+            if operation.writes and not operation.single:
+                connection.execute("ROLLBACK TO request")
+                connection.execute("RELEASE request")
             return Outcome(token, None, exc)
-        connection.execute("RELEASE request")
+        if operation.writes and not operation.single:
+            connection.execute("RELEASE request")
         return Outcome(token, value, None)
 
     # Back in the loop.

@@ -65,6 +65,8 @@ class Rule:
         ):
             if len(text) > MAX_PATTERN:
                 return f"{name} has {len(text)} characters, at most {MAX_PATTERN} are allowed"
+            if not text.isascii() and text != text.encode(errors="replace").decode():
+                return f"{name} is not valid Unicode"
         if self.effect is Effect.UNSPECIFIED:
             return "decision must be allow or deny"
         if not 0 <= self.expires_ms < 2**63:
