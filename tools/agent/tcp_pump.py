@@ -90,7 +90,9 @@ class TcpPump:
     # From the socket to the stream.
 
     def _watch_reading(self) -> None:
-        wanted = not (self._ended or self._socket_eof) and self._stream.room > 0
+        if self._ended:
+            return  # the socket is closed and out of the loop already
+        wanted = not self._socket_eof and self._stream.room > 0
         if wanted and not self._reading:
             self._loop.add_reader(self._sock, self._read_ready)
         elif not wanted and self._reading:
