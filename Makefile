@@ -60,7 +60,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(MAKE_VENV)
 	@echo "installing locked dependencies into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: install
