@@ -49,7 +49,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--service", "services", multiple=True, required=True, help="Name to offer.")
 @click.option("--target", "targets", multiple=True, required=True, metavar="HOST:PORT",
-              help="Where the service runs; one for each --service, in the same order.")  # fmt: skip
+              help="Where it runs; one for each --service, in the same order.")  # fmt: skip
 @_options
 def provide(services: tuple[str, ...], targets: tuple[str, ...], **options: Any) -> None:
     """Offer local services under names."""

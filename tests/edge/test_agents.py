@@ -1,0 +1,125 @@
+"""Agent connections: HELLO, registration, bad input, reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from actors.edge.settings import EdgeSettings
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.rig import relay
+from wire.orp.close_codes import CloseCode
+from wire.orp.frame import FrameType, encode_frame
+from wire.orp.messages import Hello, ObservedAddrResp, OpenStream, Ping, Pong, StreamAccept
+
+
+def test_observed_address_and_ping_are_answered(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            agent = running.agent(pki, pki.provider)
+            await agent.connect(running.address)
+            query = agent.session.query_observed_address(asyncio.get_running_loop().time())
+            agent.session.send(Ping())
+            agent.flush()
+            await eventually(lambda: any(isinstance(e, Pong) for e in agent.events))
+            answers = [e for e in agent.events if isinstance(e, ObservedAddrResp)]
+            assert answers[0].request_id == query
+            assert answers[0].ip == "127.0.0.1"
+
+    run(main())
+
+
+def test_hello_for_another_uri_is_closed_silently_and_counted(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            agent = running.agent(pki, pki.provider)
+            await agent.dial(running.address)
+            agent.ctrl.write(Hello(pki.consumer.identity).encode())
+            await eventually(lambda: agent.closed is not None)
+            assert agent.closed is not None
+            assert (agent.closed.code, agent.closed.text) == (0, "")
+            assert sum(n for k, n in running.counters.items() if k.startswith("ctrl_")) == 1
+
+    run(main())
+
+
+def test_an_oversized_ctrl_frame_closes_with_its_code(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            agent = running.agent(pki, pki.provider)
+            await agent.connect(running.address)
+            agent.ctrl.write(b"\x20\x03\x00\x00\x00\x10\x00\x00")  # declares 1 MiB
+            await eventually(lambda: agent.closed is not None)
+            assert agent.closed is not None
+            assert agent.closed.code == CloseCode.FRAME_TOO_LARGE
+
+    run(main())
+
+
+def test_silent_clients_and_silent_streams_meet_their_deadlines(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        settings = EdgeSettings(hello_deadline=0.2, first_frame_deadline=0.2)
+        async with relay(pki, tmp_path, settings=settings) as running:
+            silent = running.agent(pki, pki.provider)
+            await silent.dial(running.address)
+            await eventually(lambda: silent.closed is not None)
+            assert silent.closed is not None
+            assert silent.closed.code == CloseCode.HELLO_TIMEOUT
+            agent = running.agent(pki, pki.consumer)
+            await agent.connect(running.address)
+            partial = agent.open(OpenStream("svc").encode()[:5])
+            await eventually(lambda: partial.reset_code is not None)
+            assert running.counters["first_frame_timeout"] == 1
+            unknown = agent.open(encode_frame(FrameType.PING, b""))
+            await eventually(lambda: unknown.eof)
+            assert agent.closed is None
+
+    run(main())
+
+
+def test_a_fast_reconnect_keeps_the_new_registration(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            old = running.agent(pki, pki.provider)
+            await old.connect(running.address, "svc")
+            new = running.agent(pki, pki.provider)
+            await new.connect(running.address, "svc")
+            await eventually(lambda: old.closed is not None)
+            assert old.closed is not None
+            assert old.closed.code == CloseCode.SUPERSEDED
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            mine = consumer.open(OpenStream("svc", "", 1).encode())
+            theirs, _ = await new.next_incoming(1)
+            theirs.stream.write(StreamAccept().encode() + b"new one")
+            await eventually(lambda: bytes(mine.data) == b"new one")
+
+    run(main())
+
+
+def test_a_killed_agent_connection_closes_visibly_and_resets_its_streams(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, "svc")
+            path = running.only("/edge/agents")
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            mine = consumer.open(OpenStream("svc", "", 1).encode())
+            theirs, _ = await provider.next_incoming(1)
+            theirs.stream.write(StreamAccept().encode())
+            await eventually(lambda: 1 in consumer.ready_streams)
+            running.kill(path)
+            await eventually(lambda: provider.closed is not None)
+            await eventually(lambda: mine.reset_code is not None)
+            assert not mine.eof
+            assert consumer.closed is None
+            await eventually(lambda: running.streams() == 0)
+
+    run(main())
