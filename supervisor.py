@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.edge.tree import Edge
     from actors.node.demo import DemoPlan
     from actors.node.dev_pki import DevPki
-    from actors.runtime import ActorSystem, Supervisor
+    from actors.runtime import ActorSystem, ChildSpec, Supervisor
     from actors.transport.quic import QuicSettings
     from actors.transport.tls import TlsIdentity
     from config.schema import Settings
@@ -158,6 +158,7 @@ class Relay:
     """
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
         from config.paths import state_paths
 
@@ -168,6 +169,10 @@ class Relay:
         self._pki: DevPki | None = None
         self._identity = self._load_identity()
         self._mounts = MountTable()
+        # Fixed once: a restarted process must listen where the others look for it.
+        demo = settings.demo
+        self._demo_web = fixed_port((demo.web_listen.host, demo.web_listen.port))
+        self._demo_consumer = fixed_port((demo.consumer_listen.host, demo.consumer_listen.port))
         self._edge: Edge | None = None
 
     def _load_identity(self) -> TlsIdentity:
@@ -191,7 +196,7 @@ class Relay:
         from actors.control.tree import control_plane, control_spec
         from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
-        from actors.runtime import ChildSpec, DynamicSupervisor, Intensity, Supervisor
+        from actors.runtime import ChildSpec, Intensity, Supervisor
 
         settings = self.settings
         edge, control = settings.edge, settings.control
@@ -203,6 +208,7 @@ class Relay:
             settings=_edge_settings(settings),
             quic=_quic_settings(settings),
         )
+        budget = Intensity(restarts=30, period=60.0)
         advertised = edge.advertise or edge.listen[0]
         children = [
             control_spec(
@@ -215,7 +221,7 @@ class Relay:
                 audit_queue=control.audit.max_queued_events,
             ),
             self._edge.spec(),
-            ChildSpec("node", lambda: DynamicSupervisor(max_children=64)),
+            ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(control_service(system, self._mounts), self.paths.control_socket),
         ]
         return Supervisor(children, intensity=Intensity(restarts=10, period=60.0))
@@ -244,16 +250,23 @@ class Relay:
             click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (QUIC)")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
-            from actors.node.demo import run_demo
+            from actors.node.demo import announce_demo
 
-            await run_demo(system, self._mounts, self._demo_plan())
+            await announce_demo(self._demo_consumer, click.echo)
+
+    def _processes(self) -> list[ChildSpec]:
+        """The process children: the demo's, or none."""
+        from actors.node.demo import demo_children
+
+        if not self.settings.demo.enabled:
+            return []
+        return demo_children(self._demo_plan, self._mounts)
 
     def _demo_plan(self) -> DemoPlan:
         from actors.node.demo import DemoPlan
 
         assert self._edge is not None
         assert self._pki is not None
-        demo = self.settings.demo
         agents = {
             name: (str(leaf.certificate), str(leaf.key), str(self._pki.ca_certificate))
             for name, leaf in self._pki.agents.items()
@@ -262,11 +275,10 @@ class Relay:
             relay=self._edge.addresses[0],
             agents=agents,
             control_socket=str(self.paths.control_socket),
-            web=(demo.web_listen.host, demo.web_listen.port),
-            consumer=(demo.consumer_listen.host, demo.consumer_listen.port),
+            web=self._demo_web,
+            consumer=self._demo_consumer,
             log_level=self.settings.log.level,
             log_format=self.settings.log.format,
-            announce=click.echo,
         )
 
     async def drain(self, system: ActorSystem) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from loguru import logger
 
 from actors.node.mounts import MountTable
-from actors.node.process import ProcessSpec
-from actors.runtime import ActorSystem, ChildRefused
+from actors.node.process import ProcessSpec, process_child
+from actors.runtime import ChildSpec
 
 SERVICE = "demo"
 #: Seconds until the demo must answer; then the daemon says that it does not.
@@ -31,8 +31,7 @@ class DemoPlan:
         relay: where the relay listens.
         agents: `provider` and `consumer`: certificate, key and CA paths.
         control_socket: of the daemon.
-        web, consumer: addresses; port 0 takes a free one.
-        announce: prints a line to the user.
+        web, consumer: addresses.
     """
 
     relay: tuple[str, int]
@@ -42,49 +41,53 @@ class DemoPlan:
     consumer: tuple[str, int]
     log_level: str
     log_format: str
-    announce: Callable[[str], object]
 
 
-async def run_demo(system: ActorSystem, mounts: MountTable, plan: DemoPlan) -> None:
-    """Start the three processes, wait until a request passes, and print the line to curl."""
-    node = system.ref("/node")
-    if node is None:
-        return
-    web = _fixed(plan.web)
-    consumer = _fixed(plan.consumer)
-    # With no port free for it, the agent fails to bind and its supervisor keeps trying: say so.
-    provide = [(SERVICE, *web)]
-    consume = [(SERVICE, *consumer)]
-    common = (plan.log_level, plan.log_format)
-    specs = [
-        ProcessSpec("web", "tools.demo.processes:web", (*web, plan.control_socket), *common),
-        ProcessSpec(
-            "provider",
-            "tools.demo.processes:agent",
-            (*plan.agents["provider"], plan.relay, provide, []),
-            *common,
-        ),
-        ProcessSpec(
-            "consumer",
-            "tools.demo.processes:agent",
-            (*plan.agents["consumer"], plan.relay, [], consume),
-            *common,
-        ),
+def demo_children(plan: Callable[[], DemoPlan], mounts: MountTable) -> list[ChildSpec]:
+    """The three processes; `plan` is asked when they start, after the relay listens."""
+
+    def web() -> ProcessSpec:
+        now = plan()
+        return ProcessSpec(
+            "web",
+            "tools.demo.processes:web",
+            (*now.web, now.control_socket),
+            now.log_level,
+            now.log_format,
+        )
+
+    def agent(name: str) -> Callable[[], ProcessSpec]:
+        def spec() -> ProcessSpec:
+            now = plan()
+            provide = [(SERVICE, *now.web)] if name == "provider" else []
+            consume = [(SERVICE, *now.consumer)] if name == "consumer" else []
+            return ProcessSpec(
+                name,
+                "tools.demo.processes:agent",
+                (*now.agents[name], now.relay, provide, consume),
+                now.log_level,
+                now.log_format,
+            )
+
+        return spec
+
+    return [
+        process_child("web", web, mounts),
+        process_child("provider", agent("provider"), mounts),
+        process_child("consumer", agent("consumer"), mounts),
     ]
-    for spec in specs:
-        try:
-            system.start_child(node, spec.child_spec(mounts))
-        except ChildRefused as refused:
-            logger.error("demo: {}", refused)
-            return
+
+
+async def announce_demo(consumer: tuple[str, int], announce: Callable[[str], object]) -> None:
+    """Wait until a request passes, and print the line to curl."""
     url = f"http://{consumer[0]}:{consumer[1]}/"
     if await _answers(url):
-        plan.announce(f"demo: curl {url}")
+        announce(f"demo: curl {url}")
     else:
         logger.error("demo: {} does not answer after {:g} s", url, READY_SECONDS)
 
 
-def _fixed(address: tuple[str, int]) -> tuple[str, int]:
+def fixed_port(address: tuple[str, int]) -> tuple[str, int]:
     """Replace port 0 by a port that is free now: the processes must agree on it beforehand."""
     host, port = address
     if port:

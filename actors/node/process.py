@@ -15,7 +15,7 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +61,23 @@ class ProcessSpec:
     log_level: str = "INFO"
     log_format: str = "human"
 
-    def child_spec(self, mounts: MountTable, *, restart: Restart = Restart.PERMANENT) -> ChildSpec:
-        """The supervised child."""
-        return ChildSpec(
-            self.name,
-            lambda: ProcessChild(self, mounts),
-            restart=restart,
-            shutdown=SHUTDOWN_SECONDS,
-            kind="process",
-            backoff=Backoff(base=0.2, cap=10.0, stable_after=30.0),
-        )
+
+def process_child(
+    name: str,
+    spec: Callable[[], ProcessSpec],
+    mounts: MountTable,
+    *,
+    restart: Restart = Restart.PERMANENT,
+) -> ChildSpec:
+    """A supervised process child. `spec` is asked at every start, when its siblings are up."""
+    return ChildSpec(
+        name,
+        lambda: ProcessChild(spec(), mounts),
+        restart=restart,
+        shutdown=SHUTDOWN_SECONDS,
+        kind="process",
+        backoff=Backoff(base=0.2, cap=10.0, stable_after=30.0),
+    )
 
 
 class _Process:
@@ -247,4 +254,4 @@ def _words(code: int | None) -> str:
     return f"exit code {code}"
 
 
-__all__ = ["ProcessChild", "ProcessSpec"]
+__all__ = ["ProcessChild", "ProcessSpec", "process_child"]

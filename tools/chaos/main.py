@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -44,8 +45,9 @@ def cli(
     except (CannotConnect, Disconnected) as error:
         click.echo(f"verdict: broken: no daemon answers: {error}")
         sys.exit(3)
-    for violation in violations:
-        click.echo(str(violation))
+    texts = Counter(str(violation) for violation in violations)
+    for text, times in texts.items():
+        click.echo(f"{text} ({times} times)" if times > 1 else text)
     faults = sum(action.done for action in history.actions)
     failed = sum(1 for probe_ in history.probes if probe_[2])
     summary = (
