@@ -3,8 +3,8 @@
 ::
 
     ops
-    ├─ control        ControlServer: owns the listening socket
-    └─ clients        dynamic: one ControlClient per connection
+    ├─ clients        dynamic: one ControlClient per connection
+    └─ control        ControlServer: owns the listening socket
 
 Also `LinkServer`, which serves the same protocol to the parent of a child process.
 
@@ -13,16 +13,16 @@ Source: docs/decisions/0014, docs/runtime.md section 9.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-
-from loguru import logger
+from typing import ClassVar
 
 from actors.node import admin_events, admin_trace, admin_tree, admin_verbs, admin_watch
+from actors.node.admin_listener import ControlListener, ControlSocketBusy
 from actors.node.admin_session import ControlService, ControlSession, Operation, Peer
 from actors.node.mounts import MountTable
 from actors.runtime import (
@@ -31,17 +31,18 @@ from actors.runtime import (
     Backoff,
     ChildRefused,
     ChildSpec,
+    Down,
     DynamicSupervisor,
     Intensity,
     Restart,
     Supervisor,
+    handles,
     shutdown,
 )
+from wire.admin.errors import ErrorCode
+from wire.admin.limits import MAX_CLIENTS, MAX_IN_FLIGHT, MAX_IN_FLIGHT_LINK
+from wire.admin.messages import encode_failed
 
-#: Control connections at a time; one more is closed at once.
-MAX_CLIENTS = 16
-#: Connections accepted per wake-up.
-ACCEPT_BATCH = 16
 #: Seconds a plain question, and a walk over the whole tree, may take.
 PLAIN_SECONDS = 5.0
 WALK_SECONDS = 60.0
@@ -68,16 +69,12 @@ def control_service(system: ActorSystem, mounts: MountTable) -> ControlService:
     return ControlService(system, mounts, operations())
 
 
-class ControlSocketBusy(Exception):
-    """Another live daemon answers on the socket."""
-
-
 class ControlServer(Actor):
     """Owns the listening socket; hands connections to `clients`.
 
     Args:
         service: what is served.
-        path: of the socket; its directory is made with mode 0700 when missing.
+        path: of the socket; see admin_listener.py for its file.
         clients: path of the dynamic supervisor for the connections.
     """
 
@@ -85,126 +82,137 @@ class ControlServer(Actor):
         self._service = service
         self._path = path
         self._clients = clients
-        self._serial = 0
-        self.refused = 0
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+        # Connections whose actor has not begun yet, by the monitor of that actor.
+        self._pending: dict[int, _Handover] = {}
 
     def init(self) -> None:
-        """Bind, replacing a stale socket file.
+        """Bind, in the place of a socket file a dead process left.
 
         Raises:
-            ControlSocketBusy: somebody answers there.
+            ControlSocketBusy: a live daemon answers there, or the place is not safe.
             OSError: the path cannot be bound.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._path.exists():
-            self._remove_stale()
-        listener = _Listener(self._path)
-        self.own(listener, "control socket")
-        loop = self.system.loop
-        loop.add_reader(listener.sock, self.guard("control socket", self._accept), listener.sock)
-        if self.path not in self._service.guarded:
-            self._service.guarded.append(self.path)
+        self._listener = self.own(ControlListener(self._path), "control socket")
+        self._listener.start(self.guard("control socket", self._accept))
+        for guarded in (self.path, self._clients):
+            if guarded not in self._service.guarded:
+                self._service.guarded.append(guarded)
 
     def describe(self) -> dict[str, object]:
-        """Where it listens."""
-        return {"socket": str(self._path), "accepted": self._serial, "refused": self.refused}
+        """Where it listens, and whom it turned away."""
+        return {
+            "socket": str(self._path),
+            "accepted": self._accepted,
+            "refused": dict(self._refused),
+            "max_clients": MAX_CLIENTS,
+        }
 
-    def _remove_stale(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(0.5)
-            try:
-                probe.connect(str(self._path))
-            except ConnectionRefusedError:
-                self._path.unlink(missing_ok=True)
-                return
-            except OSError as error:
-                raise ControlSocketBusy(f"{self._path}: {error.strerror or error}") from None
-        raise ControlSocketBusy(f"{self._path}: another daemon answers here")
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            try:
-                sock, _ = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
+    def _accept(self) -> None:
+        for sock in self._listener.take():
             self._admit(sock)
 
     def _admit(self, sock: socket.socket) -> None:
-        size = _CREDENTIALS.size
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        pid, uid, _ = _CREDENTIALS.unpack(raw)
-        clients = self.system.ref(self._clients)
-        if uid not in (0, os.getuid()) or clients is None:
-            self.refused += 1
-            logger.bind(actor=self.path).warning("control connection of uid {} refused", uid)
-            sock.close()
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _gid = _CREDENTIALS.unpack(raw)
+        if uid not in (0, os.geteuid()):
+            self._refuse(sock, "uid", ErrorCode.REFUSED, f"uid {uid} may not control this daemon")
             return
-        self._serial += 1
-        peer = Peer(f"operator uid={uid}")
-        service = self._service
+        clients = self.system.ref(self._clients)
+        if clients is None:
+            self._refuse(sock, "starting", ErrorCode.BUSY, "the control server is starting")
+            return
+        self._accepted += 1
+        handover = self.own(_Handover(sock), "new connection")
+        service, peer = self._service, Peer(f"operator uid={uid}")
         spec = ChildSpec(
-            f"pid-{pid}~{self._serial}",
-            lambda: ControlClient(service, sock, peer),
+            f"pid-{pid}~{self._accepted}",
+            lambda: ControlClient(service, handover, peer),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )
         try:
-            self.system.start_child(clients, spec)
-        except ChildRefused:
-            self.refused += 1
-            sock.close()
+            ref = self.system.start_child(clients, spec)
+        except ChildRefused as refused:
+            self.disown(handover)
+            text = (
+                f"{MAX_CLIENTS} control connections are open already"
+                if refused.why == "full"
+                else "the control server is stopping"
+            )
+            self._refuse(sock, refused.why, ErrorCode.BUSY, text)
+            return
+        self._pending[self.monitor(ref)] = handover
 
-
-class _Listener:
-    """The bound socket and its file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.setblocking(False)
-        old = os.umask(0o177)  # the file must never exist with wider permission
+    def _refuse(self, sock: socket.socket, kind: str, code: ErrorCode, text: str) -> None:
+        """Say why, as far as the socket takes it at once, and close."""
+        self._refused[kind] += 1
+        self.log.warning("control connection refused: {}", text)
         try:
-            self.sock.bind(str(path))
+            sock.send(encode_failed(0, code, text), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
-            self.sock.close()
-            raise
-        finally:
-            os.umask(old)
-        self.sock.listen(MAX_CLIENTS)
+            pass  # it did not wait for an answer
+        sock.close()
+
+    @handles(Down)
+    def _down(self, down: Down) -> None:
+        """A connection is over; when its actor never began, its socket is still ours."""
+        handover = self._pending.pop(down.token, None)
+        if handover is not None:
+            self.disown(handover)
+            handover.abort()
+
+
+class _Handover:
+    """A socket between the actor that accepted it and the actor that will own it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: socket.socket | None = sock
+
+    def take(self) -> socket.socket:
+        """The new owner takes it. Raises `ConnectionAbortedError` when it was closed already."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            raise ConnectionAbortedError("the connection was given up before it was taken")
+        return sock
 
     def abort(self) -> None:
-        """Stop listening and remove the file."""
-        if self.sock.fileno() >= 0:
-            _remove_reader(self.sock)
-            self.sock.close()
-            self._path.unlink(missing_ok=True)
-
-
-def _remove_reader(sock: socket.socket) -> None:
-    asyncio.get_running_loop().remove_reader(sock)
+        """Close it unless it was taken; idempotent."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
 
 class ControlClient(Actor):
-    """One control connection."""
+    """One control connection; ends with it."""
 
-    def __init__(self, service: ControlService, sock: socket.socket, peer: Peer) -> None:
+    in_flight: ClassVar[int] = MAX_IN_FLIGHT
+
+    def __init__(self, service: ControlService, handover: _Handover, peer: Peer) -> None:
         self._service = service
-        self._sock = sock
+        self._handover = handover
         self._peer = peer
         self._session: ControlSession | None = None
 
     def init(self) -> None:
-        """Greet."""
+        """Take the socket and greet."""
         self._session = ControlSession(
-            self, self._sock, self._service, self._peer, on_end=self._ended
+            self,
+            self._handover.take(),
+            self._service,
+            self._peer,
+            on_end=self._ended,
+            in_flight=self.in_flight,
         )
 
     def describe(self) -> dict[str, object]:
-        """Who it is and what it asked."""
+        """Who it is, and what it asks at present."""
         session = self._session
         return {
             "peer": self._peer.initiator,
             "served": session.served if session else 0,
+            "refused": session.refused if session else 0,
             "in_flight": {str(k): v for k, v in session.in_flight.items()} if session else {},
         }
 
@@ -219,15 +227,26 @@ class ControlClient(Actor):
 class LinkServer(ControlClient):
     """In a child process: serves its tree to the parent over the inherited socket.
 
+    Requests arrive already authorised, with the operator's name as initiator.
+
     Args:
-        on_lost: called when the parent is gone.
+        on_lost: called once when the parent is gone or the link broke; not when this actor is
+            stopped or killed.
     """
+
+    in_flight: ClassVar[int] = MAX_IN_FLIGHT_LINK
 
     def __init__(
         self, service: ControlService, sock: socket.socket, on_lost: Callable[[], None]
     ) -> None:
-        super().__init__(service, sock, Peer("parent process", trusted=True))
+        super().__init__(service, _Handover(sock), Peer("parent process", trusted=True))
         self._on_lost = on_lost
+
+    def init(self) -> None:
+        """Greet the parent."""
+        super().init()
+        if self.path not in self._service.guarded:
+            self._service.guarded.append(self.path)
 
     def _ended(self, reason: str) -> None:
         self._on_lost()
@@ -248,3 +267,14 @@ def ops_spec(service: ControlService, socket_path: Path, *, base: str = "/ops") 
         base.rpartition("/")[2],
         lambda: Supervisor(children, intensity=Intensity(restarts=30, period=30.0)),
     )
+
+
+__all__ = [
+    "ControlClient",
+    "ControlServer",
+    "ControlSocketBusy",
+    "LinkServer",
+    "control_service",
+    "operations",
+    "ops_spec",
+]

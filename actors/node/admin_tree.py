@@ -8,9 +8,6 @@ seen or not; every row is true for the moment it was made.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
 
 from actors.node.admin_places import (
     Slice,
@@ -20,6 +17,7 @@ from actors.node.admin_places import (
     mounted,
     row,
 )
+from actors.node.admin_process import process_figures
 from actors.node.admin_select import ORDERS, Trail, select
 from actors.node.admin_session import Exchange
 from actors.node.mounts import ControlFailed, SubtreeMount
@@ -196,9 +194,9 @@ async def _describe_root(place: str, subtree: SubtreeMount) -> Row:
 async def stats(exchange: Exchange) -> Row:
     """`stats`: args path, classes. Counters of the node; with `classes`, sums per actor class.
 
-    Result: `totals`, `actors`, `states`, `mounts`, and `classes`: rows of class, actors, mailbox,
-    handled, busy_seconds, restarts, bytes_in, bytes_out, most actors first. The sums cover what
-    lies at or below `path` in this process; a path in a child process asks that process.
+    Result: `totals`, `process`, `actors`, `states`, `mounts`, and `classes`: rows of class, actors,
+    mailbox, handled, busy_seconds, restarts, bytes_in, bytes_out, most actors first. The sums
+    cover what lies at or below `path` in this process; a path in a child process asks that one.
     """
     args = exchange.args
     path = args.path(default=ROOT)
@@ -224,22 +222,12 @@ async def stats(exchange: Exchange) -> Row:
         "actors": actors,
         "states": states,
         "totals": inspection.totals(service.system),
-        "process": process_figures(),
+        "process": process_figures(actors),
         "mounts": [place for place, _ in service.mounts.under(path)],
     }
     if wanted:
         result["classes"] = sorted(classes.values(), key=_actor_count, reverse=True)
     return result
-
-
-def process_figures() -> Row:
-    """What the operating system sees of this process."""
-    figures: Row = {"pid": os.getpid(), "tasks": len(asyncio.all_tasks())}
-    if sys.platform == "linux":
-        figures["descriptors"] = len(os.listdir("/proc/self/fd")) - 1  # without the listing's own
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        figures["rss_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
-    return figures
 
 
 def _actor_count(entry: Row) -> int:

@@ -1,9 +1,9 @@
 """Acting on actors: `kill`, `crash`, `stop`, `suspend`, `resume`.
 
 Each names who asked and why: in the log, in an `operator` event, and as the initiator of the exit.
-The root, the control server itself and everything above it are refused without `force`, because
-the operator would cut the branch he sits on. Whether the actor comes back is its supervisor's
-decision, as for any other exit.
+The root, the control server, its supervisor of connections and everything above them are refused
+without `force`, because the operator would cut the branch he sits on. Whether the actor comes back
+is its supervisor's decision, as for any other exit.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _refuse_guarded(service: ControlService, verb: str, path: str) -> None:
         text = f"{verb} on / would end the whole node; --force does it all the same"
         raise ControlFailed(ErrorCode.REFUSED, text)
     for guarded in service.guarded:
-        if below(guarded, path) or below(path, guarded):
+        if below(guarded, path):
             text = (
                 f"{verb} on {path} would cut the control connection you are using; "
                 "--force does it all the same"
