@@ -9,11 +9,13 @@ Source: docs/runtime.md sections 3 to 6.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from loguru import logger
 
+from . import monitor as monitors
 from .asks import Reply
 from .errors import BadChildSpec
 from .events import Event, Subscription
@@ -37,7 +39,10 @@ ResourceT = TypeVar("ResourceT", bound="Resource")
 
 
 def handles(*message_types: type) -> Callable[[F], F]:
-    """Mark a method as the handler of these message types (exact types, not subclasses)."""
+    """Mark a method as the handler of these message types (exact types, not subclasses).
+
+    A subclass that overrides the method overrides the handler, with or without the decorator.
+    """
 
     def mark(method: F) -> F:
         method.__handles__ = message_types  # type: ignore[attr-defined]  # read by Actor only
@@ -61,31 +66,32 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        table: dict[type, Callable[[Any, Any], object]] = {}
+        names: dict[type, str] = {}
         for base in reversed(cls.__mro__):
             own: set[type] = set()
-            for attribute in vars(base).values():
+            for name, attribute in vars(base).items():
                 for message_type in getattr(attribute, "__handles__", ()):
                     if message_type in own:
                         raise BadChildSpec(
                             f"{base.__name__} has two handlers for {message_type.__name__}"
                         )
                     own.add(message_type)
-                    table[message_type] = attribute
-        cls._handlers = table
+                    names[message_type] = name
+        # By name, so that a method overridden without the decorator is the one that is called.
+        cls._handlers = {kind: getattr(cls, name) for kind, name in names.items()}
 
     # Hooks.
 
-    def init(self) -> None | Awaitable[None]:
+    def init(self) -> Awaitable[None] | None:
         """Acquire resources. Must be quick and must not wait for the network.
 
         A supervisor hears `started` when this returned; raising means `init_failed`.
         """
 
-    def continue_(self) -> None | Awaitable[None]:
+    def continue_(self) -> Awaitable[None] | None:
         """Slow set-up, run before the first message; the supervisor does not wait for it."""
 
-    def terminate(self, reason: ExitReason) -> None | Awaitable[None]:
+    def terminate(self, reason: ExitReason) -> Awaitable[None] | None:
         """Say goodbye. Runs for stop, drain and crash, not for kill; must not acquire."""
 
     def describe(self) -> dict[str, object]:
@@ -102,7 +108,7 @@ class Actor:
 
     def unhandled(self, message: object) -> None:
         """A message without handler: counted as a dead letter, the actor lives."""
-        self._cell.dead_letter(message, "unhandled")
+        self._cell.unhandled(message)
 
     # Services.
 
@@ -136,12 +142,16 @@ class Actor:
         return self._cell.system.loop.time()
 
     def stop(self, reason: ExitReason = NORMAL) -> None:
-        """End after the current handler."""
+        """End after the current handler. Messages are refused from now on."""
         self._cell.request_exit(reason)
 
     def own(self, resource: ResourceT, kind: str = "") -> ResourceT:
-        """Own a resource: it is aborted when this incarnation ends, however it ends."""
-        self._cell.resources.add(resource, kind or type(resource).__name__)
+        """Own a resource: it is aborted when this incarnation ends, however it ends.
+
+        Code that still runs after its incarnation was killed cannot acquire anything: what it
+        owns then is aborted at once.
+        """
+        self._cell.own(resource, kind or type(resource).__name__)
         return resource
 
     def disown(self, resource: Resource) -> None:
@@ -163,7 +173,9 @@ class Actor:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T | None:
             try:
                 return function(*args, **kwargs)
-            except Exception as exc:
+            except (Exception, SystemExit, CancelledError) as exc:  # noqa: BLE001  # see below
+                # The guard's purpose. A plain function cannot be cancelled: a CancelledError
+                # here is its own failure. SystemExit would end the process.
                 cell.resource_failed(kind, exc, incarnation)
                 return None
 
@@ -177,12 +189,15 @@ class Actor:
         """Deliver `message` to this actor after `delay` seconds, in a reserved slot.
 
         A timer with a key replaces the pending one of the same key. Timers die with the
-        incarnation.
+        incarnation. `delay` must be finite.
         """
         return self._cell.start_timer(delay, message, key)
 
     def cancel_timer(self, key: object) -> None:
-        """Cancel the timer with this key; its tick will not arrive, even if already due."""
+        """Cancel the timer with this key; its tick will not arrive, even if already due.
+
+        For a timer without key: pass what `start_timer` returned.
+        """
         self._cell.cancel_timer(key)
 
     def monitor(self, ref: ActorRef) -> int:
@@ -191,19 +206,19 @@ class Actor:
         Between two incarnations the monitor waits for the next one; at an unknown place the
         `Down` comes at once with reason `noproc`.
         """
-        return self._cell.monitor(ref)
+        return monitors.monitor(self._cell, ref._resolve())
 
     def demonitor(self, token: int) -> None:
         """Forget a monitor; a `Down` already queued is not delivered either."""
-        self._cell.demonitor(token)
+        monitors.demonitor(self._cell, token)
 
     def link(self, ref: ActorRef) -> None:
         """Share fate: an abnormal exit of either ends the other with `linked`."""
-        self._cell.link(ref)
+        monitors.link(self._cell, ref._resolve())
 
     def unlink(self, ref: ActorRef) -> None:
         """Undo `link`."""
-        self._cell.unlink(ref)
+        monitors.unlink(self._cell, ref._resolve())
 
     def register_name(self, name: str) -> None:
         """Let `system.whereis(name)` find this actor, until it ends."""
@@ -212,9 +227,10 @@ class Actor:
     def subscribe(self, accept: Callable[[Event], bool]) -> Subscription:
         """Receive every future `Event` that `accept` takes, as a message; dropped when full."""
         cell = self._cell
+        wanted = self.guard("subscription", accept)
 
         def deliver(event: Event) -> None:
-            if cell.open and accept(event):
+            if cell.open and wanted(event):
                 cell.mailbox.offer(event)
 
         events = cell.system.events

@@ -1,13 +1,20 @@
-"""The envelope of a request, and the handle for answering it later."""
+"""The envelope of a request, and the handle for answering it later.
+
+An ask's future is only ever completed with a value, never with an exception: an exception in a
+future nobody awaits any more is reported as lost by asyncio, and it keeps the asker's frame in a
+reference cycle. What is not an answer travels as a `Failure`.
+
+Source: docs/runtime.md section 4.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .errors import ActorDown, ReplyError
 from .messages import Refusal
-from .reasons import ExitReason
+from .reasons import ExitKind, ExitReason
 
 if TYPE_CHECKING:
     from .cell import Cell
@@ -15,18 +22,34 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+class Failure:
+    """The outcome of an ask that got no answer: why, and from which incarnation."""
+
+    __slots__ = ("incarnation", "reason")
+
+    def __init__(self, incarnation: int, reason: ExitReason) -> None:
+        self.incarnation = incarnation
+        self.reason = reason
+
+
+_EXPIRED = Failure(0, ExitReason(ExitKind.EXPIRED))
+_CROWDED_OUT = Failure(0, ExitReason(ExitKind.MAILBOX_FULL))
+
+
 class Ask:
     """A request in a mailbox. Its future has exactly one outcome, whatever dies.
 
-    `parent` is the ask the caller was handling when it asked: the chain that finds cycles.
+    `caller` is the actor whose handler waits for it, None when no handler does; `parent` is the
+    ask that handler was serving: the chain that finds cycles.
+    `holder` is the cell that deferred its answer.
     """
 
-    __slots__ = ("caller", "deadline", "expired", "future", "message", "parent")
+    __slots__ = ("caller", "deadline", "future", "holder", "message", "parent")
 
     def __init__(
         self,
         message: object,
-        future: asyncio.Future[Any],
+        future: asyncio.Future[object],
         deadline: float,
         parent: Ask | None,
         caller: Cell | None,
@@ -36,46 +59,61 @@ class Ask:
         self.deadline = deadline
         self.parent = parent
         self.caller = caller
-        self.expired = False
+        self.holder: Cell | None = None
 
     def expire(self) -> None:
         """The deadline passed: the caller gets its timeout now."""
         if not self.future.done():
-            self.expired = True
-            self.future.set_exception(TimeoutError())
+            self.future.set_result(_EXPIRED)
+
+    def crowd_out(self) -> None:
+        """It was queued and made room for a newer message: the caller hears `MailboxFull`."""
+        if not self.future.done():
+            self.future.set_result(_CROWDED_OUT)
 
     def answer(self, value: object) -> None:
         """Complete with a handler's return value; late answers are dropped."""
-        if self.future.done():
-            return
-        if isinstance(value, Refusal):
-            self.future.set_exception(ReplyError(value.value))
-        else:
+        if not self.future.done():
             self.future.set_result(value)
 
-    def fail(self, path: str, incarnation: int, reason: ExitReason) -> None:
+    def fail(self, incarnation: int, reason: ExitReason) -> None:
         """The target died: the caller hears why, at once."""
         if not self.future.done():
-            self.future.set_exception(ActorDown(path, incarnation, reason))
+            self.future.set_result(Failure(incarnation, reason))
 
 
 class Reply(Generic[R]):
     """A handle to answer one ask later. When its actor dies first, the asker hears that."""
 
-    __slots__ = ("_ask", "_cell")
+    __slots__ = ("_ask",)
 
-    def __init__(self, cell: Cell, ask: Ask | None) -> None:
-        self._cell = cell
+    def __init__(self, ask: Ask | None) -> None:
         self._ask = ask
 
     @property
     def wanted(self) -> bool:
-        """False once the asker gave up, or when the message was a `tell`."""
+        """False once the asker gave up or died, or when the message was a `tell`."""
         return self._ask is not None and not self._ask.future.done()
 
     def send(self, value: R | Refusal) -> None:
         """Answer; the second and later calls are ignored."""
         ask, self._ask = self._ask, None
         if ask is not None:
-            self._cell.forget_deferred(ask)
+            if ask.holder is not None:
+                ask.holder.forget_deferred(ask)
             ask.answer(value)
+
+    def when_unwanted(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` soon after the asker gave up or died before the answer was sent.
+
+        Never called after `send`, nor for a `tell`. Guard it (`Actor.guard`) when it can fail.
+        """
+        ask = self._ask
+        if ask is None:
+            return
+
+        def done(future: asyncio.Future[object]) -> None:
+            if self._ask is ask and (future.cancelled() or future.result() is _EXPIRED):
+                callback()
+
+        ask.future.add_done_callback(done)

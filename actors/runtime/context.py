@@ -1,7 +1,9 @@
 """Which actor the running code belongs to.
 
 An actor's task starts in a fresh context that holds only this variable, so that nothing of its
-spawner's context lives as long as the actor does. Tasks an actor owns inherit it.
+spawner's context lives as long as the actor does. Tasks an actor owns start in a fresh one, too.
+
+Source: docs/runtime.md section 3.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Every start, exit, restart decision, escalation and runtime fault is one `Event`
 are plain callables, called in the loop iteration that published; they must not block and must
 not raise. An actor subscribes with `EventStream.subscribe(ref.tell)` behind a filter, or through
 `Actor.subscribe`. The last `HISTORY` events stay readable for whoever comes later.
+
+Source: docs/runtime.md section 9.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class Event:
     """One thing that happened in the tree.
 
     Attributes:
-        kind: started, exited, restarting, removed, gave_up, escalated, undead, storm,
-            shutdown_error, unowned_exception, suspended, resumed, operator.
+        kind: started, exited, removed, gave_up, escalated, undead, storm, release_error,
+            shutdown_error, unowned_exception, suspended, resumed, stalled, operator.
         path: the actor concerned.
         incarnation: its incarnation, 0 when there was none.
         fields: what else there is to say; JSON-able, never payload or secrets.
@@ -63,7 +65,7 @@ class EventStream:
             for subscriber in tuple(self._subscribers.values()):
                 try:
                     subscriber(event)
-                except Exception:  # a broken observer must not hurt what it observes
+                except Exception:  # noqa: BLE001  # a broken observer must not hurt what it observes
                     logger.exception("event subscriber failed")
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .lifecycle import State
+from .tracebacks import one_line
 
 if TYPE_CHECKING:
     from .cell import Cell
@@ -61,7 +62,8 @@ def details(cell: Cell) -> dict[str, object]:
     result["restart"] = cell.spec.restart.value
     result["shutdown"] = cell.spec.shutdown
     result["dead_letters"] = cell.dead
-    result["expired_asks"] = cell.expired
+    result["expired"] = cell.expired
+    result["asks_failed"] = cell.failed
     result["asks_out"] = cell.asks_out
     result["last_message"] = cell.last_type.__name__ if cell.last_type else ""
     result["last_exit"] = str(cell.last_exit) if cell.last_exit else ""
@@ -77,8 +79,8 @@ def details(cell: Cell) -> dict[str, object]:
     if actor is not None:
         try:
             result["describe"] = actor.describe()
-        except Exception as exc:  # a broken describe() must not break the inspector
-            result["describe"] = {"error": f"{type(exc).__name__}: {exc}"[:200]}
+        except Exception as exc:  # noqa: BLE001  # a broken describe() must not break the inspector
+            result["describe"] = {"error": one_line(exc, 200)}
     else:
         result["describe"] = {}
     return result
@@ -101,7 +103,8 @@ def totals(system: ActorSystem) -> dict[str, object]:
     """Counters of the whole system."""
     return {
         "node": system.name,
-        "actors_started": system._incarnations,
+        "actors_started": system.actors_started,
+        "actors_living": system.living,
         "timers": len(system.timers),
         "events": system.events.published,
         "subscribers": system.events.subscribers,

@@ -3,10 +3,11 @@
 The *system lane* carries only what the runtime writes (stop, child exits, links); it is served
 first, also while the actor is suspended, and is bounded by the number of children and links.
 The *user lane* is FIFO and bounded. `Down` notices and timer ticks use reserved slots: they are
-never refused, and are bounded by the number of monitors and timers of the receiver.
+never refused or dropped, and are bounded by the number of monitors and timers of the receiver.
 
 A mailbox knows nothing of actors or tasks: whoever drains it parks a future in `waiter`, and
-`offer` completes it once.
+`offer` completes it once. An idle mailbox holds no queue at all: an empty deque is two thirds of
+a kilobyte, which is a quarter of an idle actor.
 
 Source: docs/runtime.md section 2.
 """
@@ -18,15 +19,18 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple, cast
+
+from .asks import Ask
+from .signals import Notice, Tick
 
 
 class Overflow(Enum):
     """What happens to a message that finds the user lane at its bound."""
 
     REJECT = "reject"  #: the caller sees `MailboxFull`
-    DROP_NEWEST = "drop_newest"  #: the new message is dropped and counted
-    DROP_OLDEST = "drop_oldest"  #: the oldest queued message is dropped and counted
+    DROP_NEWEST = "drop_newest"  #: the new message is dropped and counted; an ask is refused
+    DROP_OLDEST = "drop_oldest"  #: the oldest queued message is dropped; an ask fails at once
     COALESCE = "coalesce"  #: replaces the queued message of equal key; at the bound as REJECT
     WAIT = "wait"  #: `await ref.send()` waits for room; `tell` sees `MailboxFull`
 
@@ -36,9 +40,10 @@ class MailboxSpec:
     """Bound and overflow policy of one actor class.
 
     Attributes:
-        bound: messages in the user lane, reserved slots not counted.
+        bound: messages in the user lane, reserved slots not counted; at least 1.
         overflow: see `Overflow`.
-        key: for COALESCE, the key of a message; None means "never coalesced".
+        key: for COALESCE, the key of a message; None means "never coalesced". It runs in the
+            sender and must not raise. Asks are never coalesced.
     """
 
     bound: int = 1024
@@ -52,9 +57,9 @@ class MailboxStatistics(NamedTuple):
     depth: int  #: messages in the user lane now
     bound: int  #: its bound
     high_water: int  #: most messages it ever held
-    received: int  #: messages accepted
+    received: int  #: messages accepted, ticks and `Down` included
     rejected: int  #: refused at the bound
-    dropped: int  #: dropped by policy (for COALESCE: replaced)
+    dropped: int  #: accepted, then dropped by policy (for COALESCE: replaced)
     sojourn: float  #: seconds the last sampled message waited
 
 
@@ -78,13 +83,11 @@ class Stamped:
         self.message = message
 
 
-SAMPLE_MASK = 63
+SAMPLE_MASK: Final = 63
 
-
-class _Verdict(Enum):
-    QUEUE = 0
-    ABSORBED = 1
-    REFUSED = 2
+#: Stands for the queue of an idle mailbox. Not a deque on purpose: a stray append must fail, and
+#: everything else a reader does with an empty queue (len, iterate, test) works on a tuple.
+NO_QUEUE: Final = cast("deque[object]", ())
 
 
 class Mailbox:
@@ -92,13 +95,16 @@ class Mailbox:
 
     __slots__ = (
         "_clock",
+        "_key",
         "_latest",
-        "_senders",
+        "bound",
         "dropped",
         "high_water",
         "queue",
         "received",
         "rejected",
+        "reserved",
+        "senders",
         "sojourn",
         "spec",
         "system",
@@ -107,12 +113,17 @@ class Mailbox:
 
     def __init__(self, spec: MailboxSpec, clock: Callable[[], float]) -> None:
         self.spec = spec
+        self.bound = spec.bound
+        self._key = spec.key if spec.overflow is Overflow.COALESCE else None
         self._clock = clock
-        self.queue: deque[object] = deque()
+        self.queue: deque[object] = NO_QUEUE
         self.system: deque[object] | None = None
         self.waiter: asyncio.Future[None] | None = None
         self._latest: dict[Hashable, Coalesced] | None = None
-        self._senders: deque[asyncio.Future[None]] | None = None
+        #: Futures of senders that wait for room (policy WAIT), oldest first.
+        self.senders: dict[asyncio.Future[bool], None] | None = None
+        #: Ticks and notices among the queued messages.
+        self.reserved = 0
         self.received = 0
         self.rejected = 0
         self.dropped = 0
@@ -127,16 +138,19 @@ class Mailbox:
         owner was idle.
         """
         queue = self.queue
+        if queue is NO_QUEUE:
+            queue = self.queue = deque()
         depth = len(queue)
-        if depth >= self.spec.bound:
-            verdict = self._at_bound(message)
-            if verdict is not _Verdict.QUEUE:
-                return verdict is _Verdict.ABSORBED
-        self.received += 1
-        if self.spec.key is not None:
+        if depth >= self.bound and depth - self.reserved >= self.bound:
+            accepted = self._at_bound(message)
+            if accepted is not None:
+                return accepted
+            depth = len(queue)
+        received = self.received = self.received + 1
+        if self._key is not None:
             if self._coalesce(message):
                 return True
-        elif self.received & SAMPLE_MASK:
+        elif received & SAMPLE_MASK:
             queue.append(message)
         else:
             queue.append(Stamped(self._clock(), message))
@@ -149,30 +163,41 @@ class Mailbox:
                 waiter.set_result(None)
         return True
 
-    def _at_bound(self, message: object) -> _Verdict:
-        """Apply the overflow policy to a message that finds the lane full."""
+    def _at_bound(self, message: object) -> bool | None:
+        """Apply the policy to a message that finds the lane full.
+
+        None: there is room for it now. Otherwise what `offer` returns.
+        """
         overflow = self.spec.overflow
         if overflow is Overflow.DROP_OLDEST:
-            oldest = self.queue.popleft()
-            if isinstance(oldest, Coalesced) and self._latest is not None:
-                self._latest.pop(oldest.key, None)
-            self.dropped += 1
-            return _Verdict.QUEUE
-        if overflow is Overflow.DROP_NEWEST:
+            self._drop_oldest()
+            return None
+        if overflow is Overflow.DROP_NEWEST and type(message) is not Ask:
             self.received += 1
             self.dropped += 1
-            return _Verdict.ABSORBED
-        if overflow is Overflow.COALESCE and self.spec.key is not None and self._latest:
-            key = self.spec.key(message)
+            return True
+        if self._key is not None and self._latest and type(message) is not Ask:
+            key = self._key(message)
             if key is not None and key in self._latest:
-                return _Verdict.QUEUE  # it replaces a queued one: the depth stays
+                return None  # it replaces a queued one: the depth stays
         self.rejected += 1
-        return _Verdict.REFUSED
+        return False
+
+    def _drop_oldest(self) -> None:
+        queue = self.queue
+        for index, item in enumerate(queue):
+            if type(item) not in (Tick, Notice):
+                del queue[index]
+                self.dropped += 1
+                item = self.unwrap(item)
+                if type(item) is Ask:
+                    item.crowd_out()
+                return
 
     def _coalesce(self, message: object) -> bool:
         """Queue under its key; True when it replaced a queued one (no wake-up needed)."""
-        assert self.spec.key is not None
-        key = self.spec.key(message)
+        assert self._key is not None
+        key = None if type(message) is Ask else self._key(message)
         if key is None:
             self.queue.append(message)
             return False
@@ -188,9 +213,13 @@ class Mailbox:
         self.queue.append(slot)
         return False
 
-    def offer_reserved(self, message: object) -> None:
+    def offer_reserved(self, message: Tick | Notice) -> None:
         """Queue a `Down` or a tick: never refused, not counted against the bound."""
+        if self.queue is NO_QUEUE:
+            self.queue = deque()
         self.queue.append(message)
+        self.received += 1
+        self.reserved += 1
         self.wake()
 
     def offer_system(self, message: object) -> None:
@@ -221,42 +250,52 @@ class Mailbox:
 
     # Waiting for room (policy WAIT).
 
-    def room_waiter(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """A future completed when the user lane has room again."""
-        if self._senders is None:
-            self._senders = deque()
+    @property
+    def has_room(self) -> bool:
+        """True when one more user message fits."""
+        return len(self.queue) - self.reserved < self.bound
+
+    def room_waiter(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bool]:
+        """A future completed with True when there is room, or when the actor is gone.
+
+        A sender that does not use the room, because it was cancelled or its time is over, must
+        `leave`, or the next one in line would sleep beside a free slot.
+        """
+        if self.senders is None:
+            self.senders = {}
         future = loop.create_future()
-        self._senders.append(future)
+        self.senders[future] = None
         return future
 
-    def made_room(self) -> None:
-        """Called by the drainer after a pop: lets the next waiting sender in."""
-        senders = self._senders
-        if senders is None:
-            return
-        while senders and len(self.queue) < self.spec.bound:
-            future = senders.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
+    def leave(self, room: asyncio.Future[bool]) -> None:
+        """A waiting sender gives up; the room it may have been given is the next one's."""
+        if self.senders is not None:
+            self.senders.pop(room, None)
+        self.made_room()
 
-    @property
-    def has_senders(self) -> bool:
-        """True while somebody waits for room."""
-        return bool(self._senders)
+    def made_room(self) -> None:
+        """Let the next waiting sender in, if there is room."""
+        senders = self.senders
+        if senders and self.has_room:
+            future = next(iter(senders))
+            del senders[future]
+            if not future.done():
+                future.set_result(True)
+        if not senders:
+            self.senders = None
 
     def release_senders(self) -> None:
         """Wake every waiting sender; each finds out by itself that the actor is gone."""
-        while self._senders:
-            future = self._senders.popleft()
+        senders, self.senders = self.senders, None
+        for future in senders or ():
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
     def statistics(self) -> MailboxStatistics:
         """The counters, as one tuple."""
         return MailboxStatistics(
             len(self.queue),
-            self.spec.bound,
+            self.bound,
             self.high_water,
             self.received,
             self.rejected,

@@ -10,9 +10,11 @@ Source: docs/runtime.md section 5.
 from __future__ import annotations
 
 import hashlib
-import traceback
+import re
 from dataclasses import dataclass
 from enum import Enum
+
+from .tracebacks import drop_frames, format_failure, one_line
 
 
 class ExitKind(Enum):
@@ -32,8 +34,11 @@ class ExitKind(Enum):
     RESTARTING = "restarting"
     INCARNATION = "incarnation"
     NODE_DOWN = "node_down"
+    MAILBOX_FULL = "mailbox_full"
+    EXPIRED = "expired"
 
 
+_FRAME = re.compile(r' +File "')
 _GRACEFUL = frozenset({ExitKind.NORMAL, ExitKind.SHUTDOWN})
 
 
@@ -62,10 +67,17 @@ class ExitReason:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hex digits that are equal for crashes with the same traceback; empty without."""
+        """Eight hex digits, equal for the same exception type raised at the same place.
+
+        Messages are left out, as they often hold an address or a number. Empty without
+        traceback.
+        """
         if not self.traceback:
             return ""
-        return hashlib.blake2s(self.traceback.encode(), digest_size=4).hexdigest()
+        lines = [line for line in self.traceback.splitlines() if _FRAME.match(line)]
+        lines.append(self.error.partition(":")[0])
+        text = "\n".join(lines).encode("utf-8", "replace")
+        return hashlib.blake2s(text, digest_size=4).hexdigest()
 
     def __str__(self) -> str:
         inner = ", ".join(part for part in (self.detail, self.error) if part)
@@ -86,16 +98,9 @@ def shutdown(detail: str) -> ExitReason:
 def from_exception(kind: ExitKind, exc: BaseException, detail: str = "") -> ExitReason:
     """Freeze an exception into a reason and drop its frames.
 
-    The exception's own `__traceback__` is cleared, so that nothing the failed actor touched
-    stays alive because somebody kept the reason.
+    Never raises, whatever the exception does when it is looked at.
     """
-    text = "".join(traceback.format_exception(exc))
-    message = str(exc).splitlines()
-    error = f"{type(exc).__name__}: {message[0]}" if message else type(exc).__name__
-    seen: set[int] = set()
-    link: BaseException | None = exc
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return ExitReason(kind, detail=detail, error=error[:300], traceback=text[-8000:])
+    text = format_failure(exc)
+    error = one_line(exc)
+    drop_frames(exc)
+    return ExitReason(kind, detail, error, text)

@@ -3,19 +3,30 @@
 A reference stays valid across restarts: it names the place, and every message goes to the
 incarnation that runs there when it is sent. What is sent to a place where nobody runs becomes
 a dead letter, counted with sender and type.
+
+Source: docs/runtime.md sections 1, 2 and 4.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import context
-from .asks import Ask
-from .errors import ActorDown, AskCycle, AskTimeout, MailboxFull, TooManyAsks
+from .asks import Ask, Failure
+from .errors import (
+    ActorDown,
+    AskCycle,
+    AskTimeout,
+    MailboxFull,
+    ReplyError,
+    RuntimeFault,
+    TooManyAsks,
+)
 from .lifecycle import State
 from .mailbox import Overflow
-from .messages import Request
+from .messages import Refusal, Request
 from .reasons import ExitKind, ExitReason
 
 if TYPE_CHECKING:
@@ -53,7 +64,7 @@ class ActorRef:
     @property
     def alive(self) -> bool:
         """True while an incarnation is starting, running or draining."""
-        return State.NEW < self._resolve().state < State.STOPPING
+        return self._resolve().living
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActorRef) and (
@@ -69,7 +80,7 @@ class ActorRef:
     def _resolve(self) -> Cell:
         """The cell at this place now: a restarted supervisor made a new one."""
         cell = self._cell
-        if cell.state is State.STOPPED:
+        if cell.state >= State.STOPPING:
             found = cell.system.find(cell.path)
             if found is not None:
                 self._cell = cell = found
@@ -90,7 +101,7 @@ class ActorRef:
                 cell.dead_letter(message, cell.closed_because())
                 return
         if not cell.mailbox.offer(message):
-            raise MailboxFull(cell.path, cell.mailbox.spec.bound)
+            raise MailboxFull(cell.path, cell.mailbox.bound)
 
     def try_tell(self, message: object) -> bool:
         """As `tell`, but answers False instead of raising `MailboxFull`."""
@@ -115,28 +126,27 @@ class ActorRef:
         while True:
             cell = self._resolve()
             if not cell.open:
-                raise ActorDown(cell.path, cell.incarnation, cell.down_reason())
+                raise cell.down()
             mailbox = cell.mailbox
-            if len(mailbox.queue) < mailbox.spec.bound:
+            if mailbox.has_room or mailbox.spec.overflow is not Overflow.WAIT:
                 self.tell(message)
                 return
             sender = context.current()
-            if mailbox.spec.overflow is not Overflow.WAIT or (
-                sender is not None and cell.is_ancestor_of(sender)
-            ):
-                mailbox.rejected += 1
-                raise MailboxFull(cell.path, mailbox.spec.bound)
+            if sender is not None and cell.is_ancestor_of(sender):
+                break
             room = mailbox.room_waiter(loop)
-            timer = cell.system.timers.at(deadline, lambda room=room: room.cancel())  # type: ignore[misc]  # mypy cannot type the bound default
+            timer = cell.system.timers.at(deadline, partial(_no_room, room))
             try:
-                await room
+                if not await room:
+                    mailbox.leave(room)
+                    break
             except asyncio.CancelledError:
-                if timer.pending:
-                    raise  # we were cancelled, not the wait
-                mailbox.rejected += 1
-                raise MailboxFull(cell.path, mailbox.spec.bound) from None
+                mailbox.leave(room)
+                raise
             finally:
                 cell.system.timers.cancel(timer)
+        mailbox.rejected += 1
+        raise MailboxFull(cell.path, mailbox.bound)
 
     async def ask(self, message: Request[R], *, timeout: float) -> R:
         """Send a request and wait for its answer, at most `timeout` seconds.
@@ -155,43 +165,42 @@ class ActorRef:
         if not cell.open:
             cell = self._resolve()
             if not cell.open:
-                raise ActorDown(cell.path, cell.incarnation, cell.down_reason())
-        system = cell.system
+                raise cell.down()
         caller = context.current()
         parent: Ask | None = None
+        waiting: Cell | None = None
         if caller is not None:
             if caller.asks_out >= MAX_ASKS_OUT:
                 raise TooManyAsks(caller.path, MAX_ASKS_OUT)
             # Only what the handler itself awaits can close a cycle; an owned task's ask leaves
             # its actor free to answer.
             if caller.task is asyncio.current_task():
-                parent = caller.current_ask
-                link, target = parent, cell
-                if caller is target:
-                    raise AskCycle(cell.path)
-                while link is not None:
-                    if link.caller is target:
-                        raise AskCycle(cell.path)
-                    link = link.parent
+                waiting, parent = caller, caller.current_ask
+                check_cycle(caller, parent, cell)
+        system = cell.system
         loop = system.loop
-        deadline = loop.time() + timeout
-        future: asyncio.Future[R] = loop.create_future()
-        request = Ask(message, future, deadline, parent, caller)
+        future: asyncio.Future[object] = loop.create_future()
+        request = Ask(message, future, loop.time() + timeout, parent, waiting)
+        timer = system.timers.at(request.deadline, request.expire)
         if not cell.mailbox.offer(request):
-            raise MailboxFull(cell.path, cell.mailbox.spec.bound)
-        timer = system.timers.at(deadline, request.expire)
+            system.timers.cancel(timer)
+            raise MailboxFull(cell.path, cell.mailbox.bound)
         if caller is not None:
             caller.asks_out += 1
         try:
-            return await future
-        except asyncio.TimeoutError:
-            if request.expired:
-                raise AskTimeout(self.path, type(message).__name__, timeout) from None
-            raise
+            outcome = await future
         finally:
             if caller is not None:
                 caller.asks_out -= 1
+            if request.holder is not None:
+                request.holder.forget_deferred(request)
             system.timers.cancel(timer)
+        kind = type(outcome)
+        if kind is Refusal:
+            raise ReplyError(outcome.value)  # type: ignore[attr-defined]  # kind is Refusal
+        if kind is Failure:
+            raise failed(outcome, cell, message, timeout)  # type: ignore[arg-type]  # kind is Failure
+        return outcome  # type: ignore[return-value]  # what the handler of a Request[R] returned
 
     async def ask_again(self, message: Request[R], *, timeout: float, pause: float = 0.02) -> R:
         """As `ask`, but a target that restarts meanwhile is asked again until the deadline.
@@ -221,10 +230,11 @@ class ActorRef:
         if State.RUNNING <= cell.state <= State.DRAINING:
             return
         if cell.state is State.STOPPED:
-            raise ActorDown(cell.path, cell.incarnation, cell.down_reason())
+            raise cell.down()
         future = cell.start_waiter()
         async with asyncio.timeout(timeout):
-            await future
+            if not await future:
+                raise cell.down()
 
     def pinned(self) -> PinnedRef:
         """A reference to the incarnation that runs now, and to no later one."""
@@ -244,7 +254,11 @@ class PinnedRef(ActorRef):
         return self._cell
 
     def _stale(self) -> bool:
-        return self._cell.incarnation != self._pinned
+        cell = self._cell
+        return cell.incarnation != self._pinned or cell.state >= State.STOPPING
+
+    def _down(self) -> ActorDown:
+        return ActorDown(self.path, self._pinned, ExitReason(ExitKind.INCARNATION))
 
     def tell(self, message: object) -> None:
         """As `ActorRef.tell`; a dead letter once the incarnation ended."""
@@ -260,17 +274,62 @@ class PinnedRef(ActorRef):
             return True
         return super().try_tell(message)
 
+    async def send(self, message: object, *, timeout: float) -> None:
+        """As `ActorRef.send`; `ActorDown(incarnation)` once the incarnation ended."""
+        if self._stale():
+            raise self._down()
+        await super().send(message, timeout=timeout)
+
     async def ask(self, message: Request[R], *, timeout: float) -> R:
         """As `ActorRef.ask`; `ActorDown(incarnation)` once the incarnation ended."""
         if self._stale():
-            reason = ExitReason(ExitKind.INCARNATION)
-            raise ActorDown(self.path, self._pinned, reason)
+            raise self._down()
         return await super().ask(message, timeout=timeout)
+
+    async def started(self, *, timeout: float) -> None:
+        """As `ActorRef.started`; `ActorDown(incarnation)` once the incarnation ended."""
+        if self._stale():
+            raise self._down()
+        await super().started(timeout=timeout)
+
+    @property
+    def incarnation(self) -> int:
+        """The incarnation it is pinned to."""
+        return self._pinned
 
     @property
     def alive(self) -> bool:
         """True while that very incarnation lives."""
-        return not self._stale() and State.NEW < self._cell.state < State.STOPPING
+        return not self._stale() and self._cell.living
+
+
+def failed(failure: Failure, cell: Cell, message: object, timeout: float) -> RuntimeFault:
+    """The exception for an ask that got no answer."""
+    reason = failure.reason
+    if reason.kind is ExitKind.EXPIRED:
+        return AskTimeout(cell.path, type(message).__name__, timeout)
+    if reason.kind is ExitKind.MAILBOX_FULL:
+        return MailboxFull(cell.path, cell.mailbox.bound)
+    return ActorDown(cell.path, failure.incarnation, reason)
+
+
+def check_cycle(caller: Cell, parent: Ask | None, target: Cell) -> None:
+    """Raise `AskCycle` when `target` waits, directly or not, for what `caller` is handling.
+
+    An ask that has its outcome already holds nobody up: the chain ends there.
+    """
+    if caller is target:
+        raise AskCycle(target.path)
+    link = parent
+    while link is not None and not link.future.done():
+        if link.caller is target:
+            raise AskCycle(target.path)
+        link = link.parent
+
+
+def _no_room(room: asyncio.Future[bool]) -> None:
+    if not room.done():
+        room.set_result(False)
 
 
 __all__ = ["MAX_ASKS_OUT", "ActorRef", "PinnedRef"]

@@ -1,12 +1,17 @@
 """Supervision reports: one event and one log line per exit, with the decision taken.
 
-Crashes with the same traceback are logged at most `PER_MINUTE` times a minute; the next line
-after that says how many were left out. Events are never left out.
+Exits alike (crashes at the same place; otherwise the same kind of exit of the same class) are
+logged at most `PER_MINUTE` times a minute; the next line after that says how many were left out.
+What an operator did is always logged. Events are never left out. A report names message types and
+resource kinds only, never payload, tokens or keys.
+
+Source: docs/runtime.md section 7.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from loguru import logger
 
@@ -16,9 +21,9 @@ from .reasons import ExitReason
 if TYPE_CHECKING:
     from .cell import Cell
 
-PER_MINUTE = 5
-#: Distinct tracebacks remembered for suppression; the oldest is forgotten.
-MAX_FINGERPRINTS = 512
+PER_MINUTE: Final = 5
+#: Distinct failures remembered for suppression; the oldest is forgotten.
+MAX_FINGERPRINTS: Final = 512
 
 
 class Reporter:
@@ -28,11 +33,27 @@ class Reporter:
         self._windows: dict[str, tuple[float, int, int]] = {}
 
     def exited(
-        self, supervisor: Cell, cell: Cell, reason: ExitReason, uptime: float, decision: str
+        self,
+        supervisor: Cell,
+        cell: Cell,
+        reason: ExitReason,
+        uptime: float,
+        decision: str,
+        *,
+        attempt: int = 0,
+        window: Mapping[str, object] | None = None,
+        siblings_stopped: int = 0,
     ) -> None:
-        """Report one exit of `cell` and what its supervisor does about it."""
+        """Report one exit of `cell` and what its supervisor does about it.
+
+        Args:
+            attempt: which restart in a row this would be, for the backoff.
+            window: how much of the restart intensity is spent.
+            siblings_stopped: how many siblings stop because of it.
+        """
         system = cell.system
         mailbox = cell.mailbox
+        initiator = reason.initiator or cell.initiator
         fields: dict[str, object] = {
             "supervisor": supervisor.path,
             "restart": cell.spec.restart.value,
@@ -42,21 +63,42 @@ class Reporter:
             "uptime": round(uptime, 6),
             "restarts": cell.restarts,
             "last_message": cell.last_type.__name__ if cell.last_type else "",
-            "depth": len(mailbox.queue),
             "high_water": mailbox.high_water,
             "dead_letters": cell.dead,
         }
-        initiator = reason.initiator or cell.initiator
+        remains = cell.remains
+        if remains is not None:
+            fields["class"] = remains.class_name
+            fields["depth"] = remains.depth
+            fields["asks_failed"] = remains.asks_failed
+            if remains.resources:
+                fields["resources"] = remains.resources
+            if remains.resource_errors:
+                fields["resource_errors"] = remains.resource_errors
+        if attempt:
+            fields["attempt"] = attempt
+        if window is not None:
+            fields["window"] = window
+        if siblings_stopped:
+            fields["siblings_stopped"] = siblings_stopped
         if initiator:
             fields["initiator"] = initiator
         if reason.traceback:
             fields["traceback"] = reason.traceback
             fields["fingerprint"] = reason.fingerprint
         system.events.publish(Event("exited", cell.path, cell.incarnation, fields))
-        if not reason.abnormal:
+        self._log(cell, reason, uptime, decision, initiator)
+
+    def _log(
+        self, cell: Cell, reason: ExitReason, uptime: float, decision: str, initiator: str
+    ) -> None:
+        if not reason.abnormal or decision == "supervisor ended":
+            # Its supervisor's own report says what happened to all of them.
             logger.bind(actor=cell.path).debug("actor ended: {}; {}", reason, decision)
             return
-        suppressed = self._suppressed(reason.fingerprint, system.loop.time())
+        class_name = cell.remains.class_name if cell.remains is not None else ""
+        alike = "" if initiator else reason.fingerprint or f"{reason.kind.value} {class_name}"
+        suppressed = self._suppressed(alike, cell.system.loop.time())
         if suppressed is None:
             return
         text = f"\n{reason.traceback.rstrip()}" if reason.traceback else ""
@@ -73,20 +115,18 @@ class Reporter:
             "" if initiator else text,
         )
 
-    def _suppressed(self, fingerprint: str, now: float) -> int | None:
+    def _suppressed(self, alike: str, now: float) -> int | None:
         """None: leave this one out. Otherwise how many were left out before it."""
-        if not fingerprint:
+        if not alike:
             return 0
-        start, count, left_out = self._windows.get(fingerprint, (now, 0, 0))
+        start, count, left_out = self._windows.pop(alike, (now, 0, 0))
+        before = 0
         if now - start >= 60.0:
-            start, count, before = now, 0, left_out
-            left_out = 0
-        else:
-            before = 0
+            start, count, before, left_out = now, 0, left_out, 0
         if count >= PER_MINUTE:
-            self._windows[fingerprint] = (start, count, left_out + 1)
+            self._windows[alike] = (start, count, left_out + 1)
             return None
-        if fingerprint not in self._windows and len(self._windows) >= MAX_FINGERPRINTS:
+        while len(self._windows) >= MAX_FINGERPRINTS:
             del self._windows[next(iter(self._windows))]
-        self._windows[fingerprint] = (start, count + 1, left_out)
+        self._windows[alike] = (start, count + 1, left_out)
         return before

@@ -3,11 +3,13 @@
 A resource is anything with `abort()`: a socket, a stream, a route, a task, a pump. `abort()`
 must not wait and must be idempotent; what it raises is collected and reported, and never
 stops the release of the others.
+
+Source: docs/runtime.md section 6.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -63,6 +65,11 @@ class ResourceSet:
             _, (resource, _) = self._items.popitem()
             try:
                 resource.abort()
-            except Exception as exc:  # a broken abort must not keep the others alive
+            except Exception as exc:  # noqa: BLE001  # a broken abort must not keep the others
+                exc.__traceback__ = None
                 errors.append(exc)
         return errors
+
+
+#: Shared by all actors that own nothing; never added to.
+NO_RESOURCES: Final = ResourceSet()

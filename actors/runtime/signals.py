@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .messages import Down
 from .reasons import ExitReason
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class Tick:
         self.timer: Timer | None = None
 
 
+class Notice:
+    """A `Down`, in a reserved slot of the user lane."""
+
+    __slots__ = ("down",)
+
+    def __init__(self, down: Down) -> None:
+        self.down = down
+
+
 class ChildStarted:
     """To a supervisor: this incarnation of a child runs."""
 
@@ -61,6 +71,24 @@ class ChildExited:
         self.incarnation = cell.incarnation
         self.reason = reason
         self.uptime = uptime
+
+
+class RestartNow:
+    """To a supervisor: an operator does not want to wait for this child's restart delay."""
+
+    __slots__ = ("cell",)
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+
+class CancelRestart:
+    """To a supervisor: an operator stopped this child while it waited for its restart."""
+
+    __slots__ = ("cell",)
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
 
 
 class InjectedCrash(Exception):

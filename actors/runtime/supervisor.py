@@ -18,13 +18,13 @@ from enum import Enum
 
 from .actor import Actor, handles
 from .cell import Cell
-from .child_spec import UNBOUNDED, ChildSpec, Restart
+from .child_spec import ChildSpec, Restart
 from .errors import BadChildSpec
 from .events import Event
 from .lifecycle import State
 from .reasons import ExitKind, ExitReason, shutdown
 from .restart import Intensity, RestartWindow
-from .signals import ChildExited, ChildStarted
+from .signals import CancelRestart, ChildExited, ChildStarted, RestartNow
 
 
 class Strategy(Enum):
@@ -33,13 +33,6 @@ class Strategy(Enum):
     ONE_FOR_ONE = "one_for_one"
     ONE_FOR_ALL = "one_for_all"
     REST_FOR_ONE = "rest_for_one"
-
-
-def shutdown_seconds(cell: Cell) -> float:
-    """The shutdown deadline of a child: its spec's, or the default of its type."""
-    if cell.spec.shutdown is not None:
-        return cell.spec.shutdown
-    return UNBOUNDED if cell.children is not None else 5.0
 
 
 class _WakeUp:
@@ -120,11 +113,7 @@ class Supervisor(Actor):
         now = self.now()
         return {
             "strategy": self._strategy.value,
-            "window": {
-                "used": self._window.used(now),
-                "restarts": self._window.intensity.restarts,
-                "period": self._window.intensity.period,
-            },
+            "window": self._window.describe(now),
             "closing": str(self._closing) if self._closing else "",
             "waiting": {
                 child.cell.id: round(max(0.0, child.restart_at - now), 3)
@@ -145,67 +134,113 @@ class Supervisor(Actor):
 
     @handles(ChildExited)
     def _child_exited(self, event: ChildExited) -> None:
-        child = next((c for c in self._children if c.cell is event.cell), None)
+        child = self._find(event.cell)
         if child is None or event.incarnation != event.cell.incarnation:
             return
         child.alive = child.stop_sent = False
-        reporter = self.system.reporter
         cell, reason, uptime = event.cell, event.reason, event.uptime
-        if self._closing is not None or child.regroup:
-            child.regroup = False
-            going = self._closing is not None
-            cell.state = State.STOPPED if going else State.RESTARTING
-            reporter.exited(
-                self._cell, cell, reason, uptime, "stopped" if going else "restart with group"
-            )
-            if going:
-                cell.close()
-            self._converge()
-            return
         restart = cell.spec.restart
-        if restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and reason.abnormal):
+        if self._closing is not None:
+            self._report(child, reason, uptime, "stopped")
+            cell.close()
+        elif child.regroup and restart is not Restart.TEMPORARY:
+            cell.state = State.RESTARTING
+            self._report(child, reason, uptime, "restart with group")
+        elif cell.renew or (
+            not child.regroup
+            and (restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and reason.abnormal))
+        ):
             self._plan_restart(child, reason, uptime)
         else:
-            child.wanted = False
-            reporter.exited(self._cell, cell, reason, uptime, "remove")
-            cell.close()
-            if cell.spec.significant and self._auto_shutdown:
-                self._close(shutdown(f"significant child {cell.id} ended"))
+            self._remove(child, reason, uptime)
+        child.regroup = False
         self._converge()
 
     @handles(_WakeUp)
     def _wake_up(self, _: _WakeUp) -> None:
         self._converge()
 
+    @handles(RestartNow)
+    def _restart_now(self, order: RestartNow) -> None:
+        child = self._find(order.cell)
+        if child is not None and order.cell.state is State.RESTARTING:
+            child.restart_at = order.cell.next_start = 0.0
+            self._converge()
+
+    @handles(CancelRestart)
+    def _cancel_restart(self, order: CancelRestart) -> None:
+        child = self._find(order.cell)
+        if child is not None and order.cell.state is State.RESTARTING:
+            child.wanted = False
+            order.cell.close()
+            self.system.events.publish(
+                Event("removed", order.cell.path, order.cell.incarnation, {"supervisor": self.path})
+            )
+            self._converge()
+
+    def _find(self, cell: Cell) -> _Child | None:
+        return next((child for child in self._children if child.cell is cell), None)
+
     def _plan_restart(self, child: _Child, reason: ExitReason, uptime: float) -> None:
+        """Spend one restart, or give up; with it goes the group the strategy names."""
         now = self.now()
         cell = child.cell
-        reporter = self.system.reporter
-        backoff = cell.spec.backoff
-        if uptime >= backoff.stable_after:
-            child.attempts = 0
-        child.attempts += 1
         cell.state = State.RESTARTING
-        if not self._window.attempt(now):
-            reporter.exited(self._cell, cell, reason, uptime, "escalate")
-            limits = self._window.intensity
-            detail = f"{cell.id}: more than {limits.restarts} restarts in {limits.period:g} s"
-            self.system.events.publish(
-                Event("escalated", self.path, self.incarnation, {"detail": detail})
-            )
-            self._close(ExitReason(ExitKind.ESCALATED, detail))
-            return
-        delay = backoff.delay(child.attempts, self.system.rng.uniform)
+        delay = 0.0
+        if not cell.renew:
+            if uptime >= cell.spec.backoff.stable_after:
+                child.attempts = 0
+            child.attempts += 1
+            if not self._window.attempt(now):
+                self._escalate(child, reason, uptime)
+                return
+            delay = cell.spec.backoff.delay(child.attempts, self.system.rng.uniform)
         child.restart_at = cell.next_start = now + delay
         siblings = self._children
         if self._strategy is Strategy.REST_FOR_ONE:
             siblings = siblings[siblings.index(child) + 1 :]
-        if self._strategy is not Strategy.ONE_FOR_ONE:
-            for sibling in siblings:
-                if sibling is not child and sibling.alive:
-                    sibling.regroup = True
-        reporter.exited(
-            self._cell, cell, reason, uptime, f"restart in {delay:.3f} s" if delay else "restart"
+        group = [] if self._strategy is Strategy.ONE_FOR_ONE else siblings
+        stopped = [sibling for sibling in group if sibling is not child and sibling.alive]
+        for sibling in stopped:
+            sibling.regroup = True
+        decision = f"restart in {delay:.3f} s" if delay else "restart"
+        self._report(child, reason, uptime, decision, siblings_stopped=len(stopped))
+
+    def _escalate(self, child: _Child, reason: ExitReason, uptime: float) -> None:
+        limits = self._window.intensity
+        detail = f"{child.cell.id}: more than {limits.restarts} restarts in {limits.period:g} s"
+        self._report(child, reason, uptime, "escalate")
+        self.system.events.publish(
+            Event("escalated", self.path, self.incarnation, {"detail": detail})
+        )
+        self._close(ExitReason(ExitKind.ESCALATED, detail))
+
+    def _remove(self, child: _Child, reason: ExitReason, uptime: float) -> None:
+        child.wanted = False
+        cell = child.cell
+        self._report(child, reason, uptime, "remove")
+        cell.close()
+        if cell.spec.significant and self._auto_shutdown and not child.regroup:
+            self._close(shutdown(f"significant child {cell.id} ended"))
+
+    def _report(
+        self,
+        child: _Child,
+        reason: ExitReason,
+        uptime: float,
+        decision: str,
+        *,
+        siblings_stopped: int = 0,
+    ) -> None:
+        self.system.reporter.exited(
+            self._cell,
+            child.cell,
+            reason,
+            uptime,
+            decision,
+            attempt=child.attempts,
+            window=self._window.describe(self.now()),
+            siblings_stopped=siblings_stopped,
         )
 
     def _close(self, reason: ExitReason) -> None:
@@ -221,63 +256,51 @@ class Supervisor(Actor):
         """Take every step that is possible now: 1 stops, 2 the own end, 3 starts."""
         for child in reversed(self._children):
             if child.alive and (child.regroup or self._closing is not None):
-                self._stop_child(child)
+                if not child.stop_sent:
+                    child.stop_sent = True
+                    child.cell.stop_within_deadline(self._closing or shutdown("restart with group"))
                 return
         if self._closing is not None:
-            for child in self._children:
-                if child.cell.state is not State.STOPPED:
-                    child.cell.close()
+            for child in reversed(self._children):
+                child.cell.close()
             self.stop(self._closing)
             return
+        soonest = self._start_children()
+        if soonest:
+            # Never zero: a delay may be over by less than the clock can tell.
+            self.start_timer(max(soonest - self.now(), 0.001), _WakeUp(), "converge")
+
+    def _start_children(self) -> float:
+        """Start whoever may run now. Returns when the next restart delay ends, 0 for none."""
         # During the first start, and within a group, a child waits for the ones before it.
         ordered = self._strategy is not Strategy.ONE_FOR_ONE or not self._announced
         now = self.now()
         soonest = 0.0
+        all_up = True
         for child in self._children:
             cell = child.cell
             if not child.wanted:
                 continue
-            if not child.alive:
-                if child.restart_at > now:
-                    soonest = min(soonest or child.restart_at, child.restart_at)
-                else:
-                    if cell.state is State.RESTARTING:
-                        cell.restarts += 1
-                    child.alive = True
-                    cell.start()
-                if ordered:
-                    break
-            elif ordered and not self._is_up(cell):
+            if child.alive:
+                if self._is_up(cell):
+                    continue
+            elif child.restart_at > now:
+                soonest = min(soonest or child.restart_at, child.restart_at)
+            else:
+                if cell.state is State.RESTARTING:
+                    cell.restarts += 1
+                child.alive = True
+                cell.start()
+            all_up = False
+            if ordered:
                 break
-        else:
-            if not soonest and not self._announced:
-                self._announced = True
-                self._cell.announce_started()
-        if soonest:
-            # The queue's resolution may fire a hair early against `now`: never wait for zero.
-            self.start_timer(max(soonest - now, 0.001), _WakeUp(), "converge")
+        if all_up and not self._announced:
+            self._announced = True
+            self._cell.announce_started()
+        return soonest
 
     @staticmethod
     def _is_up(cell: Cell) -> bool:
         if cell.state is not State.RUNNING:
             return False
         return cell.children is None or getattr(cell.actor, "_announced", True) is True
-
-    def _stop_child(self, child: _Child) -> None:
-        if child.stop_sent:
-            return
-        child.stop_sent = True
-        cell = child.cell
-        deadline = shutdown_seconds(cell)
-        if deadline <= 0:
-            cell.kill("brutal kill")
-            return
-        cell.stop(self._closing or shutdown("restart with group"))
-        if deadline != UNBOUNDED:
-            incarnation = cell.incarnation
-
-            def overdue() -> None:
-                if cell.incarnation == incarnation:
-                    cell.kill(f"after {deadline:g} s")
-
-            self.system.timers.after(deadline, overdue)

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Any, Final
 
 from loguru import logger
 
@@ -20,16 +21,22 @@ from .events import DeadLetters, Event, EventStream
 from .lifecycle import State
 from .mailbox import Mailbox, MailboxSpec
 from .messages import Down
-from .reasons import NOPROC, NORMAL, SHUTDOWN, ExitKind, ExitReason
+from .monitor import add_watcher
+from .reasons import NOPROC, NORMAL, SHUTDOWN, ExitKind, ExitReason, shutdown
 from .ref import ActorRef
 from .report import Reporter
-from .signals import ChildExited
+from .signals import CancelRestart, ChildExited, RestartNow
 from .supervisor import Supervisor
 from .timers import DeadlineQueue, Timer
-from .tracing import TraceRecord, Tracer
+from .tracebacks import one_line
+from .tracing import Tracer, TraceRecord
 
 #: Seconds between two sweeps for handlers that exceed their class's `handler_limit`.
-SWEEP_PERIOD = 1.0
+SWEEP_PERIOD: Final = 1.0
+#: Seconds after which a killed tree must be gone: an actor is given up after 5.
+KILLED_WITHIN: Final = 10.0
+
+_ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 class ActorSystem:
@@ -50,26 +57,30 @@ class ActorSystem:
     ) -> None:
         self.name = name
         self.loop = asyncio.get_running_loop()
-        self.rng = random.Random(seed)  # noqa: S311  # jitter, not a secret
+        self.rng = random.Random(seed)  # jitter, not a secret
         self.timers = DeadlineQueue(self.loop)
         self.events = EventStream(wall_clock)
         self.dead_letters = DeadLetters(wall_clock)
         self.reporter = Reporter()
         self.no_mailbox = Mailbox(MailboxSpec(bound=0), self.loop.time)
         self.awaiting: dict[Cell, float] = {}
-        self.running: Cell | None = None
+        #: Incarnations and owned tasks that did not end yet.
+        self.living = 0
+        self.owned_tasks = 0
         self.undead = 0
         self.resource_errors = 0
         self.unowned_exceptions = 0
-        self.interrupted = False
         self.started_at = self.loop.time()
+        #: The root's exit reason, once it and everything below it ended.
         self.terminated: asyncio.Future[ExitReason] = self.loop.create_future()
         self._root: Cell | None = None
         self._names: dict[str, Cell] = {}
         self._incarnations = 0
         self._tokens = 0
         self._sweep: Timer | None = None
-        self._previous_handler: Callable[..., object] | None = None
+        self._final: ExitReason | None = None
+        self._corpses: set[asyncio.Task[Any]] = set()
+        self._previous_handler: _ExceptionHandler | None = None
 
     # Start and stop.
 
@@ -85,49 +96,67 @@ class ActorSystem:
         spec = ChildSpec("", root, restart=Restart.TEMPORARY, shutdown=UNBOUNDED)
         self._root = Cell(self, None, spec)
         self._root.start()
-        self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)
+        future = self._root.start_waiter()
         try:
-            future = self._root.start_waiter()
             async with asyncio.timeout(timeout):
-                await future
+                if not await future:
+                    raise self._root.down()
         except BaseException:
-            self.kill_all()
+            self.kill_all("start failed")
+            try:
+                await self._wait_terminated(KILLED_WITHIN)
+            finally:
+                self._dispose()
             raise
 
     async def stop(self, reason: ExitReason = SHUTDOWN, *, timeout: float = 30.0) -> ExitReason:
         """Stop the tree in reverse start order, at most `timeout` seconds, then kill the rest.
 
-        Returns the root's exit reason.
+        May be called again, also while another call waits. Returns the root's exit reason.
+
+        Raises:
+            TimeoutError: the event loop is so busy that not even the kill was done in time.
         """
         root = self._root
         if root is None:
             return NORMAL
         root.stop(reason)
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(self.terminated)
-        except TimeoutError:
+        if not await self._wait_terminated(timeout):
             self.events.publish(Event("shutdown_error", "/", 0, {"after": timeout}))
             logger.error("tree did not stop within {} s: killing what is left", timeout)
             self.kill_all("drain deadline")
-            async with asyncio.timeout(10.0):
-                await asyncio.shield(self.terminated)
+            if not await self._wait_terminated(KILLED_WITHIN):
+                raise TimeoutError(f"the tree was not gone {KILLED_WITHIN:g} s after its kill")
         self._dispose()
         return self.terminated.result()
+
+    async def _wait_terminated(self, timeout: float) -> bool:
+        # `wait` leaves the future alone when we are cancelled.
+        await asyncio.wait({self.terminated}, timeout=timeout)
+        return self.terminated.done()
 
     def kill_all(self, detail: str = "") -> None:
         """Kill the root, and with it everything, now."""
         if self._root is not None:
             self._root.kill(detail)
 
+    def interrupt(self) -> None:
+        """A KeyboardInterrupt arrived inside an actor: the whole node stops."""
+        if self._root is not None:
+            self._root.stop(shutdown("keyboard interrupt"))
+
     def _dispose(self) -> None:
-        if self._sweep is not None:
-            self.timers.cancel(self._sweep)
-            self._sweep = None
         self.timers.close()
-        self.loop.set_exception_handler(self._previous_handler)
+        self._sweep = None
+        if self.loop.get_exception_handler() == self._on_unowned_exception:
+            self.loop.set_exception_handler(self._previous_handler)
 
     # What cells need.
+
+    @property
+    def actors_started(self) -> int:
+        """Incarnations started so far."""
+        return self._incarnations
 
     def next_incarnation(self) -> int:
         """A number no incarnation of this node had before."""
@@ -139,24 +168,49 @@ class ActorSystem:
         self._tokens += 1
         return self._tokens
 
+    def note_waiting(self, cell: Cell) -> None:
+        """An async handler of `cell` began: the sweep looks after it."""
+        self.awaiting[cell] = self.loop.time()
+        if self._sweep is None:
+            self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)
+
     def exited(self, cell: Cell, reason: ExitReason, uptime: float) -> None:
         """An incarnation is gone: hand it to its supervisor, or finish it here."""
+        self.living -= 1
         parent = cell.parent
         if parent is None:
             self.events.publish(Event("exited", "/", cell.incarnation, {"reason": str(reason)}))
             cell.close()
-            if not self.terminated.done():
-                self.terminated.set_result(reason)
-        elif State.NEW < parent.state < State.STOPPING:
-            parent.mailbox.offer_system(ChildExited(cell, reason, uptime))
-        else:
+            self._final = reason
+        elif parent.released or parent.children is None or parent.children.get(cell.id) is not cell:
+            # Its supervisor ended before it, and perhaps a new one has a new child in its place.
             self.reporter.exited(parent, cell, reason, uptime, "supervisor ended")
             cell.close()
+        else:
+            parent.mailbox.offer_system(ChildExited(cell, reason, uptime))
+        self.note_end()
+
+    def note_end(self) -> None:
+        """An incarnation or owned task ended: perhaps it was the last one."""
+        final = self._final
+        if final is None or self.living or self.owned_tasks or self.terminated.done():
+            return
+        self.terminated.set_result(final)
+
+    def keep_undead(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task that cannot be ended: the loop alone would let it be collected."""
+        self._corpses.add(task)
+        task.add_done_callback(self._forget_corpse)
+
+    def _forget_corpse(self, task: asyncio.Task[Any]) -> None:
+        self._corpses.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: its actor was reported long ago
 
     def register_name(self, name: str, cell: Cell) -> None:
         """Give `name` to a cell. Raises `BadChildSpec` when another live actor has it."""
         holder = self._names.get(name)
-        if holder is not None and holder is not cell and holder.state < State.STOPPING:
+        if holder is not None and holder is not cell and not holder.released:
             raise BadChildSpec(f"name {name!r} belongs to {holder.path}")
         self._names[name] = cell
 
@@ -223,8 +277,14 @@ class ActorSystem:
         if cell.state is State.STOPPED:
             callback(Down(token, cell.path, cell.incarnation, NOPROC))
         else:
-            cell.add_watcher(token, callback)
+            add_watcher(cell, token, callback)
         return token
+
+    def demonitor(self, ref: ActorRef, token: int) -> None:
+        """Forget a monitor of code outside actors; harmless when it is used up."""
+        monitors = ref._resolve().monitors
+        if monitors is not None:
+            monitors.pop(token, None)
 
     # Operators' verbs. Each answers False when nobody lives at that place.
 
@@ -237,11 +297,40 @@ class ActorSystem:
         return ref._resolve().crash(detail, initiator)
 
     def stop_actor(self, ref: ActorRef, detail: str = "", *, drain: bool = False) -> bool:
-        """Ask it to end gracefully, now or after what is queued."""
+        """Ask it to end gracefully, now or after what is queued.
+
+        A transient or temporary child that waits for its restart will not be restarted.
+        """
         cell = ref._resolve()
-        if not State.NEW < cell.state < State.STOPPING:
+        if cell.state is State.RESTARTING and cell.spec.restart is not Restart.PERMANENT:
+            return self._order(cell, CancelRestart(cell))
+        if not cell.living:
             return False
         cell.stop(ExitReason(ExitKind.SHUTDOWN, detail), drain=drain)
+        return True
+
+    def restart(self, ref: ActorRef, detail: str = "", *, initiator: str = "") -> bool:
+        """End it gracefully (killed after its shutdown deadline) and start it again at once.
+
+        A child that waits for its restart is started now. It works for every restart type and
+        is not counted in the restart window. False for the root and where nobody is.
+        """
+        cell = ref._resolve()
+        if cell.state is State.RESTARTING:
+            return self._order(cell, RestartNow(cell))
+        if cell.parent is None or cell.task is None:
+            return False
+        cell.renew = True
+        cell.initiator = initiator
+        cell.stop_within_deadline(ExitReason(ExitKind.SHUTDOWN, detail or "restart"))
+        return True
+
+    @staticmethod
+    def _order(cell: Cell, order: object) -> bool:
+        parent = cell.parent
+        if parent is None or parent.released:
+            return False
+        parent.mailbox.offer_system(order)
         return True
 
     def suspend(self, ref: ActorRef, *, initiator: str = "") -> bool:
@@ -288,14 +377,16 @@ class ActorSystem:
     # Faults nobody owns.
 
     def _on_unowned_exception(
-        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
+        self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]
     ) -> None:
         self.unowned_exceptions += 1
+        if self._previous_handler is not None:
+            self._previous_handler(loop, context)
         message = str(context.get("message", ""))
         error = context.get("exception")
-        self.events.publish(
-            Event("unowned_exception", "/", 0, {"message": message, "error": repr(error)[:300]})
-        )
+        text = one_line(error) if isinstance(error, BaseException) else ""
+        fields: dict[str, object] = {"message": message, "error": text}
+        self.events.publish(Event("unowned_exception", "/", 0, fields))
         logger.opt(exception=error if isinstance(error, BaseException) else None).error(
             "exception outside every actor: {}", message
         )
@@ -307,4 +398,5 @@ class ActorSystem:
             if actor is not None and now - since > actor.handler_limit:
                 self.awaiting.pop(cell, None)
                 cell.abort(ExitReason(ExitKind.STUCK, f"a handler waits for {now - since:.1f} s"))
-        self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck)
+        # Armed only while somebody waits: an idle node has no timer at all.
+        self._sweep = self.timers.after(SWEEP_PERIOD, self._sweep_stuck) if self.awaiting else None

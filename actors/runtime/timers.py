@@ -4,22 +4,30 @@ A loop timer per actor costs a heap entry and a handle each; with a hundred thou
 that is the largest structure in the process. Here deadlines are grouped into ticks of
 `RESOLUTION` seconds, always rounded up: a timer never fires early, and at most one resolution
 plus the loop's own lag late. Adding to and cancelling from a tick that exists is a dictionary
-operation; only a new tick touches the sorted index.
+operation; only a new tick touches the sorted index. A tick whose timers were all cancelled stays
+until it is due or until the index has doubled, because asks come and go by the thousand.
 
 Bound: one entry per live timer; owners bound their own. Callbacks run in deadline order, in
 the order of insertion within a tick, at most `BATCH` per loop iteration.
+
+Source: docs/runtime.md section 8.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from itertools import chain
+from typing import Final
 
 from loguru import logger
 from sortedcontainers import SortedDict
 
-RESOLUTION = 0.005
-BATCH = 512
+RESOLUTION: Final = 0.005
+BATCH: Final = 512
+#: Below this many ticks the empty ones are left to wait for their time.
+FEW_TICKS: Final = 512
 
 
 class Timer:
@@ -27,9 +35,9 @@ class Timer:
 
     __slots__ = ("callback", "tick")
 
-    def __init__(self, tick: int, callback: Callable[[], None]) -> None:
+    def __init__(self, tick: int, callback: Callable[[], object] | None) -> None:
         self.tick = tick
-        self.callback: Callable[[], None] | None = callback
+        self.callback = callback
 
     @property
     def pending(self) -> bool:
@@ -43,21 +51,36 @@ class DeadlineQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ticks: SortedDict[int, dict[Timer, None]] = SortedDict()
+        #: Timers of the tick that is firing, when it has more than one batch.
+        self._due: deque[Timer] = deque()
         self._handle: asyncio.TimerHandle | None = None
         self._armed = 0
         self._count = 0
+        self._sweep_at = FEW_TICKS
         self._firing = False
+        self._closed = False
 
     def __len__(self) -> int:
         return self._count
 
-    def at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback()` once the loop's clock reaches `when` (seconds, loop time)."""
-        tick = -int(-when // RESOLUTION)
+    def at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback()` once the loop's clock reaches `when` (finite seconds, loop time).
+
+        After `close` nothing is called any more; the timer returned is not pending.
+        """
+        if self._closed:
+            return Timer(0, None)
+        tick = int(when / RESOLUTION)
+        if tick * RESOLUTION < when:  # round up; twice when the division had rounded down
+            tick += 1
+            if tick * RESOLUTION < when:
+                tick += 1
         timer = Timer(tick, callback)
         bucket = self._ticks.get(tick)
         if bucket is None:
             self._ticks[tick] = {timer: None}
+            if len(self._ticks) > self._sweep_at and not self._firing:
+                self._forget_empty_ticks()
             if (self._handle is None or tick < self._armed) and not self._firing:
                 self._arm(tick)
         else:
@@ -65,7 +88,7 @@ class DeadlineQueue:
         self._count += 1
         return timer
 
-    def after(self, delay: float, callback: Callable[[], None]) -> Timer:
+    def after(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call `callback()` after `delay` seconds."""
         return self.at(self._loop.time() + delay, callback)
 
@@ -78,16 +101,23 @@ class DeadlineQueue:
         bucket = self._ticks.get(timer.tick)
         if bucket is not None:
             bucket.pop(timer, None)
-            if not bucket:
-                del self._ticks[timer.tick]
 
     def close(self) -> None:
-        """Forget everything and disarm."""
+        """Forget everything and disarm, for good."""
+        self._closed = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        for timer in chain(self._due, *self._ticks.values()):
+            timer.callback = None
+        self._due.clear()
         self._ticks.clear()
         self._count = 0
+
+    def _forget_empty_ticks(self) -> None:
+        for tick in [tick for tick, bucket in self._ticks.items() if not bucket]:
+            del self._ticks[tick]
+        self._sweep_at = max(FEW_TICKS, 2 * len(self._ticks))
 
     def _arm(self, tick: int) -> None:
         if self._handle is not None:
@@ -98,33 +128,38 @@ class DeadlineQueue:
     def _fire(self) -> None:
         self._handle = None
         now = self._loop.time()
-        fired = 0
+        due = self._due
+        left = BATCH
         self._firing = True
         try:
-            while self._ticks:
-                tick, bucket = self._ticks.peekitem(0)
-                # The loop may call a hair early (its own clock resolution): round to nearest.
-                if tick * RESOLUTION > now + RESOLUTION / 2:
-                    break
-                while bucket and fired < BATCH:
-                    timer = next(iter(bucket))
-                    del bucket[timer]
-                    callback, timer.callback = timer.callback, None
-                    if callback is None:
-                        continue
-                    self._count -= 1
-                    fired += 1
-                    try:
-                        callback()
-                    except Exception:  # one broken callback must not stop everybody's timers
-                        logger.exception("timer callback failed")
-                if bucket:
-                    break
-                if self._ticks.get(tick) is bucket:
-                    del self._ticks[tick]
-                if fired >= BATCH:
-                    break
+            while left > 0:
+                if not due:
+                    # A loop may call a hair early (its clock resolution): that tick is armed again.
+                    if not self._ticks or self._ticks.peekitem(0)[0] * RESOLUTION > now:
+                        break
+                    due.extend(self._ticks.popitem(0)[1])
+                    continue
+                timer = due.popleft()
+                callback, timer.callback = timer.callback, None
+                if callback is None:
+                    continue  # cancelled by a callback of the same tick
+                self._count -= 1
+                left -= 1
+                try:
+                    callback()
+                except Exception:  # noqa: BLE001  # one broken callback must not stop the others
+                    logger.exception("timer callback failed")
         finally:
             self._firing = False
-            if self._ticks:
-                self._arm(self._ticks.peekitem(0)[0])
+            self._arm_next()
+
+    def _arm_next(self) -> None:
+        if self._due:
+            self._arm(self._due[0].tick)
+            return
+        while self._ticks:
+            tick, bucket = self._ticks.peekitem(0)
+            if bucket:
+                self._arm(tick)
+                return
+            del self._ticks[tick]

@@ -1,10 +1,15 @@
-"""Message traces that end by themselves: by count, by rate and by age."""
+"""Message traces that end by themselves: by count, by rate and by age.
+
+Source: docs/runtime.md section 9.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from loguru import logger
 
 if TYPE_CHECKING:
     from .cell import Cell
@@ -59,8 +64,11 @@ class Tracer:
             self.skipped += 1
             return
         self._left -= 1
-        self._emit(
-            TraceRecord(
-                now, cell.path, cell.incarnation, type(message).__name__, len(cell.mailbox.queue)
-            )
+        record = TraceRecord(
+            now, cell.path, cell.incarnation, type(message).__name__, len(cell.mailbox.queue)
         )
+        try:
+            self._emit(record)
+        except Exception:  # noqa: BLE001  # a broken observer must not hurt what it observes
+            logger.exception("trace receiver failed; the trace ends")
+            self._left = 0
