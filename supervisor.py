@@ -131,6 +131,7 @@ def _run(settings: Settings, read: Callable[[], Settings]) -> int:
 async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     from actors.node.daemon import Daemon, Hooks
     from actors.node.pki_files import PkiError
+    from actors.node.watchdog import Watchdog
     from actors.transport.tls import TlsMaterialError
 
     try:
@@ -144,8 +145,10 @@ async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
         drain_seconds=lambda: relay.settings.node.drain_deadline_seconds,
         hooks=Hooks(ready=relay.ready, drain=relay.drain, reload=relay.reload),
     )
+    node = settings.node
     try:
-        return int(await daemon.run())
+        with Watchdog(node.watchdog_stall_seconds, node.watchdog_abort_seconds):
+            return int(await daemon.run())
     finally:
         relay.abort()
 
@@ -292,6 +295,7 @@ class Relay:
 
         from actors.control.operator_messages import ReloadPolicy
         from actors.node.logging import install
+        from actors.node.pki_files import PkiError
         from actors.runtime import RuntimeFault
         from actors.transport.tls import TlsMaterialError
         from config.errors import ConfigError
@@ -310,7 +314,7 @@ class Relay:
         install(self.settings.log.level, self.settings.log.format)
         try:
             self._identity = self._load_identity()
-        except (TlsMaterialError, OSError) as error:
+        except (PkiError, TlsMaterialError, OSError) as error:
             logger.error("certificates not reloaded: {}", error)
         else:
             if self._edge is not None:

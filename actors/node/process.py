@@ -40,6 +40,8 @@ from actors.runtime import (
 GREETING_SECONDS = 20.0
 #: Seconds between two looks for the exit status of a process that is ending.
 REAP_SECONDS = 0.005
+#: Seconds after the loss of its control link until a process that lives on is replaced.
+LINK_GRACE_SECONDS = 0.5
 #: Seconds between the stop request (SIGTERM) and the kill.
 SHUTDOWN_SECONDS = 8.0
 
@@ -149,6 +151,15 @@ class _Gone:
     __slots__ = ()
 
 
+class _Unlinked:
+    """The control link was lost some time ago."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 class ProcessChild(Actor):
     """See the module docstring."""
 
@@ -164,7 +175,7 @@ class ProcessChild(Actor):
         """Begin to start the process; the link exists at once."""
         ours, theirs = socket.socketpair()
         self._process = self.own(_Process(self._spec), "process")
-        self._link = ControlLink(self, ours)
+        self._link = ControlLink(self, ours, on_lost=self.guard("link", self._link_lost))
         self.own(self._mounts.attach(self.path, self._link), "mount")
         self.spawn_task(self._start(theirs), "start")
 
@@ -201,6 +212,18 @@ class ProcessChild(Actor):
         self._phase = "stopping"
         self._process.signal(signal.SIGTERM)
         return False
+
+    def _link_lost(self, reason: str) -> None:
+        """Nobody can look into or steer the process any more: it has to be a new one.
+
+        A process that is ending loses its link a moment before its exit status is there.
+        """
+        self.start_timer(LINK_GRACE_SECONDS, _Unlinked(reason), "unlinked")
+
+    @handles(_Unlinked)
+    def _unlinked(self, lost: _Unlinked) -> None:
+        if self._stopping is None and self._phase != "ended":
+            self.stop(ExitReason(ExitKind.CRASH, f"control link lost: {lost.reason}"))
 
     def _died(self) -> None:
         self.ref.tell(_Gone())

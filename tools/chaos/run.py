@@ -22,6 +22,8 @@ from tools.chaos.nemesis import Nemesis, almost_kill
 SPARED = ("/ops",)
 #: Seconds the tree gets to come back before it is judged.
 SETTLE_SECONDS = 40.0
+#: Seconds tasks, descriptors and memory get to return to where they were.
+BASELINE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ async def run(plan: Plan, say: Callable[[str], object]) -> tuple[History, list[V
         if probe is not None:
             probe.cancel()
         await asyncio.wait([task for task in (recorder, probe) if task is not None])
-    end_figures = await control.stats()
+    end_figures = await _baseline(control, figures)
     await control.close()
     await recorder_control.close()
     violations = judge(history, nemesis, before, after, figures, end_figures)
@@ -125,6 +127,16 @@ async def _settled(control: ControlAdapter, before: Tree) -> Tree:
         if not checker.permanent_came_back(before, tree) or time.monotonic() > deadline:
             return tree
         await asyncio.sleep(0.2)
+
+
+async def _baseline(control: ControlAdapter, figures: dict[str, object]) -> dict[str, object]:
+    """The figures once they are back at the baseline, or at the deadline."""
+    deadline = time.monotonic() + BASELINE_SECONDS
+    while True:
+        now = await control.stats()
+        if not checker.back_to_baseline(figures, now) or time.monotonic() > deadline:
+            return now
+        await asyncio.sleep(0.5)
 
 
 async def _probe(url: str, history: History) -> None:
