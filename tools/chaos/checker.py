@@ -228,7 +228,7 @@ def probes_recover(history: History, *, within: float = 1.0) -> list[Violation]:
     """16: a new stream works within `within` seconds of any fault (longer for a process).
 
     A probe is (time, seconds it took, error text); failures are allowed only in the shadow of a
-    fault, and the last probe must succeed.
+    fault, and the last probe after the last fault must succeed.
     """
     violations = []
     for at, _seconds, error in history.probes:
@@ -240,6 +240,8 @@ def probes_recover(history: History, *, within: float = 1.0) -> list[Violation]:
                 break  # it began before the fault (a probe takes 5 s at most), or in its shadow
         else:
             violations.append(Violation(16, f"a new stream failed without a recent fault: {error}"))
-    if history.probes and history.probes[-1][2]:
-        violations.append(Violation(16, f"the last probe failed: {history.probes[-1][2]}"))
+    last_fault = max((action.at for action in history.actions), default=0.0)
+    after = [probe for probe in history.probes if probe[0] > last_fault + within]
+    if after and after[-1][2]:
+        violations.append(Violation(16, f"the last probe failed: {after[-1][2]}"))
     return violations

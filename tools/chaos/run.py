@@ -79,9 +79,9 @@ async def run(plan: Plan, say: Callable[[str], object]) -> tuple[History, list[V
         if probe is not None:
             probe.cancel()
         await asyncio.wait([task for task in (recorder, probe) if task is not None])
+    await recorder_control.close()  # its requests would count as tasks of the daemon
     end_figures = await _baseline(control, figures)
     await control.close()
-    await recorder_control.close()
     violations = judge(history, nemesis, before, after, figures, end_figures)
     return history, violations
 
