@@ -3,9 +3,9 @@
 ::
 
     edge              one_for_one
+    ├─ listeners      one_for_one: one QuicListener per address
     ├─ agents         dynamic: one AgentConnection per connected agent
-    ├─ streams        dynamic: one StreamPair per open stream
-    └─ listeners      one_for_one: one QuicListener per address
+    └─ streams        dynamic: one StreamPair per open stream
 
 one_for_one, because a crash of one of the three must not take the other two: connections outlive
 listeners, and a new listener finds its endpoint where the old one left it.
@@ -24,6 +24,7 @@ from actors.edge.settings import EdgeSettings
 from actors.runtime import (
     ActorRef,
     ActorSystem,
+    ChildRefused,
     ChildSpec,
     DynamicSupervisor,
     Intensity,
@@ -71,7 +72,7 @@ class Edge:
     def _place(self, name: str) -> ActorRef:
         ref = self._system.ref(f"{self._base}/{name}")
         if ref is None:
-            raise RuntimeError(f"{self._base}/{name} is not in the tree")
+            raise ChildRefused(self._base, name, "down")
         return ref
 
     def spec(self) -> ChildSpec:
@@ -90,9 +91,10 @@ class Edge:
         ]
         budget = Intensity(restarts=30, period=30.0)
         children = [
+            # First, so that it goes last: the others say goodbye through its sockets.
+            ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
             ChildSpec("agents", lambda: DynamicSupervisor(max_children=settings.max_agents)),
             ChildSpec("streams", lambda: DynamicSupervisor(max_children=settings.max_streams)),
-            ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
         ]
         return ChildSpec(
             self._base.rpartition("/")[2], lambda: Supervisor(children, intensity=budget)

@@ -496,6 +496,11 @@ class QuicEndpoint:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
+    def flush_now(self, connection: QuicConnectionHandle) -> None:
+        """Transmit for one connection at once: its last words."""
+        if self._loop is not None:
+            self._transmit(connection, time.monotonic())
+
     def _flush(self) -> None:
         self._flush_scheduled = False
         now = time.monotonic()

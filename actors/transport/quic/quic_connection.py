@@ -119,7 +119,8 @@ class QuicConnectionHandle(Connection):
         if self._closed is None:
             self.engine.close(0, "", application=True)
             self._end(CloseReason("aborted"))
-            self.touch()
+            # At once: the socket may be released in this very loop iteration, after us.
+            self._endpoint.flush_now(self)
 
     def statistics(self) -> ConnectionStatistics:
         """See `Connection`."""

@@ -145,10 +145,14 @@ class QuicStreamHandle(Stream):
         if data:
             self.on_data(data)
         if end:
-            if self._running:
-                self.on_eof()
-            else:
-                self._held_end = "eof"
+            self._deliver_eof()
+
+    def _deliver_eof(self) -> None:
+        """EOF now, or held when the callback for the last bytes paused the stream."""
+        if self._running:
+            self.on_eof()
+        else:
+            self._held_end = "eof"
 
     def take_reset(self, code: int) -> None:
         """The peer reset its half: what was held is void."""
