@@ -127,7 +127,7 @@ class ControlServer(Actor):
         handover = self.own(_Handover(sock), "new connection")
         service, peer = self._service, Peer(f"operator uid={uid}")
         spec = ChildSpec(
-            f"pid-{pid}~{self._accepted}",
+            f"pid-{pid}~{self.incarnation}.{self._accepted}",
             lambda: ControlClient(service, handover, peer),
             restart=Restart.TEMPORARY,
             shutdown=1.0,

@@ -1,9 +1,10 @@
 """The listening Unix socket of a node: who may have it, and what becomes of its file.
 
-The file is mode 0600 in a directory of mode 0700, and appears complete: the socket is bound under a
-temporary name, given its mode, and renamed into place. A lock file beside it, held for as long as
-the socket is open, tells a live daemon from a file a dead one left behind; the kernel drops the
-lock however the process ends. Releasing removes the file only while it is still ours.
+The file is mode 0600, in a directory that only its owner may write (0700 when made here). A lock
+file beside it, held for as long as the socket is open, tells a live daemon from a file a dead one
+left behind; the kernel drops the lock however the process ends. Releasing removes the socket file
+only while it is still ours; the lock file stays, because removing it would let two daemons hold
+locks on two files of one name.
 
 Source: unix(7), flock(2).
 """
@@ -155,19 +156,19 @@ def _check_stale(path: Path) -> None:
 
 
 def _bind(path: Path) -> socket.socket:
-    temporary = path.with_name(f".{path.name[:32]}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    """Bind and listen; the lock is ours, so nobody comes between the two steps."""
+    path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    # The file must not exist with a wider mode for a moment; bind(2) has no mode argument.
+    before = os.umask(0o777 & ~SOCKET_MODE)
     try:
-        sock.bind(str(temporary))
-        # The directory keeps others out until here; the file never stands at its real name wider.
-        temporary.chmod(SOCKET_MODE)
+        sock.bind(str(path))
         sock.listen(MAX_CLIENTS)
-        temporary.replace(path)
     except BaseException:
         sock.close()
-        temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.umask(before)
     return sock
 
 
