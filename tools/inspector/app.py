@@ -1,0 +1,428 @@
+"""The inspector's main screen: table of actors, details, recent supervision events."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.coordinate import Coordinate
+from textual.events import Resize
+from textual.widgets import DataTable, Input, Static
+
+from tools.control_client import ControlError, Disconnected
+from tools.inspector.link import Link
+from tools.inspector.reports import detail_lines, event_line
+from tools.inspector.rows import (
+    COLUMNS,
+    PAGE_ROWS,
+    SORTS,
+    Folds,
+    Line,
+    Rates,
+    clip,
+    clip_middle,
+    clip_start,
+    make_lines,
+    number,
+    text,
+    widths,
+)
+from tools.inspector.screens import ConfirmScreen, HelpScreen
+from wire.admin.limits import MAX_FILTER_CHARACTERS, MAX_WATCH_ROWS
+from wire.admin.messages import Row
+
+#: Events kept for the bottom pane; the oldest is forgotten.
+KEPT_EVENTS = 50
+#: Columns of words stand left, those of numbers after them right.
+WORD_COLUMNS = 3
+KEYS = "/filter t:top d:detail k:kill c:crash s:suspend x:stop ?:help q:quit"
+
+
+class InspectorApp(App[None]):
+    """Shows one daemon.
+
+    Args:
+        socket: its control socket.
+        readonly: never act on actors.
+        interval: seconds between two pictures.
+    """
+
+    CSS_PATH = "inspector.tcss"
+    TITLE = "trunkline inspect"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "filter"),
+        Binding("t", "view", "tree/top"),
+        Binding("less_than_sign", "sort(-1)", "sort"),
+        Binding("greater_than_sign", "sort(1)", "sort"),
+        Binding("F", "follow", "follow"),
+        Binding("Z", "freeze", "freeze"),
+        Binding("d", "detail", "detail"),
+        Binding("k", "act('kill')", "kill"),
+        Binding("c", "act('crash')", "crash"),
+        Binding("s", "act('suspend')", "suspend"),
+        Binding("x", "act('stop')", "stop"),
+        Binding("question_mark", "help", "help"),
+        Binding("q", "quit", "quit"),
+        Binding("escape", "leave", "leave", show=False),
+    ]
+
+    def __init__(self, socket: Path, *, readonly: bool = False, interval: float = 1.0) -> None:
+        super().__init__()
+        self._socket = socket
+        self._readonly = readonly
+        self._interval = interval
+        self._link = Link(
+            socket,
+            self._query,
+            on_snapshot=self._take_snapshot,
+            on_event=self._take_event,
+            on_state=self._take_state,
+        )
+        self._folds = Folds()
+        self._rates = Rates()
+        self._lines: list[Line] = []
+        self._snapshot: Row = {}
+        self._events: deque[str] = deque(maxlen=KEPT_EVENTS)
+        self._trouble = "connecting"
+        self._tree = True
+        self._needle = ""
+        self._sort = 0
+        self._follow = True
+        self._frozen = False
+        self._widths: tuple[int, ...] = ()
+
+    # Screen.
+
+    def compose(self) -> ComposeResult:
+        """From top to bottom."""
+        yield Static(id="status", markup=False)
+        yield Input(placeholder="filter", max_length=MAX_FILTER_CHARACTERS, id="filter")
+        yield DataTable[Text](id="table", cursor_type="row", cell_padding=0)
+        with VerticalScroll(id="detail", can_focus=False):
+            yield Static(id="detail-text", markup=False)
+        yield Static(id="events", markup=False)
+        yield Static(KEYS, id="message", markup=False)
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self._table.focus()
+        self.run_worker(self._link.run(), name="link", exit_on_error=True)
+        self.set_interval(self._interval, self._refresh_detail)
+        self._show_status()
+
+    @property
+    def _table(self) -> DataTable[Text]:
+        # Of the main screen: a dialog may be on top.
+        return self.screen_stack[0].query_one("#table", DataTable)
+
+    def _static(self, name: str) -> Static:
+        return self.screen_stack[0].query_one(f"#{name}", Static)
+
+    def on_resize(self, event: Resize) -> None:
+        """Columns use the width there is."""
+        self._widths = widths(event.size.width - 1)
+        table = self._table
+        key = self._cursor_key()
+        table.clear(columns=True)
+        for index, ((title, _), width) in enumerate(zip(COLUMNS, self._widths, strict=True)):
+            shown = title.rjust(width) if index >= WORD_COLUMNS else title
+            table.add_column(Text(shown), key=title, width=width + 1)
+        self._fill(key, table.cursor_row)
+        self._show_events()
+        self._show_status()
+
+    # What comes from the daemon.
+
+    def _query(self) -> Row:
+        query: Row = {
+            "view": "tree" if self._tree else "top",
+            "filter": self._needle,
+            "max_rows": MAX_WATCH_ROWS,
+            "page": PAGE_ROWS,
+            "interval": self._interval,
+        }
+        if self._tree:
+            query["open"] = dict(self._folds.open)
+        else:
+            query["sort"] = SORTS[self._sort][1]
+            query["descending"] = SORTS[self._sort][1] != "start"
+        return query
+
+    def _take_snapshot(self, snapshot: Row) -> None:
+        if self._frozen or snapshot.get("view") != ("tree" if self._tree else "top"):
+            return
+        self._snapshot = snapshot
+        rows = self._rows()
+        self._rates.update(number(snapshot, "at"), rows)
+        if self._tree and not self._needle and self._folds.learn(rows):
+            self._link.ask_again()
+        self._show_rows()
+        self._show_status()
+
+    def _rows(self) -> list[Row]:
+        rows = self._snapshot.get("rows")
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def _take_event(self, event: Row) -> None:
+        self._events.append(event_line(event))
+        if not self._frozen:
+            self._show_events()
+
+    def _take_state(self, trouble: str) -> None:
+        if self._trouble and not trouble:
+            # The daemon replays its past; what was shown before may be of another one.
+            self._events.clear()
+            self._rates = Rates()
+        self._trouble = trouble
+        self._show_status()
+
+    # Showing.
+
+    def _show_rows(self) -> None:
+        key, row = self._cursor_key(), self._table.cursor_row
+        self._lines = make_lines(
+            self._rows(),
+            self._rates,
+            opened=self._folds.open,
+            tree=self._tree,
+            filtered=bool(self._needle),
+        )
+        self._fill(key, row)
+
+    def _cells(self, line: Line) -> list[Text]:
+        if not line.path:
+            return [Text(line.cells[0]), *[Text("")] * (len(COLUMNS) - 1)]
+        cells = []
+        for index, (value, width) in enumerate(zip(line.cells, self._widths, strict=True)):
+            if index == 0:
+                shown = clip_middle(value, width) if self._tree else clip_start(value, width)
+            else:
+                shown = clip(value, width)
+            # Numbers stand right, words left.
+            shown = shown.rjust(width) if index >= WORD_COLUMNS else shown
+            quiet = index != 1 or value in ("running", "busy")
+            cells.append(Text(shown, style="" if quiet else "bold", no_wrap=True))
+        return cells
+
+    def _fill(self, key: str, row: int) -> None:
+        """Put the lines into the table; rebuild it only when other actors are shown."""
+        table = self._table
+        if not self._widths:
+            return
+        keys = [line.key for line in self._lines]
+        if keys == [str(known.value) for known in table.rows]:
+            for index, line in enumerate(self._lines):
+                for column, cell in enumerate(self._cells(line)):
+                    place = Coordinate(index, column)
+                    if table.get_cell_at(place) != cell:
+                        table.update_cell_at(place, cell)
+            return
+        scroll = table.scroll_y
+        table.clear()
+        for line in self._lines:
+            table.add_row(*self._cells(line), key=line.key)
+        if self._follow and key in keys:
+            row = keys.index(key)
+        table.move_cursor(row=max(0, min(row, len(keys) - 1)), scroll=False)
+        table.scroll_to(y=scroll, animate=False, immediate=True)
+        self.call_after_refresh(self._keep_cursor_in_sight)
+
+    def _keep_cursor_in_sight(self) -> None:
+        table = self._table
+        top = round(table.scroll_y)
+        height = max(1, table.size.height - 1)
+        if table.cursor_row < top:
+            table.scroll_to(y=table.cursor_row, animate=False)
+        elif table.cursor_row >= top + height:
+            table.scroll_to(y=table.cursor_row - height + 1, animate=False)
+
+    def _show_status(self) -> None:
+        if self._trouble:
+            said = [f"disconnected, retrying: {self._trouble}"]
+        else:
+            totals = self._snapshot.get("totals")
+            actors = int(number(totals, "actors")) if isinstance(totals, dict) else 0
+            view = "tree" if self._tree else f"top by {SORTS[self._sort][0]}"
+            said = [self._link.node, f"{actors} actors", view]
+            if self._needle:
+                said.append(f'filter "{self._needle}"')
+            if self._snapshot.get("truncated") is True:
+                said.append(f"first {MAX_WATCH_ROWS} rows only")
+            missing = self._snapshot.get("unavailable")
+            if isinstance(missing, list) and missing:
+                said.append(f"{len(missing)} process(es) not answering")
+        if self._frozen:
+            said.append("FROZEN")
+        if not self._follow:
+            said.append("follow off")
+        if self._readonly:
+            said.append("read-only")
+        self._static("status").update(" " + " · ".join(said))
+
+    def _show_events(self) -> None:
+        width = max(20, self.size.width)
+        latest = list(self._events)[-5:]
+        shown = "\n".join(clip(line, width) for line in latest)
+        self._static("events").update(shown)
+
+    def say(self, words: str) -> None:
+        """Tell the user what came of his last key."""
+        self._static("message").update(words)
+
+    # The cursor.
+
+    def _current(self) -> Line | None:
+        row = self._table.cursor_row
+        return self._lines[row] if 0 <= row < len(self._lines) else None
+
+    def _cursor_key(self) -> str:
+        line = self._current()
+        return line.key if line is not None else ""
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Enter: fold, unfold, turn the page."""
+        event.stop()
+        line = self._current()
+        if line is None or not self._tree:
+            return
+        if not line.path:
+            self._folds.turn_page(text(line.row, "more_of"), text(line.row, "where"))
+        elif number(line.row, "children") > 0 or line.row.get("mount") is True:
+            if self._needle:
+                self.say("a filtered tree is always unfolded")
+                return
+            self._folds.toggle(line.path)
+        self._link.ask_again()
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Another actor under the cursor: show its details."""
+        event.stop()
+        self._refresh_detail()
+
+    # Keys.
+
+    def action_filter(self) -> None:
+        """Ask for a filter."""
+        box = self.query_one("#filter", Input)
+        box.add_class("shown")
+        box.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while typing."""
+        event.stop()
+        self._needle = event.value.strip()
+        self._link.ask_again()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Back to the table; an empty filter disappears."""
+        event.stop()
+        event.input.set_class(bool(self._needle), "shown")
+        self._table.focus()
+
+    def action_leave(self) -> None:
+        """Esc: end the filter, then the detail pane."""
+        if len(self.screen_stack) > 1:
+            return
+        box = self.query_one("#filter", Input)
+        if box.has_class("shown"):
+            box.value = ""
+            box.remove_class("shown")
+        else:
+            self.query_one("#detail").remove_class("shown")
+        self._table.focus()
+
+    def action_view(self) -> None:
+        """Tree or top."""
+        self._tree = not self._tree
+        self._link.ask_again()
+        self._show_status()
+
+    def action_sort(self, step: int) -> None:
+        """The next or previous sort column of the top view."""
+        if self._tree:
+            self.say("the tree is in start order; t for the sorted view")
+            return
+        self._sort = (self._sort + step) % len(SORTS)
+        self._link.ask_again()
+        self._show_status()
+
+    def action_follow(self) -> None:
+        """Whether the cursor keeps its actor or its line."""
+        self._follow = not self._follow
+        self._show_status()
+
+    def action_freeze(self) -> None:
+        """Stop or go on showing what comes."""
+        self._frozen = not self._frozen
+        if not self._frozen:
+            self._show_events()
+            self._link.ask_again()
+        self._show_status()
+
+    def action_detail(self) -> None:
+        """Show or hide the detail pane."""
+        self.query_one("#detail").toggle_class("shown")
+        self._refresh_detail()
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.push_screen(HelpScreen())
+
+    def _refresh_detail(self) -> None:
+        line = self._current()
+        if not self.screen_stack[0].query_one("#detail").has_class("shown") or self._frozen:
+            return
+        if line is not None and line.path and not self._trouble:
+            self.run_worker(self._load_detail(line.path), group="detail", exclusive=True)
+
+    async def _load_detail(self, path: str) -> None:
+        try:
+            details = await self._link.request("describe", path=path)
+        except (ControlError, Disconnected) as error:
+            self._static("detail-text").update(f"{path}\n{error}")
+        except TimeoutError:
+            self._static("detail-text").update(f"{path}\nno answer in time")
+        else:
+            self._static("detail-text").update("\n".join(detail_lines(details)))
+
+    # Acting.
+
+    def action_act(self, verb: str) -> None:
+        """Ask, then do it."""
+        line = self._current()
+        if len(self.screen_stack) > 1 or line is None or not line.path:
+            return
+        if self._readonly:
+            self.say(f"{verb}: not with --readonly")
+            return
+        if verb == "suspend" and text(line.row, "state") == "suspended":
+            verb = "resume"
+        path = line.path
+
+        def answered(reason: str | None) -> None:
+            if reason is None:
+                self.say(f"{path} left alone")
+            else:
+                self.run_worker(self._act(verb, path, reason), group="acts")
+
+        self.push_screen(ConfirmScreen(verb, path, line.row), answered)
+
+    async def _act(self, verb: str, path: str, reason: str) -> None:
+        try:
+            await self._link.request(verb, path=path, reason=reason)
+        except (ControlError, Disconnected) as error:
+            self.say(f"refused: {error}")
+        except TimeoutError:
+            self.say(f"{verb} {path}: no answer in time")
+        else:
+            self.say(f"{verb} {path}: done")
+            self._link.ask_again()
+
+
+__all__ = ["InspectorApp"]
