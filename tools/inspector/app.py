@@ -320,9 +320,9 @@ class InspectorApp(App[None]):
         self._link.ask_again()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Back to the table; an empty filter disappears."""
+        """Back to the table; the status line tells the filter."""
         event.stop()
-        event.input.set_class(bool(self._needle), "shown")
+        event.input.remove_class("shown")
         self._table.focus()
 
     def action_leave(self) -> None:
@@ -330,7 +330,7 @@ class InspectorApp(App[None]):
         if len(self.screen_stack) > 1:
             return
         box = self.query_one("#filter", Input)
-        if box.has_class("shown"):
+        if self._needle or box.has_class("shown"):
             box.value = ""
             box.remove_class("shown")
         else:
@@ -411,7 +411,10 @@ class InspectorApp(App[None]):
             else:
                 self.run_worker(self._act(verb, path, reason), group="acts")
 
-        self.push_screen(ConfirmScreen(verb, path, line.row), answered)
+        above = path.rpartition("/")[0] or "/"
+        rows = (known.row for known in self._lines if known.path == above)
+        strategy = text(next(rows, {}), "strategy")
+        self.push_screen(ConfirmScreen(verb, path, line.row, strategy), answered)
 
     async def _act(self, verb: str, path: str, reason: str) -> None:
         try:

@@ -24,7 +24,8 @@ def event_line(event: Row) -> str:
     kind = text(event, "kind")
     if kind == "lost":
         return f"{clock} lost      some events came too fast to be shown"
-    return f"{clock} {kind:<9} {text(event, 'path')}  {said}".rstrip()
+    line = f"{kind:<9} {text(event, 'path')}  {' '.join(said.split())}"
+    return f"{clock} {line}".rstrip()
 
 
 def detail_lines(details: Row) -> list[str]:
@@ -54,7 +55,7 @@ def _indented(values: Mapping[str, object]) -> list[str]:
             shown = ", ".join(_value(inner) for inner in value) or "-"
         else:
             shown = _value(value)
-        lines.append(f"  {name}: {shown[:MAX_VALUE_CHARACTERS]}")
+        lines.append(f"  {name}: {' '.join(shown[:MAX_VALUE_CHARACTERS].split())}")
     return lines
 
 

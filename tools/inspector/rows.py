@@ -16,9 +16,9 @@ FOLD_ABOVE = 100
 #: Children shown at once below an open place.
 PAGE_ROWS = 100
 
-#: Column titles with their least widths in characters; the sum fits 79 with one blank between.
+#: Column titles with their least widths in characters; with a blank after each the sum is 79.
 COLUMNS: tuple[tuple[str, int], ...] = (
-    ("actor", 24),
+    ("actor", 22),
     ("state", 9),
     ("class", 11),
     ("mail", 7),

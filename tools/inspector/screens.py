@@ -15,7 +15,7 @@ from wire.admin.limits import MAX_REASON_CHARACTERS
 from wire.admin.messages import Row
 
 HELP = """\
-up down      move             enter   fold, unfold; next page on a "more" line
+up down      move             enter  fold, unfold; on "... more": that page
 /            filter by path, class or state; empty ends it; esc leaves
 t            tree or top view (all actors, sorted)
 < >          top view: sort by the column before or after
@@ -47,8 +47,14 @@ _RESTART = {
 }
 
 
-def consequence(verb: str, row: Row) -> str:
-    """What will happen when the user agrees."""
+_TOGETHER = {
+    "one_for_all": "All children of its supervisor are restarted with it.",
+    "rest_for_one": "The children of its supervisor started after it are restarted with it.",
+}
+
+
+def consequence(verb: str, row: Row, strategy: str = "") -> str:
+    """What will happen when the user agrees; `strategy` is that of the actor's supervisor."""
     said = [_CONSEQUENCE[verb]]
     children = int(number(row, "children"))
     if verb not in ("suspend", "resume"):
@@ -56,7 +62,11 @@ def consequence(verb: str, row: Row) -> str:
             said.append(f"Its {children} children end with it.")
         if row.get("mount") is True:
             said.append("The process it owns ends with it.")
-        said.append(_RESTART.get(text(row, "restart"), ""))
+        restart = text(row, "restart")
+        said.append(_RESTART.get(restart, ""))
+        comes_back = restart == "permanent" or (restart == "transient" and verb != "stop")
+        if comes_back and strategy in _TOGETHER:
+            said.append(_TOGETHER[strategy])
     return " ".join(said).strip()
 
 
@@ -65,21 +75,25 @@ class ConfirmScreen(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "no", "no")]
 
-    def __init__(self, verb: str, path: str, row: Row) -> None:
+    def __init__(self, verb: str, path: str, row: Row, strategy: str = "") -> None:
         super().__init__()
         self._verb = verb
         self._path = path
-        self._row = row
+        self._consequence = consequence(verb, row, strategy)
 
     def compose(self) -> ComposeResult:
         """The question, the consequence, room for a reason."""
         with Vertical(id="dialog"):
             yield Static(f"{self._verb} {self._path} ?", id="question", markup=False)
-            yield Static(consequence(self._verb, self._row), id="consequence", markup=False)
+            yield Static(self._consequence, id="consequence", markup=False)
             yield Input(
                 placeholder="reason (may be empty)", max_length=MAX_REASON_CHARACTERS, id="reason"
             )
             yield Static(f"enter: {self._verb}    esc: leave it alone", markup=False)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The reason is nobody else's business: the app below listens for its filter."""
+        event.stop()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Agreed."""
