@@ -24,6 +24,7 @@ from actors.edge.settings import EdgeSettings
 from actors.runtime import (
     ActorRef,
     ActorSystem,
+    Backoff,
     ChildRefused,
     ChildSpec,
     DynamicSupervisor,
@@ -33,6 +34,10 @@ from actors.runtime import (
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
+
+
+#: While a listener is away nobody can connect: its pauses stay short.
+BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 
 
 class Edge:
@@ -84,12 +89,13 @@ class Edge:
                 lambda endpoint=endpoint, address=address: QuicListener(  # type: ignore[misc]
                     self.door, endpoint, address
                 ),
+                backoff=BACKOFF,
             )
             for index, (endpoint, address) in enumerate(
                 zip(self.endpoints, self._listen, strict=True)
             )
         ]
-        budget = Intensity(restarts=30, period=30.0)
+        budget = Intensity(restarts=10, period=10.0)
         children = [
             # First, so that it goes last: the others say goodbye through its sockets.
             ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
