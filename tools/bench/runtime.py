@@ -1,0 +1,230 @@
+"""What the actor runtime costs, beside a bare task with a queue and future, and beside pykka.
+
+All in one process and one run, one after the other: ratios hold, absolute figures move with the
+machine. pykka is a development dependency; without it its rows are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from actors.runtime import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    Backoff,
+    ChildSpec,
+    DynamicSupervisor,
+    Intensity,
+    MailboxSpec,
+    Request,
+    Restart,
+    Supervisor,
+    handles,
+)
+
+BURSTS = 400
+BURST = 64
+ASKS = 10_000
+RESTARTS = 300
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Note:
+    """A message without answer."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class Echo(Request[int]):
+    """A message with one."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class Fail:
+    """Makes the actor crash."""
+
+
+class Probe(Actor):
+    """The actor that is measured."""
+
+    mailbox = MailboxSpec(bound=100_000)
+
+    @handles(Note)
+    def _note(self, message: Note) -> None:
+        pass
+
+    @handles(Echo)
+    def _echo(self, message: Echo) -> int:
+        return message.number
+
+    @handles(Fail)
+    def _fail(self, message: Fail) -> None:
+        raise ValueError("asked for")
+
+
+class Idle(Actor):
+    """An actor that only exists."""
+
+    @handles(Note)
+    def _note(self, message: Note) -> None:
+        pass
+
+
+def _rss() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def _row(what: str, value: float, unit: str) -> Row:
+    return {"what": what, "value": value, "unit": unit}
+
+
+async def measure(actors: int) -> list[Row]:
+    """Every row, in the order they are printed."""
+    logger.remove()
+    system = ActorSystem("bench", seed=1)
+    spec = ChildSpec("probe", Probe, backoff=Backoff(base=0.0, cap=0.0, stable_after=0.0))
+    children = [spec, ChildSpec("idle", lambda: DynamicSupervisor(max_children=actors + 1))]
+    generous = Intensity(restarts=1_000_000, period=1.0)
+    await system.start(lambda: Supervisor(children, intensity=generous))
+    probe, idle = system.ref("/probe"), system.ref("/idle")
+    assert probe is not None
+    assert idle is not None
+    rows = [
+        _row("tell and handle, bursts of 64", await _tells(probe), "us"),
+        _row("asyncio.Queue put and get, same bursts", await _queue(), "us"),
+        _row("ask, receiver idle", await _asks(probe), "us"),
+        _row("task + queue + future round trip", await _bare_asks(), "us"),
+    ]
+    latencies = await _restarts(probe)
+    rows.append(_row("crash to next answer, p50", statistics.median(latencies), "us"))
+    rows.append(_row("crash to next answer, p99", sorted(latencies)[-len(latencies) // 100], "us"))
+    rows += await _population(system, idle, actors)
+    await system.stop(timeout=120.0)
+    rows += _pykka()
+    return rows
+
+
+async def _tells(probe: ActorRef) -> float:
+    await probe.ask(Echo(0), timeout=5.0)
+    began = time.perf_counter()
+    for _ in range(BURSTS):
+        for number in range(BURST):
+            probe.tell(Note(number))
+        await asyncio.sleep(0)
+    await probe.ask(Echo(0), timeout=5.0)
+    return (time.perf_counter() - began) / (BURSTS * BURST) * 1e6
+
+
+async def _queue() -> float:
+    queue: asyncio.Queue[int] = asyncio.Queue(1024)
+
+    async def consume() -> None:
+        for _ in range(BURSTS * BURST):
+            await queue.get()
+
+    consumer = asyncio.create_task(consume())
+    began = time.perf_counter()
+    for _ in range(BURSTS):
+        for number in range(BURST):
+            await queue.put(number)
+        await asyncio.sleep(0)
+    await consumer
+    return (time.perf_counter() - began) / (BURSTS * BURST) * 1e6
+
+
+async def _asks(probe: ActorRef) -> float:
+    began = time.perf_counter()
+    for number in range(ASKS):
+        await probe.ask(Echo(number), timeout=5.0)
+    return (time.perf_counter() - began) / ASKS * 1e6
+
+
+async def _bare_asks() -> float:
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[asyncio.Future[int] | None] = asyncio.Queue(1024)
+
+    async def serve() -> None:
+        while (future := await queue.get()) is not None:
+            future.set_result(1)
+
+    server = asyncio.create_task(serve())
+    began = time.perf_counter()
+    for _ in range(ASKS):
+        future: asyncio.Future[int] = loop.create_future()
+        await queue.put(future)
+        await future
+    elapsed = time.perf_counter() - began
+    await queue.put(None)
+    await server
+    return elapsed / ASKS * 1e6
+
+
+async def _restarts(probe: ActorRef) -> list[float]:
+    latencies = []
+    for number in range(RESTARTS):
+        began = time.perf_counter()
+        probe.tell(Fail())
+        await asyncio.sleep(0)
+        await probe.ask_again(Echo(number), timeout=5.0, pause=0.0)
+        latencies.append((time.perf_counter() - began) * 1e6)
+    return latencies
+
+
+async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[Row]:
+    gc.collect()
+    before = _rss()
+    began = time.perf_counter()
+    for number in range(actors):
+        spec = ChildSpec(f"n{number}", Idle, restart=Restart.TEMPORARY)
+        last = system.start_child(idle, spec)
+        if number % 1000 == 999:
+            await asyncio.sleep(0)
+    await last.started(timeout=60.0)
+    elapsed = time.perf_counter() - began
+    gc.collect()
+    return [
+        _row("live actors", actors, "actors"),
+        _row("start of one actor", elapsed / actors * 1e6, "us"),
+        _row("memory of one idle actor", (_rss() - before) / actors, "bytes"),
+    ]
+
+
+def _pykka() -> list[Row]:
+    try:
+        pykka = importlib.import_module("pykka")
+    except ModuleNotFoundError:
+        return []
+    echo: Any = type(
+        "PykkaEcho", (pykka.ThreadingActor,), {"on_receive": lambda _self, message: message}
+    )
+
+    def timed(count: int, work: Callable[[int], object]) -> float:
+        began = time.perf_counter()
+        for number in range(count):
+            work(number)
+        return (time.perf_counter() - began) / count * 1e6
+
+    ref = echo.start()
+    try:
+        tell = timed(10_000, ref.tell)
+        ref.ask(0)
+        ask = timed(2_000, ref.ask)
+    finally:
+        ref.stop()
+    return [_row("pykka tell (queueing only)", tell, "us"), _row("pykka ask", ask, "us")]
