@@ -37,14 +37,22 @@ class Service:
 
 @dataclass(slots=True)
 class Agent:
-    """The current connection of an agent. A higher generation is a newer connection."""
+    """The current connection of an agent. A higher generation is a newer connection.
+
+    `token` is the registry's monitor of the connection, `incarnation` that of its actor.
+    """
 
     uri: str
     tenant: str
     connection: ActorRef
     generation: int
     token: int
+    incarnation: int
     services: dict[str, Service] = field(default_factory=dict)
+
+    def is_connection(self, connection: ActorRef) -> bool:
+        """True when `connection` is this very one, not another one at the same place."""
+        return self.connection == connection and self.incarnation == connection.incarnation
 
 
 class AgentTable:

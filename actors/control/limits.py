@@ -17,7 +17,7 @@ MAX_SERVICES_PER_AGENT: Final = 100_000
 MAX_SERVICE_NAME: Final = 255
 #: Stream ids bound to a pair; a further claim is answered False.
 MAX_CLAIMS: Final = 2_000_000
-#: Resolves and PeerOfs waiting for the store or the grace; a further one is refused.
+#: Requests of doors waiting for the store or the grace, per actor; a further one is refused.
 MAX_WAITING: Final = 65_536
 #: Services whose remote providers are remembered; the oldest is forgotten.
 MAX_REMOTE_CACHE: Final = 65_536

@@ -51,10 +51,11 @@ class Unavailable:
 class AgentUp(Request[int]):
     """An agent connection said HELLO. Answer: the generation it got.
 
-    Repeated with its `generation` after a restart of the registry (0 the first time). A newer
-    generation of the same URI supersedes an older one; the older connection is sent `Superseded`.
-    The registry monitors `connection` and cleans up when it ends, only if still current.
-    `connection` must have a path no other connection had (or be pinned).
+    Repeated with its `generation` after a restart of the registry (0 the first time); asked again
+    by the same connection, the answer is the same. A newer generation of the same URI supersedes an
+    older one; the older connection is sent `Superseded`. The registry monitors `connection` and
+    cleans up when it ends, only if still current. `connection` must have a path no other connection
+    had (or be pinned).
 
     Refused with `RegisterRefused("stale_generation")` when repeated by a connection that was
     superseded meanwhile, `RegisterRefused("limit")` when the registry is full.

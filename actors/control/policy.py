@@ -32,7 +32,7 @@ from actors.control.backend import (
     PolicyChanged,
     PolicySource,
 )
-from actors.control.limits import MAX_OPERATOR_REQUESTS, MAX_RULES
+from actors.control.limits import MAX_OPERATOR_REQUESTS, MAX_RULES, MAX_WAITING
 from actors.control.messages import AuditRecord, Decide, Decision
 from actors.control.operator_messages import (
     AddRule,
@@ -54,20 +54,29 @@ from actors.runtime import (
     MailboxSpec,
     OwnedTask,
     Refusal,
+    Reply,
     handles,
 )
 
 #: The reason of decisions when rules are not enforced.
 NOT_ENFORCED = "policy not enforced"
-#: Seconds the first load may take before decisions are answered with a denial.
+#: Seconds decisions wait for the first load before they are answered with a denial.
 FIRST_LOAD_SECONDS = 1.0
 #: Seconds until a load that failed is tried again, doubling from the first to the second.
-RETRY_SECONDS = 0.25
+RETRY_SECONDS = 0.05
 RETRY_CAP_SECONDS = 5.0
+#: Rules compiled in the loop; more are compiled in a thread.
+INLINE_RULES = 2000
 
 
 class _Retry:
     """Load again what could not be loaded."""
+
+    __slots__ = ()
+
+
+class _PatienceOver:
+    """The first load took too long for whoever asked meanwhile."""
 
     __slots__ = ()
 
@@ -109,6 +118,9 @@ class PolicyActor(Actor):
         self._allowed = 0
         self._denied = 0
         self._pause = RETRY_SECONDS
+        #: Decisions waiting for the first load. Bound: MAX_WAITING; one more is denied.
+        self._parked: deque[tuple[Decide, Reply[Decision]]] = deque()
+        self._patient = True
         #: Work that has to wait for files or the backend, in order. Bound: MAX_OPERATOR_REQUESTS;
         #: one more request is refused. A refresh is queued once.
         self._work: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
@@ -124,14 +136,12 @@ class PolicyActor(Actor):
         self._backend = self._connect(self)
         self._backend.watch_policy(self.ref)
 
-    async def continue_(self) -> None:
-        """Load what is in force before the first message, but do not wait for long."""
-        self._refresh()
-        worker = self._worker
+    def continue_(self) -> None:
+        """Load what is in force; decisions asked for meanwhile wait, but not for long."""
         if not self._enforce:
             self.log.warning("policy is not enforced: every stream is allowed")
-        elif worker is not None:
-            await asyncio.wait({worker.task}, timeout=FIRST_LOAD_SECONDS)
+        self._refresh()
+        self.start_timer(FIRST_LOAD_SECONDS, _PatienceOver())
 
     def describe(self) -> dict[str, object]:
         """What is in force, and what is wrong."""
@@ -144,6 +154,7 @@ class PolicyActor(Actor):
             "loads": self._loads,
             "allowed": self._allowed,
             "denied": self._denied,
+            "waiting": len(self._parked),
             "cached": snapshot.cached if snapshot is not None else 0,
             "cache_hits": snapshot.hits if snapshot is not None else 0,
             "problems": list(self._problems[:10]),
@@ -152,10 +163,16 @@ class PolicyActor(Actor):
     # Decisions.
 
     @handles(Decide)
-    def _decide(self, message: Decide) -> Decision:
+    def _decide(self, message: Decide) -> Decision | Deferred:
         if not self._enforce:
             self._allowed += 1
             return Decision(True, NOT_ENFORCED)
+        if self._snapshot is None and self._patient and len(self._parked) < MAX_WAITING:
+            self._parked.append((message, self.defer()))
+            return DEFERRED
+        return self._judge(message)
+
+    def _judge(self, message: Decide) -> Decision:
         now_ms = self._wall_ms()
         if self._snapshot is None:
             decision = Decision(False, NO_SNAPSHOT)
@@ -181,6 +198,17 @@ class PolicyActor(Actor):
             self.system.dead_letters.add(self.path, self._audit.path, record, "queue full")
         return decision
 
+    @handles(_PatienceOver)
+    def _patience_over(self, message: _PatienceOver) -> None:
+        self._unpark()
+
+    def _unpark(self) -> None:
+        """Answer the decisions that waited for the first load."""
+        self._patient = False
+        while self._parked:
+            message, reply = self._parked.popleft()
+            reply.send(self._judge(message))
+
     # Operators.
 
     @handles(ReloadPolicy)
@@ -190,7 +218,7 @@ class PolicyActor(Actor):
         async def work() -> None:
             files = self._files if message.files is None else message.files
             try:
-                self._apply(await self._read(files), await self._backend.load_policy())
+                await self._apply(await self._read(files), await self._backend.load_policy())
             except (RulesError, BackendError) as exc:
                 reply.send(Refusal(PolicyRefused(self._report(exc))))
             else:
@@ -266,9 +294,11 @@ class PolicyActor(Actor):
         try:
             source = await self._backend.load_policy()
             kept = self._kept or source.file_rules or await self._read(self._files)
-            self._apply(kept, source)
+            await self._apply(kept, source)
         except (RulesError, BackendError) as exc:
             self._report(exc)
+            if isinstance(exc, RulesError):
+                self._unpark()  # a second will not repair a file
             self.start_timer(self._pause, _Retry(), "retry")
             self._pause = min(self._pause * 2, RETRY_CAP_SECONDS)
         else:
@@ -278,10 +308,15 @@ class PolicyActor(Actor):
         """Read files in a thread: they may lie on a slow disk."""
         return FileRules(files, await asyncio.to_thread(load_rules, files, self._wall_ms()))
 
-    def _apply(self, kept: FileRules, source: PolicySource) -> None:
+    async def _apply(self, kept: FileRules, source: PolicySource) -> None:
         """Put the rules of both sources in force. Raises `RulesError` when they are too many."""
         if len(source.rules) > MAX_RULES:
             raise RulesError((f"the store holds more than {MAX_RULES} rules",))
+        rules = kept.rules + source.rules
+        if len(rules) <= INLINE_RULES:
+            snapshot = _compiled(self._snapshot, rules)
+        else:
+            snapshot = await asyncio.to_thread(_compiled, self._snapshot, rules)
         if source.file_rules is not kept:
             self._backend.keep_file_rules(kept)
         self._kept = kept
@@ -289,10 +324,10 @@ class PolicyActor(Actor):
         self._store_rules = source.rules
         self._problems = ()
         self._loads += 1
-        rules = kept.rules + source.rules
-        if self._snapshot is not None and self._snapshot.rules == rules:
+        if snapshot is self._snapshot:
             return
-        self._snapshot = RuleSet(rules)
+        self._snapshot = snapshot
+        self._unpark()
         fields: dict[str, object] = {"from_files": len(kept.rules), "stored": len(source.rules)}
         # Whoever checked a long-lived stream may want to check it again (R24).
         self.system.events.publish(Event("policy_changed", self.path, self.incarnation, fields))
@@ -331,3 +366,8 @@ class PolicyActor(Actor):
 
     def _wall_ms(self) -> int:
         return int(self._wall_clock() * 1000)
+
+
+def _compiled(before: RuleSet | None, rules: tuple[Rule, ...]) -> RuleSet:
+    """A snapshot of these rules; the one before when nothing changed."""
+    return before if before is not None and before.rules == rules else RuleSet(rules)

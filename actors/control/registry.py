@@ -48,6 +48,7 @@ from actors.control.messages import (
     Superseded,
     Unavailable,
 )
+from actors.control.presence import Presence
 from actors.control.publisher import Publisher
 from actors.control.ranking import rank_providers
 from actors.control.remote_providers import RemoteProviders, Rows
@@ -66,23 +67,11 @@ from actors.runtime import (
 
 #: Seconds the last withdrawals get when the daemon stops.
 FLUSH_SECONDS = 2.0
-#: Seconds after which a failed heartbeat or purge is tried again.
-RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class _GraceOver:
     """The connected agents had their time to be heard of again."""
-
-
-@dataclass(slots=True)
-class _Heartbeat:
-    """Announce this relay again."""
-
-
-@dataclass(slots=True)
-class _Purge:
-    """Withdraw what earlier lives of this relay left behind."""
 
 
 @dataclass(slots=True)
@@ -130,7 +119,6 @@ class RegistryActor(Actor):
         self._in_grace = True
         self._superseded = 0
         self._streams_opened = 0
-        self._heartbeat_failures = 0
 
     def init(self) -> None:
         """Connect to the backend and begin the grace."""
@@ -149,7 +137,9 @@ class RegistryActor(Actor):
             self, self._backend, relay_id=self._relay.id, wall_ms=self._wall_ms
         )
         self.start_timer(self._grace, _GraceOver())
-        self._beat(_Heartbeat())
+        self._presence = Presence(
+            self, self._backend, self._relay, heartbeat=self._heartbeat, wall_ms=self._wall_ms
+        )
 
     async def terminate(self, reason: ExitReason) -> None:
         """Let the withdrawals of agents that just left reach the backend."""
@@ -171,7 +161,7 @@ class RegistryActor(Actor):
             "unpublished": self._publisher.pending,
             "remote_names": self._remote.cached,
             "backend_failures": (
-                self._publisher.failures + self._remote.failures + self._heartbeat_failures
+                self._publisher.failures + self._remote.failures + self._presence.failures
             ),
             "last_error": self._publisher.last_error,
         }
@@ -182,10 +172,12 @@ class RegistryActor(Actor):
     def _agent_up(self, message: AgentUp) -> int | Refusal:
         current = self._agents.get(message.uri)
         generation = message.generation
-        if current is not None and generation:
-            if current.generation == generation:
-                return generation
-            if current.generation > generation:
+        if current is not None:
+            if current.generation == generation or (
+                not generation and current.is_connection(message.connection)
+            ):
+                return current.generation
+            if 0 < generation < current.generation:
                 message.connection.try_tell(Superseded(current.generation))
                 return Refusal(RegisterRefused("stale_generation"))
         if current is None and len(self._agents) >= MAX_AGENTS:
@@ -193,7 +185,14 @@ class RegistryActor(Actor):
         if not generation:
             generation = self.system.next_incarnation()
         token = self.monitor(message.connection)
-        agent = Agent(message.uri, message.tenant, message.connection, generation, token)
+        agent = Agent(
+            message.uri,
+            message.tenant,
+            message.connection,
+            generation,
+            token,
+            message.connection.incarnation,
+        )
         older = self._agents.put(agent)
         if older is not None:
             self._supersede(older, agent)
@@ -389,37 +388,7 @@ class RegistryActor(Actor):
         self._in_grace = False
         for key in list(self._parked):
             self._unpark(key)
-        self._purge(_Purge())
-
-    # This relay at the backend.
-
-    @handles(_Heartbeat)
-    def _beat(self, message: _Heartbeat) -> None:
-        self.spawn_task(self._announce(), "heartbeat")
-
-    async def _announce(self) -> None:
-        pause = self._heartbeat
-        try:
-            await self._backend.upsert_relay(self._relay, self._wall_ms())
-        except BackendError as exc:
-            self._heartbeat_failures += 1
-            self.log.warning("this relay could not be announced: {}", exc)
-            pause = min(RETRY_SECONDS, pause)
-        self.start_timer(pause, _Heartbeat(), "heartbeat")
-
-    @handles(_Purge)
-    def _purge(self, message: _Purge) -> None:
-        self.spawn_task(self._withdraw_stale(), "purge")
-
-    async def _withdraw_stale(self) -> None:
-        try:
-            gone = await self._backend.deregister_stale(self._relay.id, self._started_ms)
-        except BackendError as exc:
-            self.log.warning("stale services were not withdrawn: {}", exc)
-            self.start_timer(RETRY_SECONDS, _Purge(), "purge")
-        else:
-            if gone:
-                self.log.info("{} stale services of this relay withdrawn", gone)
+        self._presence.withdraw_stale(self._started_ms)
 
     # Clocks.
 

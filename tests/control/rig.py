@@ -71,8 +71,7 @@ class Agent(Actor):
             place = self._registry.path
             self.subscribe(lambda event: event.kind == "started" and event.path == place)
 
-    async def continue_(self) -> None:
-        await self._publish()
+        self.spawn_task(self._publish(), "publish")
 
     @handles(Event)
     def _registry_restarted(self, event: Event) -> None:

@@ -18,7 +18,7 @@ from tests.conftest import eventually, run
 from tests.control.rig import CONTROL_ACTORS, Connection, Rig, running
 
 AGENTS = 20
-SECONDS = 1.2
+SECONDS = 1.0
 #: What a new stream may wait for registry and policy (rule 16), and the slack of a shared machine.
 PATIENCE = 1.0 + 2.0
 
@@ -32,7 +32,8 @@ class Load:
         self.answered: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.slowest = 0.0
-        self.decided = 0
+        self.asked = 0
+        self.decided: set[str] = set()
         self.over = asyncio.Event()
 
     async def resolves(self) -> None:
@@ -55,13 +56,15 @@ class Load:
         while not self.over.is_set():
             began = asyncio.get_running_loop().time()
             target = self.rng.choice(["web", "secret"])
-            message = Decide("acme", "u", target, stream_id=self.decided + 1)
+            self.asked += 1
+            stream_id = self.asked
+            message = Decide("acme", "u", target, stream_id=stream_id)
             try:
                 decision = await self.rig.policy.ask_again(message, timeout=PATIENCE)
             except ActorDown as exc:
                 self.wrong.append(f"decide: {exc}")
             else:
-                self.decided += 1
+                self.decided.add(str(stream_id))
                 self.answered[f"{target} {decision.allow} {decision.reason}"] += 1
                 if decision.allow is not (target == "web"):
                     self.wrong.append(f"{target}: {decision}")
@@ -100,7 +103,7 @@ class Load:
         self.slowest = max(self.slowest, asyncio.get_running_loop().time() - began)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_deaths_under_load(tmp_path: Path, seed: int) -> None:
     async def main() -> None:
         async with running(tmp_path / "c.db", grace=1.0) as rig:
@@ -119,7 +122,7 @@ def test_random_deaths_under_load(tmp_path: Path, seed: int) -> None:
                 group.create_task(load.faults(rate=20.0))
             assert load.wrong == []
             assert load.answered["found"] > 50
-            assert load.decided > 50
+            assert len(load.decided) > 50
             assert load.slowest < PATIENCE
 
             # The registry is the set of live agents again, and the store says the same.
@@ -140,7 +143,7 @@ def test_random_deaths_under_load(tmp_path: Path, seed: int) -> None:
             stored = {record.stream_id for record in await rig.audit.ask_again(query, timeout=5)}
             letters = rig.system.dead_letters.by_type
             lost = sum(count for (name, _), count in letters.items() if name == "AuditRecord")
-            assert len(stored) + lost >= load.decided
+            assert len(load.decided - stored) <= lost
             assert rig.system.undead == 0
             assert rig.system.unowned_exceptions == 0
 

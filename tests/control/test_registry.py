@@ -221,6 +221,7 @@ def test_a_repeated_agent_up() -> None:
         async with running() as rig:
             old, old_generation = await rig.connect("u1")
             assert await rig.up("u1", old, old_generation) == old_generation
+            assert await rig.up("u1", old) == old_generation  # its first answer was lost
             new, new_generation = await rig.connect("u1")
             assert old.superseded == [new_generation]
             stale = AgentUp("u1", "acme", old.ref, old_generation)

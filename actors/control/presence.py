@@ -1,0 +1,75 @@
+"""This relay at the backend: announced, kept alive, and without services of earlier lives.
+
+Two linked tasks of the registry: a heartbeat for as long as it lives, and once the withdrawal of
+what nobody published again. A failing backend is asked again every `RETRY_SECONDS`.
+
+Source: protocol sheet ORP 4.1 (UpsertRelay); 6.2 R15, R19.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from actors.control.backend import BackendError, ControlBackend, Relay
+from actors.runtime import Actor
+
+#: Seconds after which a failed heartbeat or withdrawal is tried again.
+RETRY_SECONDS = 1.0
+
+
+class Presence:
+    """See the module docstring. The heartbeat begins at once.
+
+    Args:
+        actor: the registry, owner of the tasks.
+        backend: where to announce.
+        relay: this relay.
+        heartbeat: seconds between two announcements.
+        wall_ms: wall-clock milliseconds.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        backend: ControlBackend,
+        relay: Relay,
+        *,
+        heartbeat: float,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._actor = actor
+        self._backend = backend
+        self._relay = relay
+        self._heartbeat = heartbeat
+        self._wall_ms = wall_ms
+        self.failures = 0
+        actor.spawn_task(self._announce(), "heartbeat")
+
+    def withdraw_stale(self, before_ms: int) -> None:
+        """Withdraw what this relay published before that time."""
+        self._actor.spawn_task(self._withdraw(before_ms), "withdrawal of stale services")
+
+    async def _announce(self) -> None:
+        while True:
+            pause = self._heartbeat
+            try:
+                await self._backend.upsert_relay(self._relay, self._wall_ms())
+            except BackendError as exc:
+                self.failures += 1
+                self._actor.log.warning("this relay could not be announced: {}", exc)
+                pause = min(RETRY_SECONDS, pause)
+            await asyncio.sleep(pause)
+
+    async def _withdraw(self, before_ms: int) -> None:
+        while True:
+            try:
+                gone = await self._backend.deregister_stale(self._relay.id, before_ms)
+            except BackendError as exc:
+                self.failures += 1
+                self._actor.log.warning("stale services were not withdrawn: {}", exc)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                if gone:
+                    self._actor.log.info("{} stale services of this relay withdrawn", gone)
+                return
