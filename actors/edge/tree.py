@@ -35,7 +35,6 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
 
-
 #: While a listener is away nobody can connect: its pauses stay short.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 

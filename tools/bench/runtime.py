@@ -190,6 +190,7 @@ async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[
     gc.collect()
     before = _rss()
     began = time.perf_counter()
+    last = idle
     for number in range(actors):
         spec = ChildSpec(f"n{number}", Idle, restart=Restart.TEMPORARY)
         last = system.start_child(idle, spec)
