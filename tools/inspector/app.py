@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.coordinate import Coordinate
 from textual.events import Resize
+from textual.timer import Timer
 from textual.widgets import DataTable, Input, Static
 
 from tools.control_client import ControlError, Disconnected
@@ -40,7 +41,10 @@ from wire.admin.messages import Row
 KEPT_EVENTS = 50
 #: Columns of words stand left, those of numbers after them right.
 WORD_COLUMNS = 3
-KEYS = "/filter t:top d:detail k:kill c:crash s:suspend x:stop ?:help q:quit"
+LOOK_KEYS = "/filter t:top <>:sort d:detail"
+ACT_KEYS = "k:kill c:crash s:suspend x:stop"
+#: Seconds an answer to a key stays before the keys are shown again.
+MESSAGE_SECONDS = 8.0
 
 
 class InspectorApp(App[None]):
@@ -88,7 +92,7 @@ class InspectorApp(App[None]):
         self._rates = Rates()
         self._lines: list[Line] = []
         self._snapshot: Row = {}
-        self._events: deque[str] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[Row] = deque(maxlen=KEPT_EVENTS)
         self._trouble = "connecting"
         self._tree = True
         self._needle = ""
@@ -96,6 +100,8 @@ class InspectorApp(App[None]):
         self._follow = True
         self._frozen = False
         self._widths: tuple[int, ...] = ()
+        self._drawn: list[tuple[str, ...]] = []
+        self._message_timer: Timer | None = None
 
     # Screen.
 
@@ -107,7 +113,7 @@ class InspectorApp(App[None]):
         with VerticalScroll(id="detail", can_focus=False):
             yield Static(id="detail-text", markup=False)
         yield Static(id="events", markup=False)
-        yield Static(KEYS, id="message", markup=False)
+        yield Static(self._keys(), id="message", markup=False)
 
     def on_mount(self) -> None:
         """Begin."""
@@ -170,7 +176,7 @@ class InspectorApp(App[None]):
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     def _take_event(self, event: Row) -> None:
-        self._events.append(event_line(event))
+        self._events.append(event)
         if not self._frozen:
             self._show_events()
 
@@ -216,13 +222,18 @@ class InspectorApp(App[None]):
         if not self._widths:
             return
         keys = [line.key for line in self._lines]
+        drawn = [line.cells for line in self._lines]
         if keys == [str(known.value) for known in table.rows]:
             for index, line in enumerate(self._lines):
+                if line.cells == self._drawn[index]:
+                    continue
                 for column, cell in enumerate(self._cells(line)):
                     place = Coordinate(index, column)
                     if table.get_cell_at(place) != cell:
                         table.update_cell_at(place, cell)
+            self._drawn = drawn
             return
+        self._drawn = drawn
         scroll = table.scroll_y
         table.clear()
         for line in self._lines:
@@ -268,12 +279,21 @@ class InspectorApp(App[None]):
     def _show_events(self) -> None:
         width = max(20, self.size.width)
         latest = list(self._events)[-5:]
-        shown = "\n".join(clip(line, width) for line in latest)
+        shown = "\n".join(event_line(event, width) for event in latest)
         self._static("events").update(shown)
 
     def say(self, words: str) -> None:
         """Tell the user what came of his last key."""
         self._static("message").update(words)
+        if self._message_timer is not None:
+            self._message_timer.stop()
+        self._message_timer = self.set_timer(MESSAGE_SECONDS, self._show_keys)
+
+    def _show_keys(self) -> None:
+        self._static("message").update(self._keys())
+
+    def _keys(self) -> str:
+        return " ".join([LOOK_KEYS, *([] if self._readonly else [ACT_KEYS]), "?:help q:quit"])
 
     # The cursor.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from tools.inspector.rows import amount, number, text
+from tools.inspector.rows import amount, clip, clip_middle, number, text
 from wire.admin.messages import Row
 
 #: Fields of an event worth a place in its line, in this order.
@@ -13,8 +13,12 @@ _SHOWN = ("reason", "decision", "verb", "initiator", "error", "count", "what")
 MAX_VALUE_CHARACTERS = 300
 
 
-def event_line(event: Row) -> str:
-    """One event: time of day here, kind, path, and why."""
+#: Of a path at least this much is shown.
+LEAST_PATH_CHARACTERS = 28
+
+
+def event_line(event: Row, width: int) -> str:
+    """One event in `width` characters: time of day here, kind, path, and why."""
     clock = time.strftime("%H:%M:%S", time.localtime(number(event, "at")))
     fields = event.get("fields")
     said = ""
@@ -24,8 +28,11 @@ def event_line(event: Row) -> str:
     kind = text(event, "kind")
     if kind == "lost":
         return f"{clock} lost      some events came too fast to be shown"
-    line = f"{kind:<9} {text(event, 'path')}  {' '.join(said.split())}"
-    return f"{clock} {line}".rstrip()
+    said = " ".join(said.split())
+    begin = f"{clock} {kind:<9} "
+    room = max(LEAST_PATH_CHARACTERS, width - len(begin) - len(said) - 2)
+    path = clip_middle(text(event, "path"), room)
+    return clip(f"{begin}{path}  {said}".rstrip(), width)
 
 
 def detail_lines(details: Row) -> list[str]:

@@ -13,6 +13,10 @@ from wire.admin.messages import Row
 
 #: Places with more children than this start folded and show the count.
 FOLD_ABOVE = 100
+#: Snapshots closer together than this make no rates: one message would look like many.
+MIN_RATE_SECONDS = 0.2
+#: States that are no news in a folded place.
+_ORDINARY = ("", "new", "running", "busy", "stopped")
 #: Children shown at once below an open place.
 PAGE_ROWS = 100
 
@@ -119,12 +123,12 @@ class Rates:
         """A new snapshot, taken at `at` seconds of the daemon's clock.
 
         An actor that is new, or in a new incarnation, has no rate until the next one. A snapshot
-        of the same moment changes nothing; a clock that went back is another daemon.
+        too soon after the last changes nothing; a clock that went back is another daemon.
         """
         seconds = at - self._at
         if seconds < 0:
             self._seen.clear()
-        elif seconds < 0.05 and self._seen:
+        elif seconds < MIN_RATE_SECONDS and self._seen:
             return
         seen: dict[tuple[str, float], tuple[float, float, float]] = {}
         rates: dict[str, Rate] = {}
@@ -242,12 +246,21 @@ def make_lines(
             inside = number(row, "children") > 0 or row.get("mount") is True
             unfolded = filtered or path in opened
             mark = ("▾ " if unfolded else "▸ ") if inside else "  "
-            count = "" if unfolded or not inside else f" ({amount(number(row, 'children'))})"
-            name = f"{indent}{mark}{name}{count}"
+            folded = _inside(row) if inside and not unfolded else ""
+            name = f"{indent}{mark}{name}{folded}"
         else:
             name = path
         lines.append(Line(path, path, (name, *_figures(row, rates.of(path))), row))
     return lines
+
+
+def _inside(row: Row) -> str:
+    """What a folded place holds: how many children, and the worst state below if it is news."""
+    group = row.get("group")
+    worst = text(group, "worst") if isinstance(group, dict) else ""
+    news = "" if worst in _ORDINARY else f", {worst}!"
+    children = int(number(row, "children"))
+    return f" ({amount(children)}{news})" if children else ""
 
 
 def _figures(row: Row, rate: Rate) -> tuple[str, ...]:
