@@ -388,6 +388,7 @@ class InspectorApp(App[None]):
     def action_detail(self) -> None:
         """Show or hide the detail pane."""
         self.query_one("#detail").toggle_class("shown")
+        self.call_after_refresh(self._keep_cursor_in_sight)
         self._refresh_detail()
 
     def action_help(self) -> None:
