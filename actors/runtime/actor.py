@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
+from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from loguru import logger
@@ -235,3 +236,11 @@ class Actor:
 
         events = cell.system.events
         return self.own(Subscription(events, events.subscribe(deliver)), "subscription")
+
+
+#: The frame of a guarded callback; the watchdog recognizes it and reads `cell`.
+GUARD_FRAME = next(
+    constant
+    for constant in Actor.guard.__code__.co_consts
+    if isinstance(constant, CodeType) and constant.co_name == "guarded"
+)

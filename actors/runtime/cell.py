@@ -314,6 +314,10 @@ class Cell:
         """Close admission, release everything, then cancel the task until it ends."""
         ending.abort(self, reason)
 
+    def give_up(self) -> None:
+        """Go on without an incarnation that was killed and whose task does not end."""
+        ending.give_up(self)
+
     def resource_failed(self, kind: str, error: BaseException, incarnation: int) -> None:
         """A guarded callback or owned task raised: the actor's exit, unless it handles it."""
         if self.incarnation != incarnation or not self.living:

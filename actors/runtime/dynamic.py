@@ -175,8 +175,9 @@ class DynamicSupervisor(Actor):
             record = self._records[cell.id] = _Record(self._intensity)
         cell.state = State.RESTARTING
         delay = 0.0
-        decision = "restart"
+        decision = "restart now"  # an operator's: it does not count
         if not cell.renew:
+            decision = "restart"
             if uptime >= cell.spec.backoff.stable_after:
                 record.attempts = 0
             record.attempts += 1

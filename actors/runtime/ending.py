@@ -214,6 +214,7 @@ def finish(cell: Cell, reason: ExitReason) -> None:
     cell.suspended = False
     cell.last_exit = reason
     system.awaiting.pop(cell, None)
+    system.dying.pop(cell, None)
     forget_watching(cell)
     break_links(cell, reason)
     notify_monitors(cell, reason)
@@ -233,6 +234,7 @@ def abort(cell: Cell, reason: ExitReason) -> None:
     cell.abort_reason = reason
     close_admission(cell, reason)
     release(cell, reason)
+    cell.system.dying[cell] = None
     if cell.begun:  # a task cancelled before its first step would never run its last one
         task.cancel()
     _insist(cell, 0)
@@ -249,7 +251,7 @@ def _insist(cell: Cell, step: int) -> None:
             task.cancel()
             _insist(cell, step + 1)
         else:
-            _give_up(cell, task)
+            give_up(cell)
 
     timers = cell.system.timers
     if cell.doom is not None:
@@ -257,9 +259,11 @@ def _insist(cell: Cell, step: int) -> None:
     cell.doom = timers.after(KILL_RETRIES[step], again)
 
 
-def _give_up(cell: Cell, task: asyncio.Task[None]) -> None:
+def give_up(cell: Cell) -> None:
     """The task swallowed every cancellation: go on without the corpse, and say so."""
     system = cell.system
+    task = cell.task
+    assert task is not None
     system.undead += 1
     system.keep_undead(task)
     system.events.publish(Event("undead", cell.path, cell.incarnation))

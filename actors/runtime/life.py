@@ -270,3 +270,7 @@ async def serve_system(cell: Cell, actor: Actor, item: object) -> ExitReason | N
     elif type(item) is ExitSignal:
         cell.dead_letter(item, "unhandled")
     return None
+
+
+#: The outermost frame of every actor; the watchdog recognizes it and reads `cell`.
+LIFE_FRAME: Final = live.__code__

@@ -53,6 +53,7 @@ class OwnedTask:
             return
         self.task.cancel()
         if self._retries == 0:
+            self._cell.system.dying[self] = None
             self._insist()
 
     def _insist(self) -> None:
@@ -66,10 +67,15 @@ class OwnedTask:
         if self._retries < len(RETRIES):
             self.task.cancel()
             self._insist()
-            return
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Go on without a task that does not end."""
         system = self._cell.system
         fields: dict[str, object] = {"task": self.name}
         system.events.publish(Event("undead", self._cell.path, self._incarnation, fields))
+        system.dying.pop(self, None)
         system.keep_undead(self.task)
         system.owned_tasks -= 1
         self.task.remove_done_callback(self._done)
@@ -79,6 +85,7 @@ class OwnedTask:
     def _done(self, task: asyncio.Task[object]) -> None:
         cell = self._cell
         cell.system.owned_tasks -= 1
+        cell.system.dying.pop(self, None)
         if self._coroutine is not None:
             self._coroutine.close()  # cancelled before its first step, it never began
             self._coroutine = None
@@ -101,3 +108,7 @@ async def _run(cell: Cell, coroutine: Coroutine[Any, Any, object], name: str) ->
     except KeyboardInterrupt:
         cell.system.interrupt()
         raise TaskFailure(f"task {name} was interrupted") from None
+
+
+#: The outermost frame of every owned task; the watchdog recognizes it and reads `cell`.
+TASK_FRAME: Final = _run.__code__

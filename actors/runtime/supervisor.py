@@ -203,7 +203,10 @@ class Supervisor(Actor):
         stopped = [sibling for sibling in group if sibling is not child and sibling.alive]
         for sibling in stopped:
             sibling.regroup = True
-        decision = f"restart in {delay:.3f} s" if delay else "restart"
+        if cell.renew:
+            decision = "restart now"  # an operator's: it does not count
+        else:
+            decision = f"restart in {delay:.3f} s" if delay else "restart"
         self._report(child, reason, uptime, decision, siblings_stopped=len(stopped))
 
     def _escalate(self, child: _Child, reason: ExitReason, uptime: float) -> None:

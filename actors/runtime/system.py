@@ -22,7 +22,8 @@ from .lifecycle import State
 from .mailbox import Mailbox, MailboxSpec
 from .messages import Down
 from .monitor import add_watcher
-from .reasons import NOPROC, NORMAL, SHUTDOWN, ExitKind, ExitReason, shutdown
+from .owned_task import OwnedTask
+from .reasons import KILLED, NOPROC, NORMAL, SHUTDOWN, ExitKind, ExitReason, shutdown
 from .ref import ActorRef
 from .report import Reporter
 from .signals import CancelRestart, ChildExited, RestartNow
@@ -33,8 +34,8 @@ from .tracing import Tracer, TraceRecord
 
 #: Seconds between two sweeps for handlers that exceed their class's `handler_limit`.
 SWEEP_PERIOD: Final = 1.0
-#: Seconds after which a killed tree must be gone: an actor is given up after 5.
-KILLED_WITHIN: Final = 10.0
+#: Seconds a killed tree has to be gone; what does not end by then is given up.
+KILLED_WITHIN: Final = 1.5
 
 _ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
@@ -67,6 +68,8 @@ class ActorSystem:
         #: Incarnations and owned tasks that did not end yet.
         self.living = 0
         self.owned_tasks = 0
+        #: Those that were cancelled and did not end yet.
+        self.dying: dict[Cell | OwnedTask, None] = {}
         self.undead = 0
         self.resource_errors = 0
         self.unowned_exceptions = 0
@@ -102,9 +105,8 @@ class ActorSystem:
                 if not await future:
                     raise self._root.down()
         except BaseException:
-            self.kill_all("start failed")
             try:
-                await self._wait_terminated(KILLED_WITHIN)
+                await self._kill_and_wait("start failed")
             finally:
                 self._dispose()
             raise
@@ -112,10 +114,9 @@ class ActorSystem:
     async def stop(self, reason: ExitReason = SHUTDOWN, *, timeout: float = 30.0) -> ExitReason:
         """Stop the tree in reverse start order, at most `timeout` seconds, then kill the rest.
 
-        May be called again, also while another call waits. Returns the root's exit reason.
-
-        Raises:
-            TimeoutError: the event loop is so busy that not even the kill was done in time.
+        Returns the root's exit reason, at the latest `KILLED_WITHIN` seconds after `timeout`:
+        tasks that swallow their cancellation are given up then. May be called again, also while
+        another call waits.
         """
         root = self._root
         if root is None:
@@ -124,11 +125,17 @@ class ActorSystem:
         if not await self._wait_terminated(timeout):
             self.events.publish(Event("shutdown_error", "/", 0, {"after": timeout}))
             logger.error("tree did not stop within {} s: killing what is left", timeout)
-            self.kill_all("drain deadline")
-            if not await self._wait_terminated(KILLED_WITHIN):
-                raise TimeoutError(f"the tree was not gone {KILLED_WITHIN:g} s after its kill")
+            await self._kill_and_wait("drain deadline")
         self._dispose()
         return self.terminated.result()
+
+    async def _kill_and_wait(self, detail: str) -> None:
+        self.kill_all(detail)
+        if not await self._wait_terminated(KILLED_WITHIN):
+            for straggler in list(self.dying):
+                straggler.give_up()
+        if not self.terminated.done():  # a task somebody disowned is not ours to wait for
+            self.terminated.set_result(self._final or KILLED)
 
     async def _wait_terminated(self, timeout: float) -> bool:
         # `wait` leaves the future alone when we are cancelled.
