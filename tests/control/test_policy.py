@@ -365,3 +365,16 @@ def test_operators_never_hold_up_decisions(tmp_path: Path) -> None:
             assert await decide(rig) == "allow s"
 
     run(main())
+
+
+def test_thousands_of_rules(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text("".join(toml(f"r{n}", target=f"svc{n}") for n in range(3000)))
+
+    async def main() -> None:
+        async with running(policy_files=[file]) as rig:
+            assert await decide(rig, "svc2999") == "allow r2999"
+            assert await decide(rig, "svc3000") == f"deny {NO_MATCH}"
+            assert await reload(rig) == PolicyLoaded(3000, 0)
+
+    run(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.control import registry
 from actors.control.backend import (
     BackendSpec,
     BackendUnavailable,
@@ -240,6 +241,33 @@ def test_a_connection_that_ended_before_it_was_heard_leaves_nothing() -> None:
             await rig.kill(connection)
             await rig.up("u1", connection)
             await eventually(lambda: rig.describe("registry")["agents"] == 0)
+
+    run(main())
+
+
+def test_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with running(grace=0.5) as rig:
+            monkeypatch.setattr(registry, "MAX_AGENTS", 1)
+            monkeypatch.setattr(registry, "MAX_SERVICES_PER_AGENT", 2)
+            monkeypatch.setattr(registry, "MAX_CLAIMS", 1)
+            monkeypatch.setattr(registry, "MAX_WAITING", 3)
+            _, generation = await rig.connect("u1", "a", "b")
+            other = rig.idle()
+            assert await refused(rig, AgentUp("u2", "acme", other.ref)) == "limit"
+            assert await refused(rig, RegisterService("acme", "c", "u1", generation)) == "limit"
+            assert await rig.register("u1", "a", generation) == "acme/a"
+            assert await rig.claim(1, other)
+            assert not await rig.claim(2, other)
+            waiting = [asyncio.create_task(rig.resolve("none")) for _ in range(3)]
+            await asyncio.sleep(0.02)
+            with pytest.raises(ReplyError) as caught:
+                await rig.resolve("none")
+            assert isinstance(caught.value.refusal, Unavailable)
+            assert await rig.providers("a") == ["u1"]
+            for task in waiting:
+                assert (await task).providers == ()
+            assert rig.describe("registry")["waiting"] == 0
 
     run(main())
 

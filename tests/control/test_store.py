@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.control import store as store_module
 from actors.control.backend import (
     AuditFilter,
     BackendUnavailable,
@@ -327,6 +328,66 @@ def test_killed_in_the_middle_of_a_statement(tmp_path: Path) -> None:
             assert (await backend.load_policy()).rules == ()
         with closing(open_database(str(tmp_path / "c.db"))) as connection:
             assert connection.execute("SELECT uri FROM agents").fetchall() == [("u1",)]
+
+    run(main())
+
+
+def test_requests_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_STORE_REQUESTS", 2)
+
+    async def main() -> None:
+        async with open_store(tmp_path / "c.db") as (system, ref, backend):
+            slow = [asyncio.create_task(ref.ask(Slow(), timeout=30)) for _ in range(2)]
+            await asyncio.sleep(0.02)
+            with pytest.raises(BackendUnavailable, match="2 requests are waiting"):
+                await backend.upsert_relay(RELAY, 1)
+            system.kill(ref)
+            await asyncio.wait(slow)
+            assert all(isinstance(task.exception(), ActorDown) for task in slow)
+            await ref.started(timeout=5)
+            await backend.upsert_relay(RELAY, 1)
+
+    run(main())
+
+
+def test_odd_text_is_stored_as_it_is_or_marked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            odd = 'nul \0 quote " back \\ line \u2028 smile \U0001f600'
+            records = [record(1, target=odd), record(0, target="half \ud800")]
+            await backend.record_audit(records)
+            first, second = await backend.query_audit(AuditFilter("acme"))
+            assert first.target == odd
+            assert second.target == "half ?"
+
+    run(main())
+
+
+def test_many_rows_come_in_and_out_complete(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with store(tmp_path / "c.db") as (_, _, backend):
+            await backend.upsert_relay(RELAY, 10)
+            rows = [registration(f"u{n:03}", at=n) for n in range(250)]
+            assert await backend.register_services(rows) == ("",) * 250
+            names = [("acme", f"other{n}") for n in range(120)]
+            found = await backend.resolve([*names, ("acme", "web")], 10)
+            assert found[:-1] == ((),) * 120
+            assert [row.updated_ms for row in found[-1]] == list(range(249, -1, -1))
+            await backend.deregister_agents(
+                [Withdrawal("acme", f"u{n:03}", "r1") for n in range(240)]
+            )
+            (left,) = await backend.resolve([("acme", "web")], 10)
+            assert [row.agent_uri for row in left] == [f"u{n}" for n in range(249, 239, -1)]
+            for n in range(1203):
+                await backend.add_rule(allow(f"p{n}"))
+            rules = (await backend.load_policy()).rules
+            assert [rule.id for rule in rules] == [f"p{n}" for n in range(1203)]
+            for start in range(0, 1200, 200):
+                await backend.record_audit([record(n) for n in range(start, start + 200)])
+            everything = await backend.query_audit(AuditFilter("acme", limit=0))
+            assert [each.at for each in everything] == list(range(1199, -1, -1))
 
     run(main())
 
