@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from actors.runtime import ActorSystem, inspection
+from tests.agent.rig import agents
 from tests.chaos.in_process import InProcessControl
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import Relay, relay
-from tools.agent.settings import AgentSettings
-from tools.agent.settings import Mapping as Service
-from tools.agent.tree import agent_root
+from tests.edge.rig import relay
 from tools.chaos import checker
 from tools.chaos.groups import Tree
 from tools.chaos.history import History
@@ -24,49 +19,6 @@ from tools.chaos.workload import Target, Workload
 
 #: Deaths of these may reset streams; resume will make even those invisible to users.
 CARRIERS = ("/edge/streams", "/edge/agents")
-
-
-@asynccontextmanager
-async def agents(
-    running: Relay, pki: PkiFixture, target_port: int
-) -> AsyncIterator[tuple[str, int]]:
-    """A provider and a consumer agent; yields the consumer's local address."""
-    systems = []
-    for leaf, provide, consume in (
-        (pki.provider, (Service("chaos", "127.0.0.1", target_port),), ()),
-        (pki.consumer, (), (Service("chaos", "127.0.0.1", 0),)),
-    ):
-        settings = AgentSettings(
-            certificate=str(leaf.certificate),
-            key=str(leaf.key),
-            ca=str(pki.ca),
-            relays=(running.address,),
-            provide=provide,
-            consume=consume,
-        )
-        system = ActorSystem("agent")
-        await system.start(lambda settings=settings: agent_root(settings))  # type: ignore[misc]
-        systems.append(system)
-    try:
-        for system in systems:
-            await eventually(lambda system=system: _says(system, "/link", "ready") is True)  # type: ignore[misc]
-        listener = systems[1].find("/listeners")
-        assert listener is not None
-        assert listener.children is not None
-        place = next(iter(listener.children.values())).path
-        host, _, port = str(_says(systems[1], place, "address")).rpartition(":")
-        yield host, int(port)
-    finally:
-        for system in reversed(systems):
-            await system.stop(timeout=5.0)
-
-
-def _says(system: ActorSystem, path: str, key: str) -> object:
-    cell = system.find(path)
-    if cell is None:
-        return None
-    described = inspection.details(cell)["describe"]
-    return described.get(key) if isinstance(described, Mapping) else None
 
 
 def _judge(history: History, before: Tree, after: Tree, nemesis: Nemesis) -> list[str]:

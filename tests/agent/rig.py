@@ -1,0 +1,59 @@
+"""Two real agents beside a real relay, in one loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from actors.runtime import ActorSystem, inspection
+from tests.conftest import PkiFixture, eventually
+from tests.edge.rig import Relay
+from tools.agent.settings import AgentSettings
+from tools.agent.settings import Mapping as Service
+from tools.agent.tree import agent_root
+
+SERVICE = "verified"
+
+
+def says(system: ActorSystem, path: str, key: str) -> object:
+    """One entry of an actor's description; None when nobody is there."""
+    cell = system.find(path)
+    if cell is None:
+        return None
+    described = inspection.details(cell)["describe"]
+    return described.get(key) if isinstance(described, Mapping) else None
+
+
+@asynccontextmanager
+async def agents(
+    running: Relay, pki: PkiFixture, target_port: int
+) -> AsyncIterator[tuple[str, int]]:
+    """A provider of a local port and a consumer; yields the consumer's local address."""
+    systems = []
+    for leaf, provide, consume in (
+        (pki.provider, (Service(SERVICE, "127.0.0.1", target_port),), ()),
+        (pki.consumer, (), (Service(SERVICE, "127.0.0.1", 0),)),
+    ):
+        settings = AgentSettings(
+            certificate=str(leaf.certificate),
+            key=str(leaf.key),
+            ca=str(pki.ca),
+            relays=(running.address,),
+            provide=provide,
+            consume=consume,
+        )
+        system = ActorSystem("agent")
+        await system.start(lambda settings=settings: agent_root(settings))  # type: ignore[misc]
+        systems.append(system)
+    try:
+        for system in systems:
+            await eventually(lambda system=system: says(system, "/link", "ready") is True)  # type: ignore[misc]
+        listener = systems[1].find("/listeners")
+        assert listener is not None
+        assert listener.children is not None
+        place = next(iter(listener.children.values())).path
+        host, _, port = str(says(systems[1], place, "address")).rpartition(":")
+        yield host, int(port)
+    finally:
+        for system in reversed(systems):
+            await system.stop(timeout=5.0)
