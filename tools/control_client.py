@@ -37,7 +37,10 @@ class ControlError(Exception):
 
 
 class Call:
-    """One request: iterate its rows, then read `result`."""
+    """One request: iterate its parts or rows, then read `result`.
+
+    Bound: the server sends at most `WINDOW` parts that were not read.
+    """
 
     def __init__(self, client: ControlClient, request: int) -> None:
         self._client = client
@@ -74,9 +77,11 @@ class Call:
         return self._final
 
     def cancel(self) -> None:
-        """End it early."""
+        """End it early; harmless when it is over."""
         self._client.write(self._client.session.cancel(self._id))
         self._client.forget(self._id)
+        if self._final is None:
+            self.end(ControlError("cancelled", "the request was cancelled"))
 
     def arrived(self, rows: list[Row]) -> None:
         """A part came."""
@@ -122,6 +127,9 @@ class ControlClient:
         except TimeoutError:
             await client.close()
             raise CannotConnect(f"{path}: no greeting") from None
+        except BaseException:
+            await client.close()
+            raise
         if client._lost is not None:
             await client.close()
             raise CannotConnect(f"{path}: {client._lost}")
@@ -138,7 +146,7 @@ class ControlClient:
         return self._lost
 
     def call(self, op: str, **args: object) -> Call:
-        """Begin a request. Raises `Disconnected`."""
+        """Begin a request; `args` are the operation's. Raises `Disconnected`."""
         if self._lost is not None:
             raise Disconnected(str(self._lost))
         request, line = self.session.request(op, args, WINDOW)
@@ -158,28 +166,30 @@ class ControlClient:
         try:
             async with asyncio.timeout(timeout):
                 return await call.result()
-        except TimeoutError:
+        finally:
             call.cancel()
-            raise
 
     async def rows(self, op: str, *, timeout: float = 60.0, **args: object) -> list[Row]:
-        """All rows of a streamed answer."""
+        """All rows of a streamed answer. Raises as `request`."""
         call = self.call(op, **args)
         try:
             async with asyncio.timeout(timeout):
                 return [row async for row in call.rows()]
-        except TimeoutError:
+        finally:
             call.cancel()
-            raise
 
     async def close(self) -> None:
-        """Close the connection; calls in flight fail."""
+        """Close the connection; calls in flight fail. Idempotent."""
         self._task.cancel()
         await asyncio.wait({self._task})
         self._lose(Disconnected("closed"))
         self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            pass  # it broke before: it is closed all the same
 
-    # Inside.
+    # For `Call`.
 
     def write(self, data: bytes) -> None:
         """Send a line."""
@@ -187,8 +197,10 @@ class ControlClient:
             self._writer.write(data)
 
     def forget(self, request: int) -> None:
-        """A cancelled call."""
+        """A call that nobody waits for any more."""
         self._calls.pop(request, None)
+
+    # Inside.
 
     async def _read(self) -> None:
         try:

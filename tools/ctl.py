@@ -1,45 +1,79 @@
 """`trunkline ctl`: ask and steer a running daemon from the shell.
 
-Exit codes: 0 done; 1 refused or not found; 2 usage; 3 no daemon answers.
+Exit codes: 0 done; 1 refused or not found; 2 usage; 3 no daemon answers. `--json` prints one JSON
+value, or one per line where rows come as they happen. Everything else is for people and may change.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import orjson
 
 from config.paths import find_control_socket
 from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
+from tools.control_text import actor_words, clock, event_line, size, text, whole
+from tools.control_tree import nested
 from wire.admin.messages import Row
 
 EXIT_REFUSED = 1
 EXIT_NO_DAEMON = 3
+SOCKET_VARIABLE = "TRUNKLINE_CONTROL_SOCKET"
+#: Seconds for answers that visit the whole tree, and for plain ones.
+WALK_SECONDS = 60.0
+PLAIN_SECONDS = 10.0
 
-_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+# Options and running.
+
+
+def _socket_option(command: Command) -> Command:
+    return click.option(
+        "--socket",
+        "socket",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"Control socket of the daemon; also ${SOCKET_VARIABLE}.",
+    )(command)
+
+
+def _options(command: Command) -> Command:
+    """`--json` and `--socket`, which also stands before the subcommand."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+    return as_json(_socket_option(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
-    envvar="TRUNKLINE_CONTROL_SOCKET",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=SOCKET_VARIABLE,
     help="Control socket of the daemon.",
 )
 @click.pass_context
-def cli(ctx: click.Context, socket: Path | None) -> None:
-    """Ask and steer a running daemon."""
-    ctx.obj = socket or find_control_socket()
+def cli(context: click.Context, socket: Path | None) -> None:
+    """Ask and steer a running daemon.
+
+    Exit codes: 0 done, 1 refused or not found, 2 usage, 3 no daemon answers.
+    """
+    context.obj = socket
 
 
-def run(path: Path, work: Callable[[ControlClient], Awaitable[None]]) -> None:
-    """Connect, work, and turn failures into exit codes."""
+def socket_path(context: click.Context, chosen: Path | None) -> Path:
+    """The socket to try: the command's option, the group's, the environment, the usual places."""
+    inherited = context.obj if isinstance(context.obj, Path) else None
+    return chosen or inherited or find_control_socket()
+
+
+def run(socket: Path | None, work: Callable[[ControlClient], Awaitable[None]]) -> None:
+    """Connect, work, and turn failures into one line and an exit code."""
+    path = socket_path(click.get_current_context(), socket)
 
     async def main() -> None:
         client = await ControlClient.connect(path)
@@ -51,210 +85,210 @@ def run(path: Path, work: Callable[[ControlClient], Awaitable[None]]) -> None:
     try:
         asyncio.run(main())
     except CannotConnect as error:
-        click.echo(f"no daemon answers: {error}", err=True)
-        sys.exit(EXIT_NO_DAEMON)
-    except (ControlError, Disconnected) as error:
-        click.echo(str(error), err=True)
-        sys.exit(EXIT_REFUSED)
+        _fail(
+            EXIT_NO_DAEMON,
+            f"no daemon answers at {error}\n"
+            f"Is it running? Another socket is named with --socket or ${SOCKET_VARIABLE}.",
+        )
+    except ControlError as error:
+        _fail(EXIT_REFUSED, text(error))
+    except Disconnected as error:
+        _fail(EXIT_NO_DAEMON, f"the daemon went away: {text(error)}")
     except TimeoutError:
-        click.echo("the daemon did not answer in time", err=True)
-        sys.exit(EXIT_REFUSED)
+        _fail(EXIT_REFUSED, "the daemon did not answer in time")
     except KeyboardInterrupt:
         sys.exit(0)
 
 
-def dump(value: object) -> None:
-    """Print one JSON value."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode())
+def _fail(code: int, message: str) -> None:
+    click.echo(f"trunkline ctl: {message}", err=True)
+    sys.exit(code)
 
 
-def line(value: object) -> None:
-    """Print one JSON value on one line."""
+def _dump(value: object) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def _dump_line(value: object) -> None:
     click.echo(orjson.dumps(value).decode())
 
 
-# Tree.
-
-
-def nested(rows: list[Row]) -> Row:
-    """One object per actor, children inside, from rows in tree order.
-
-    A row whose parent was left out (by depth or filter) hangs below its nearest ancestor shown.
-    """
-    places: dict[str, Row] = {}
-    top: Row | None = None
-    for row in rows:
-        entry: Row = {**row, "children": []}
-        if isinstance(row.get("children"), int):
-            entry["child_count"] = row["children"]
-        path = str(row.get("path", ""))
-        parent = _nearest(places, path)
-        if parent is None:
-            if top is None:
-                top = entry
-        else:
-            below = parent["children"]
-            assert isinstance(below, list)
-            below.append(entry)
-        places[path] = entry
-    return top or {"path": "/", "children": []}
-
-
-def _nearest(places: dict[str, Row], path: str) -> Row | None:
-    while path and path != "/":
-        path = path.rpartition("/")[0] or "/"
-        if path in places:
-            return places[path]
-    return None
+# The tree.
 
 
 @cli.command()
 @click.argument("path", default="/")
 @click.option("--depth", type=click.IntRange(0), help="Levels below PATH.")
-@click.option("--filter", "needle", default="", help="Only actors whose path or class contains it.")
-@_json
-@click.pass_obj
-def tree(socket: Path, path: str, depth: int | None, needle: str, as_json: bool) -> None:
-    """Print the actor tree."""
+@click.option("--filter", "needle", default="", help="Only what has it in its id, class or path.")
+@_options
+def tree(socket: Path | None, path: str, depth: int | None, needle: str, as_json: bool) -> None:
+    """Show the actor tree, from PATH down.
+
+    With --json: one object per actor, with `path`, its figures, and `children`, a list of the
+    same; `child_count` tells when --depth or --filter left children out.
+    """
 
     async def work(client: ControlClient) -> None:
-        args: dict[str, Any] = {"path": path}
-        if depth is not None:
-            args["depth"] = depth
-        if needle:
-            args["filter"] = needle
-        root = nested(await client.rows("tree", **args))
+        call = client.call("tree", path=path, depth=depth, filter=needle)
+        rows: list[Row] = []
+        async with asyncio.timeout(WALK_SECONDS):
+            rows = [row async for row in call.rows()]
+            result = await call.result()
+        missing = result.get("unavailable")
+        for one in missing if isinstance(missing, list) else []:
+            click.echo(f"{text(one.get('path'))}: {text(one.get('message'))}", err=True)
+        root = nested(rows)
+        if root is None:
+            raise ControlError("not_found", f"nothing at or below {path} matches {needle!r}")
         if as_json:
-            dump(root)
+            _dump(root)
         else:
-            _draw(root, "", "")
+            _draw(root)
 
     run(socket, work)
 
 
-def _draw(row: Row, first: str, rest: str) -> None:
-    name = str(row.get("id") or row.get("path"))
-    notes = [str(row.get("state", ""))]
-    if row.get("class"):
-        notes.append(str(row["class"]))
-    if row.get("mailbox"):
-        notes.append(f"mailbox {row['mailbox']}/{row.get('bound')}")
-    if row.get("restarts"):
-        notes.append(f"restarts {row['restarts']}")
-    moved = int(str(row.get("bytes_in") or 0)) + int(str(row.get("bytes_out") or 0))
-    if moved:
-        notes.append(f"{moved} bytes")
-    click.echo(f"{first}{name}  [{', '.join(note for note in notes if note)}]")
-    children = row["children"]
-    assert isinstance(children, list)
-    for index, child in enumerate(children):
-        last = index == len(children) - 1
-        _draw(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+def _draw(root: Row) -> None:
+    """Print a nested tree with box characters; depth-first without recursion."""
+    stack: list[tuple[Row, str, str]] = [(root, "", "")]
+    while stack:
+        row, first, rest = stack.pop()
+        name = text(row.get("path") if not first else row.get("id", row.get("path")))
+        children = row["children"]
+        assert isinstance(children, list)
+        left_out = whole(row, "child_count") - len(children)
+        more = f"  +{left_out} children" if left_out > 0 else ""
+        click.echo(f"{first}{name}  {actor_words(row)}{more}")
+        for index in range(len(children) - 1, -1, -1):
+            last = index == len(children) - 1
+            stack.append(
+                (
+                    children[index],
+                    rest + ("└─ " if last else "├─ "),
+                    rest + ("   " if last else "│  "),
+                )
+            )
 
 
-# Single actors.
+# One actor.
 
 
 @cli.command()
 @click.argument("path")
-@_json
-@click.pass_obj
-def describe(socket: Path, path: str, as_json: bool) -> None:
-    """Show everything about one actor."""
+@_options
+def describe(socket: Path | None, path: str, as_json: bool) -> None:
+    """Show everything known of the actor at PATH."""
 
     async def work(client: ControlClient) -> None:
-        details = await client.request("describe", path=path)
+        details = await client.request("describe", path=path, timeout=PLAIN_SECONDS)
         if as_json:
-            dump(details)
+            _dump(details)
         else:
-            _show(details, "")
+            _show(details)
 
     run(socket, work)
 
 
-def _show(value: Row, indent: str) -> None:
+def _show(value: Mapping[str, object], indent: str = "") -> None:
+    """Print fields aligned, objects indented below their name."""
+    width = max((len(key) for key in value), default=0)
     for key, entry in value.items():
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and entry:
             click.echo(f"{indent}{key}:")
             _show(entry, indent + "  ")
-        elif isinstance(entry, list):
-            click.echo(f"{indent}{key}: {', '.join(str(item) for item in entry) or '-'}")
+        elif isinstance(entry, list) and entry and isinstance(entry[0], dict):
+            click.echo(f"{indent}{key}:")
+            for one in entry:
+                click.echo(f"{indent}  " + "  ".join(f"{k} {text(v)}" for k, v in one.items()))
         else:
-            click.echo(f"{indent}{key}: {entry if entry not in ('', None) else '-'}")
+            shown = ", ".join(text(one) for one in entry) if isinstance(entry, list) else entry
+            click.echo(f"{indent}{key:<{width}}  {text(shown) if shown not in ('', {}) else '-'}")
 
 
 def _verb(name: str, summary: str) -> None:
     @cli.command(name, help=summary)
     @click.argument("path")
-    @click.option("--reason", default="", help="Recorded with the action.")
+    @click.option("--reason", default="", help="Recorded in the log, the events and the exit.")
     @click.option("--force", is_flag=True, help="Also on the root and on the control server.")
-    @_json
-    @click.pass_obj
-    def act(socket: Path, path: str, reason: str, force: bool, as_json: bool) -> None:
+    @_options
+    def act(socket: Path | None, path: str, reason: str, force: bool, as_json: bool) -> None:
         async def work(client: ControlClient) -> None:
-            before = await client.request(name, path=path, reason=reason, force=force)
+            answer = await client.request(
+                name, path=path, reason=reason, force=force, timeout=PLAIN_SECONDS
+            )
             if as_json:
-                dump(before)
-            else:
-                click.echo(
-                    f"{name}: {before.get('path')} ({before.get('class')}, "
-                    f"incarnation {before.get('incarnation')}, {before.get('restart')})"
-                )
+                _dump(answer)
+                return
+            click.echo(
+                f"{name} {text(answer.get('path'))}: {text(answer.get('class') or '-')}, "
+                f"incarnation {whole(answer, 'incarnation')}, {text(answer.get('restart'))}"
+            )
 
         run(socket, work)
 
 
-_verb("kill", "Kill an actor; its supervisor decides what follows.")
-_verb("crash", "Make an actor fail as if its own code had raised.")
-_verb("stop", "Ask an actor to end gracefully.")
-_verb("suspend", "Stop serving an actor's mailbox.")
-_verb("resume", "Serve it again.")
+_verb("kill", "Kill the actor at PATH; its supervisor decides what follows.")
+_verb("crash", "Make the actor at PATH fail as if its own code had raised.")
+_verb("stop", "Ask the actor at PATH to end gracefully.")
+_verb("suspend", "Stop serving the mailbox of the actor at PATH; messages queue up to its bound.")
+_verb("resume", "Serve the mailbox of a suspended actor again.")
 
 
-# Streams of rows.
+# Rows as they happen.
 
 
 @cli.command()
-@click.option("--path", default="/", help="Only this subtree.")
-@click.option("--last", default=20, type=click.IntRange(0, 2048), help="Earlier events to show.")
-@click.option("--count", type=click.IntRange(1), help="End after so many.")
-@click.option("--seconds", type=float, help="End after so long.")
-@_json
-@click.pass_obj
+@click.argument("path", default="/")
+@click.option("--last", default=20, type=click.IntRange(0, 2048), help="Past events to show first.")
+@click.option("--kind", "kinds", multiple=True, help="Only this kind, such as exited; repeatable.")
+@click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@click.option("--seconds", type=click.FloatRange(0), help="End after so many seconds.")
+@click.option("--no-follow", is_flag=True, help="Only past events.")
+@_options
 def events(
-    socket: Path, path: str, last: int, count: int | None, seconds: float | None, as_json: bool
+    socket: Path | None,
+    path: str,
+    last: int,
+    kinds: tuple[str, ...],
+    count: int | None,
+    seconds: float | None,
+    no_follow: bool,
+    as_json: bool,
 ) -> None:
-    """Follow what supervisors decide."""
-    _follow(
-        socket,
-        "events",
-        {"path": path, "last": last, "follow": True},
-        _event_text if not as_json else None,
-        count,
-        seconds,
-    )
+    """Show what happens at or below PATH: starts, exits, restarts, operators' acts.
+
+    Runs until interrupted, or as long as --count, --seconds or --no-follow say.
+    """
+    args = {"path": path, "last": last, "kinds": ",".join(kinds), "follow": not no_follow}
+    _follow(socket, "events", args, None if as_json else event_line, count, seconds)
 
 
 @cli.command()
 @click.argument("path")
-@click.option("--limit", default=1000, type=click.IntRange(1), help="Messages at most.")
-@click.option("--seconds", default=60.0, help="Seconds at most.")
-@click.option("--subtree", is_flag=True, help="The whole subtree.")
-@_json
-@click.pass_obj
+@click.option("--limit", default=1000, type=click.IntRange(1, 100_000), help="Messages at most.")
+@click.option("--rate", default=100, type=click.IntRange(1, 10_000), help="A second at most.")
+@click.option("--seconds", default=60.0, type=click.FloatRange(0, 3600), help="At most so long.")
+@click.option("--subtree", is_flag=True, help="Also the actors below PATH.")
+@_options
 def trace(
-    socket: Path, path: str, limit: int, seconds: float, subtree: bool, as_json: bool
+    socket: Path | None,
+    path: str,
+    limit: int,
+    rate: int,
+    seconds: float,
+    subtree: bool,
+    as_json: bool,
 ) -> None:
-    """Show the messages an actor handles; ends by itself."""
-    args = {"path": path, "limit": limit, "seconds": seconds, "subtree": subtree}
-    _follow(socket, "trace", args, _trace_text if not as_json else None, None, seconds + 1)
+    """Show which messages the actor at PATH handles: types, never contents. Ends by itself."""
+    args = {"path": path, "limit": limit, "rate": rate, "seconds": seconds, "subtree": subtree}
+    _follow(socket, "trace", args, None if as_json else _trace_line, None, None)
 
 
 def _follow(
-    socket: Path,
+    socket: Path | None,
     op: str,
-    args: dict[str, Any],
-    text: Callable[[Row], str] | None,
+    args: Mapping[str, Any],
+    line: Callable[[Row], str] | None,
     count: int | None,
     seconds: float | None,
 ) -> None:
@@ -264,65 +298,89 @@ def _follow(
         try:
             async with asyncio.timeout(seconds):
                 async for row in call.rows():
-                    if text is None:
-                        line(row)
+                    if line is None:
+                        _dump_line(row)
                     else:
-                        click.echo(text(row))
+                        click.echo(line(row))
                     shown += 1
-                    if count is not None and shown >= count:
-                        break
+                    if shown == count:
+                        return
         except TimeoutError:
-            pass
-        call.cancel()
+            return
+        result = await call.result()
+        if op == "trace" and line is not None:
+            click.echo("  ".join(f"{key} {text(value)}" for key, value in result.items()), err=True)
 
     run(socket, work)
 
 
-def _event_text(row: Row) -> str:
-    at = row.get("at")
-    clock = time.strftime("%H:%M:%S", time.localtime(at)) if isinstance(at, (int, float)) else "?"
-    fields = row.get("fields")
-    notes = ""
-    if isinstance(fields, dict):
-        chosen = ("reason", "decision", "initiator", "detail", "verb", "class", "message")
-        notes = "; ".join(f"{key} {fields[key]}" for key in chosen if fields.get(key))
-    return f"{clock} {row.get('kind', ''):<12} {row.get('path', '')}  {notes}".rstrip()
+def _trace_line(row: Row) -> str:
+    at = f"{row['at']:.3f}" if isinstance(row.get("at"), float) else text(row.get("at"))
+    return (
+        f"{at} {text(row.get('path'))}  {text(row.get('message_type'))}"
+        f"  queued {whole(row, 'depth')}"
+    )
 
 
-def _trace_text(row: Row) -> str:
-    return f"{row.get('at')} {row.get('path')} {row.get('message_type')} depth {row.get('depth')}"
+# The node.
 
 
 @cli.command()
+@click.argument("path", default="/")
 @click.option("--classes", is_flag=True, help="Sums per actor class.")
-@_json
-@click.pass_obj
-def stats(socket: Path, classes: bool, as_json: bool) -> None:
-    """Counters of the whole node."""
+@_options
+def stats(socket: Path | None, path: str, classes: bool, as_json: bool) -> None:
+    """Show counters of the node, and of the actors at or below PATH."""
 
     async def work(client: ControlClient) -> None:
-        answer = await client.request("stats", classes=classes, timeout=60.0)
+        answer = await client.request("stats", path=path, classes=classes, timeout=WALK_SECONDS)
         if as_json:
-            dump(answer)
-        else:
-            _show(answer, "")
+            _dump(answer)
+            return
+        table = answer.pop("classes", None)
+        _show(answer)
+        if isinstance(table, list):
+            _show_classes(table)
 
     run(socket, work)
 
 
+def _show_classes(rows: list[Row]) -> None:
+    columns = ("actors", "mailbox", "handled", "restarts")
+    width = max((len(text(row.get("class"))) for row in rows), default=0)
+    heads = "".join(f"{name:>10}" for name in columns)
+    click.echo(f"\n{'class':<{width}}{heads}{'in':>8}{'out':>8}")
+    for row in rows:
+        figures = "".join(f"{whole(row, name):>10}" for name in columns)
+        moved = f"{size(whole(row, 'bytes_in')):>8}{size(whole(row, 'bytes_out')):>8}"
+        click.echo(f"{text(row.get('class') or '-'):<{width}}{figures}{moved}")
+
+
 @cli.command("dead-letters")
-@_json
-@click.pass_obj
-def dead_letters(socket: Path, as_json: bool) -> None:
-    """Messages that reached nobody."""
+@click.argument("path", default="/")
+@click.option("--last", default=50, type=click.IntRange(0, 2048), help="Samples to show.")
+@_options
+def dead_letters(socket: Path | None, path: str, last: int, as_json: bool) -> None:
+    """Show messages that reached nobody: counts by type and cause, and the last ones."""
 
     async def work(client: ControlClient) -> None:
-        call = client.call("dead_letters")
-        rows = [row async for row in call.rows()]
-        answer = await call.result()
+        call = client.call("dead_letters", path=path, last=last)
+        async with asyncio.timeout(PLAIN_SECONDS):
+            samples = [row async for row in call.rows()]
+            answer = await call.result()
         if as_json:
-            dump({**answer, "samples": rows or answer.get("samples", [])})
-        else:
-            _show({**answer, "samples": rows} if rows else answer, "")
+            _dump({**answer, "samples": samples})
+            return
+        click.echo(f"{whole(answer, 'total')} dead letters")
+        by_type = answer.get("by_type")
+        for one in by_type if isinstance(by_type, list) else []:
+            kind, why = text(one.get("message_type")), text(one.get("why"))
+            click.echo(f"{whole(one, 'count'):>10}  {kind}, {why}")
+        for row in samples:
+            click.echo(
+                f"{clock(row.get('at'))} {text(row.get('message_type'))} "
+                f"{text(row.get('sender') or 'outside')} -> {text(row.get('target'))}: "
+                f"{text(row.get('why'))}"
+            )
 
     run(socket, work)
