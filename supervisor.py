@@ -107,9 +107,26 @@ def _serve(path: Path | None, *, check: bool, options: dict[str, object]) -> int
         click.echo(str(error), err=True)
         return EXIT_SETTINGS
     if check:
+        problem = _rules_problem(settings)
+        if problem:
+            click.echo(problem, err=True)
+            return EXIT_SETTINGS
         click.echo("settings are valid")
         return EXIT_OK
     return _run(settings, read)
+
+
+def _rules_problem(settings: Settings) -> str:
+    """What is wrong with the policy rule files; empty when nothing is."""
+    import time
+
+    from actors.control.rules_toml import RulesError, load_rules
+
+    try:
+        load_rules(settings.control.policy.files, int(time.time() * 1000))
+    except RulesError as error:
+        return str(error)
+    return ""
 
 
 def _run(settings: Settings, read: Callable[[], Settings]) -> int:

@@ -7,7 +7,6 @@ Numbers are those of docs/chaos.md (1 to 14). Each check returns what it found b
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -160,6 +160,7 @@ class Subject(Actor):
         self.numbers: dict[str, int] = {}
         self.parked: list[Reply[int]] = []
         self.ended: set[Sender] = set()
+        self.friends: list[ActorRef] = []
 
     @property
     def me(self) -> Sender:
@@ -186,6 +187,8 @@ class Subject(Actor):
 
     async def terminate(self, reason: ExitReason) -> None:
         self.ledger.farewells[self.me] = reason.kind.value
+        for friend in self.friends:  # its last words: a Down must not overtake them
+            self.tell_number(friend)
         if self.chance(0.2):
             await asyncio.sleep(self.rng.uniform(0.0, 2.0))
         elif self.chance(0.05):
@@ -260,9 +263,11 @@ class Subject(Actor):
             token = self.monitor(target)
             self.tokens.append(token)
             self.ledger.watched[self.me, token] = target.path
+            target.try_tell(Do("note", self.ref))
         elif do.what == "link":
             self.link(target)
         elif do.what == "note":
+            self.friends.append(target)
             self.tell_number(target)
 
     def tell_number(self, target: ActorRef) -> None:
