@@ -10,7 +10,7 @@ Rules:
 3. Set on a place that is gone, its `Down` comes at once, with reason `noproc`.
 4. Links and the monitors an actor holds end with its incarnation.
 
-Source: docs/runtime.md section 7.
+Source: docs/runtime.md section 6.
 """
 
 from __future__ import annotations

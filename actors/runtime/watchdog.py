@@ -13,7 +13,7 @@ straight to the descriptor), so it works however the loop is stuck.
 
 Every beat is also a sample of the loop's lag: `lag()` has its percentiles.
 
-Source: docs/runtime.md section 9.
+Source: docs/runtime.md section 10.
 """
 
 from __future__ import annotations
