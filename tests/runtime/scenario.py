@@ -14,7 +14,6 @@ from functools import partial
 
 from actors.runtime import (
     KILL,
-    Actor,
     ActorRef,
     ActorSystem,
     Backoff,
@@ -79,7 +78,7 @@ class Drawer:
     def subject(self, kind: type[Subject], seed: int, wild: bool) -> Subject:
         return kind(self.ledger, random.Random(f"{seed} {len(self.ledger.begun)}"), wild)
 
-    def supervisor(self, path: str, depth: int) -> partial[Actor]:
+    def supervisor(self, path: str, depth: int) -> partial[Supervisor]:
         rng = self.rng
         specs: list[ChildSpec] = []
         for index in range(rng.randint(1, 4)):
@@ -220,7 +219,7 @@ def make_scenario(ledger: Ledger, seed: int, violations: list[Violation]) -> Sce
         root = drawer.supervisor("/", depth=2)
         watch = StructureWatch(system, ledger, violations)
         try:
-            await system.start(root, timeout=30.0)  # type: ignore[arg-type]  # a partial of Supervisor
+            await system.start(root, timeout=30.0)
         except (RuntimeFault, TimeoutError) as error:
             sim.record(f"start failed: {type(error).__name__}")
         else:

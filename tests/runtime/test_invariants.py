@@ -8,16 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from actors.runtime import cell as cell_module
 from actors.runtime import ending, life, monitor, supervisor, system
 from actors.runtime.asks import Ask
 from actors.runtime.cell import Cell
 from actors.runtime.lifecycle import State
 from actors.runtime.mailbox import Mailbox
 from actors.runtime.messages import Down
-from actors.runtime.reasons import ExitReason
+from actors.runtime.reasons import ExitKind, ExitReason
 from actors.runtime.report import Reporter
-from actors.runtime.resources import ResourceSet
+from actors.runtime.resources import NO_RESOURCES, ResourceSet
 from actors.runtime.restart import Backoff, RestartWindow
 from actors.runtime.signals import Notice, Tick
 from actors.runtime.simulation import SimulationFault
@@ -58,7 +57,7 @@ def test_1_an_exit_nobody_reports(monkeypatch: pytest.MonkeyPatch) -> None:
         children, cell.children = cell.children or {}, {}
         for child in children.values():
             if child.task is not None:
-                child.abort(ExitReason(ending.ExitKind.KILLED, "supervisor ended"))
+                child.abort(ExitReason(ExitKind.KILLED, "supervisor ended"))
 
     monkeypatch.setattr(ending, "_release_children", forgetful)
     assert 1 in numbers_found()
@@ -71,7 +70,7 @@ def test_2_a_resource_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_2_a_resource_acquired_after_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
     def own(self: Cell, resource: object, kind: str) -> None:
-        if self.resources is cell_module.NO_RESOURCES:
+        if self.resources is NO_RESOURCES:
             self.resources = ResourceSet()
         self.resources.add(resource, kind)  # type: ignore[arg-type]  # passed through
 
