@@ -66,6 +66,10 @@ MAX_ROUTED = 256
 ANNOUNCE_AGAIN = 0.25
 
 
+#: Seconds (times jitter) between two announcements that nothing asked for: they are idempotent.
+ANNOUNCE_REFRESH = 2.0
+
+
 class _Announce:
     """Tell the registry about this agent again."""
 
@@ -83,6 +87,7 @@ class AgentConnection(Actor):
         self._identity = identity
         self._ctrl: Stream | None = None
         self._generation = 0
+        self._registry_monitor = 0
         self._services: dict[str, str] = {}
         self._opening: dict[FirstFrame, None] = {}
         self._waiting: deque[Reply[Stream]] = deque()
@@ -239,7 +244,9 @@ class AgentConnection(Actor):
     @handles(_Announce)
     async def _announce(self, _: _Announce) -> None:
         registry = self._door.control().registry
-        self.monitor(registry)
+        if self._registry_monitor:
+            self.demonitor(self._registry_monitor)
+        self._registry_monitor = self.monitor(registry)
         up = AgentUp(self._identity.text, self._identity.tenant, self.ref, self._generation)
         try:
             self._generation = await registry.ask_again(
@@ -256,6 +263,10 @@ class AgentConnection(Actor):
             self._door.counters["announce_again"] += 1
             again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
             self.start_timer(again, _Announce(), "announce")
+        else:
+            # What one lost notice would otherwise cost for good is repaired here.
+            refresh = ANNOUNCE_REFRESH * self.system.rng.uniform(0.5, 1.5)
+            self.start_timer(refresh, _Announce(), "announce")
 
     def _registration(self, name: str, address: str) -> RegisterService:
         identity = self._identity
