@@ -94,7 +94,7 @@ def event_words(row: Row) -> str:
             words += f", by {text(fields['initiator'])}"
         if "uptime" in fields:
             words += f", after {number(fields, 'uptime'):.1f} s"
-        return f"{words}: {text(fields['decision'])}" if fields.get("decision") else words
+        return f"{text(fields['decision'])}: {words}" if fields.get("decision") else words
     if kind == "operator":
         reason = f": {text(fields['reason'])}" if fields.get("reason") else ""
         return f"{text(fields.get('verb', ''))} by {text(fields.get('initiator', ''))}{reason}"
