@@ -230,13 +230,9 @@ class RegistryActor(Actor):
 
     @handles(RegisterService)
     def _register(self, message: RegisterService) -> Refusal | Deferred:
-        if self._in_grace and self._agents.get(message.uri) is None:
-            # It was queued while this actor restarted: its AgentUp is on the way.
-            if self._waiting >= MAX_WAITING:
-                return Refusal(RegisterRefused("limit"))
-            self._park(("agent", message.uri), partial(self._publish, message, self.defer()))
-        else:
-            self._publish(message, self.defer())
+        # Never parked: whoever sent it to an earlier incarnation may not repeat its AgentUp before
+        # it has this answer. "not_connected" asks it to.
+        self._publish(message, self.defer())
         return DEFERRED
 
     def _publish(self, message: RegisterService, reply: Reply[str]) -> None:

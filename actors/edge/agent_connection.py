@@ -13,7 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from actors.control.messages import AgentUp, PeerOf, RegisterService, Superseded
+from actors.control.messages import (
+    AgentUp,
+    PeerOf,
+    RegisterRefused,
+    RegisterService,
+    Superseded,
+)
 from actors.edge.door import Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
@@ -64,8 +70,6 @@ MAX_WAITING_OPENS = 1024
 MAX_ROUTED = 256
 #: Pause before a refused announcement to the registry is tried again, seconds (times jitter).
 ANNOUNCE_AGAIN = 0.25
-
-
 #: Seconds (times jitter) between two announcements that nothing asked for: they are idempotent.
 ANNOUNCE_REFRESH = 2.0
 
@@ -74,6 +78,12 @@ class _Announce:
     """Tell the registry about this agent again."""
 
     __slots__ = ()
+
+
+def _forgotten(refused: ReplyError) -> bool:
+    """True when the registry restarted since our AgentUp."""
+    value = refused.refusal
+    return isinstance(value, RegisterRefused) and value.why == "not_connected"
 
 
 class AgentConnection(Actor):
@@ -258,7 +268,12 @@ class AgentConnection(Actor):
                     timeout=self._door.settings.register_deadline,
                 )
         except ReplyError as refused:
-            self._close(CloseCode.REGISTER_FAILED, f"registry: {refused}")
+            if not _forgotten(refused):
+                self._close(CloseCode.REGISTER_FAILED, f"registry: {refused}")
+                return
+            # It restarted between our AgentUp and the services: from the start, at once.
+            self._door.counters["announce_again"] += 1
+            self.start_timer(0.0, _Announce(), "announce")
         except (ActorDown, AskTimeout, MailboxFull):
             self._door.counters["announce_again"] += 1
             again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
@@ -284,14 +299,22 @@ class AgentConnection(Actor):
         deadline = self.now() + self._door.settings.register_deadline
         registry = self._door.control().registry
         try:
-            while not self._generation and self.now() < deadline:
-                # HELLO is still on its way to the registry.
-                await registry.started(timeout=max(0.001, deadline - self.now()))
-                await self._pause()
-            service_id = await registry.ask_again(
-                self._registration(register.service_name, register.local_addr),
-                timeout=max(0.001, deadline - self.now()),
-            )
+            service_id = ""
+            while not service_id:
+                while not self._generation and self.now() < deadline:
+                    # HELLO is still on its way to the registry.
+                    await registry.started(timeout=max(0.001, deadline - self.now()))
+                    await self._pause()
+                try:
+                    service_id = await registry.ask_again(
+                        self._registration(register.service_name, register.local_addr),
+                        timeout=max(0.001, deadline - self.now()),
+                    )
+                except ReplyError as refused:
+                    if not _forgotten(refused) or self.now() >= deadline:
+                        raise
+                    # It restarted: the announcement that its Down caused is on the way.
+                    await self._pause()
         except (ReplyError, ActorDown, AskTimeout, MailboxFull, TimeoutError) as error:
             self._door.counters["register_failed"] += 1
             self.log.bind(agent_uri=self._identity.text).warning("REGISTER failed: {}", error)

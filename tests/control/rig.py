@@ -16,6 +16,7 @@ from actors.control.messages import (
     AgentUp,
     ClaimStream,
     ControlPlane,
+    RegisterRefused,
     RegisterService,
     Resolution,
     Resolve,
@@ -31,6 +32,7 @@ from actors.runtime import (
     DynamicSupervisor,
     Event,
     Intensity,
+    ReplyError,
     Restart,
     Supervisor,
     handles,
@@ -91,6 +93,10 @@ class Agent(Actor):
                 )
         except ActorDown:
             pass  # its next `started` event publishes again
+        except ReplyError as refused:
+            # It restarted between the two: the same event publishes again.
+            if refused.refusal != RegisterRefused("not_connected"):
+                raise
 
 
 class Idle(Actor):

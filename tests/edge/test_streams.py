@@ -193,6 +193,13 @@ def test_control_actors_and_listener_die_without_hurting_a_stream(
                 mine.stream.write(chunk)
                 sent += chunk
                 await eventually(lambda sent=sent: bytes(theirs.data) == sent)  # type: ignore[misc]
+            # And new streams work, because the agents announced themselves again.
+            fresh = consumer.open(OpenStream("svc", "", 2).encode() + b"new")
+            again, _ = await provider.next_incoming(2)
+            again.stream.write(StreamAccept().encode() + b"ok")
+            await eventually(lambda: bytes(fresh.data) == b"ok")
+            assert provider.closed is None
+            assert consumer.closed is None
 
     run(main(), timeout=30)
 
