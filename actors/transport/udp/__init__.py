@@ -1,0 +1,8 @@
+"""Batched UDP: one socket, many datagrams per system call."""
+
+from __future__ import annotations
+
+from actors.transport.udp.bind import bind_udp
+from actors.transport.udp.udp_socket import Address, Guard, UdpSocket, UdpStatistics
+
+__all__ = ["Address", "Guard", "UdpSocket", "UdpStatistics", "bind_udp"]

@@ -1,0 +1,55 @@
+"""Making a UDP socket fit for batches: family, buffers, non-blocking, close-on-exec.
+
+Knows nothing of event loops and datagrams. Source: docs/decisions/0013 for who owns sockets;
+socket(7), ipv6(7).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+#: Kernel buffer asked for in each direction, bytes. A burst of batches must fit while the loop is
+#: busy elsewhere. Without CAP_NET_ADMIN the kernel clamps it to net.core.[rw]mem_max.
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+#: Linux names that the socket module lacks: set the buffer beyond the clamp, where permitted.
+_FORCE: Final = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
+
+
+def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A bound, non-blocking UDP socket with large buffers; the caller closes it.
+
+    An IPv6 socket bound to the wildcard takes IPv4 as well (peers appear as ``::ffff:a.b.c.d``).
+
+    Args:
+        host: IP literal; empty or ``*`` means the IPv4 wildcard.
+        port: 0 takes a free one.
+        reuse_port: several sockets share the address, the kernel spreads the flows.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    if host in ("", "*"):
+        host = "0.0.0.0"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in _FORCE:
+            _enlarge(sock, option)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _enlarge(sock: socket.socket, option: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _FORCE[option], BUFFER_BYTES)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)

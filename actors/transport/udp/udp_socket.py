@@ -1,0 +1,334 @@
+"""A batched UDP socket on the event loop: few system calls, no task and no copy per datagram.
+
+Receiving: per wake-up at most `RECEIVE_CALLS` calls, each returning one datagram or, with UDP_GRO,
+a run of datagrams of one sender and one size. A run goes to `on_batch` as one view. Sending: a run
+for one destination leaves in one call with UDP_SEGMENT; without it, one call per datagram. Both
+are probed per socket and given up per socket.
+
+While the kernel takes nothing (EAGAIN) datagrams are held in order, at most `MAX_BACKLOG_BYTES`
+and `MAX_BACKLOG_DATAGRAMS`; newer ones are dropped and counted, as any wire would. An error that
+a destination causes is counted and costs that datagram only.
+
+Knows nothing of what the datagrams mean. The owner is the actor that calls `abort()`; exceptions
+in the callbacks reach it through `guard`.
+
+Source: performance notes on UDP batching; udp(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, NamedTuple, TypeAlias
+
+from actors.transport.udp.segmentation import Segmentation, enable_coalescing
+
+#: As the socket module gives and takes it: (host, port) or (host, port, flow, scope).
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+Datagram: TypeAlias = bytes | bytearray | memoryview
+#: Makes a callback's failure its owner's: ``partial(actor.guard, "socket")``.
+Guard: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
+
+#: Receive calls per wake-up, then the loop gets its turn. Each may return 64 KiB.
+RECEIVE_CALLS: Final = 32
+#: Held while the kernel takes none; overflow: the newest is dropped and counted.
+MAX_BACKLOG_BYTES: Final = 1024 * 1024
+MAX_BACKLOG_DATAGRAMS: Final = 4096
+#: Runs sent per wake-up when the kernel takes datagrams again.
+FLUSH_CALLS: Final = 64
+
+#: One UDP datagram, or what UDP_GRO puts together, is never longer.
+_RECEIVE_BYTES: Final = 65_536
+_CONTROL_BYTES: Final = 64
+#: Errors that mean this descriptor is unusable: the owner's failure.
+_FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT})
+
+
+class UdpStatistics(NamedTuple):
+    """Counters of one socket."""
+
+    datagrams_in: int  #: received
+    bytes_in: int  #: received, payload only
+    receive_calls: int  #: system calls that returned data
+    datagrams_out: int  #: handed to the kernel
+    bytes_out: int  #: handed to the kernel, payload only
+    send_calls: int  #: system calls that took data
+    held: int  #: datagrams waiting for the kernel
+    held_bytes: int  #: their size
+    dropped: int  #: datagrams beyond the bound of the backlog
+    errors: dict[str, int]  #: by direction and errno, e.g. `send_ENETUNREACH`
+    receive_offload: bool  #: UDP_GRO in use
+    send_offload: bool  #: UDP_SEGMENT in use
+
+
+class _Outcome(Enum):
+    """Of one system call that sends."""
+
+    SENT = 1
+    FULL = 2  #: the kernel takes nothing now
+    NARROWED = 3  #: refused, and the next try is different
+    LOST = 4  #: the destination cannot be reached; counted
+
+
+def _unguarded(function: Callable[[], None]) -> Callable[[], object]:
+    return function
+
+
+class UdpSocket:
+    """See the module docstring.
+
+    Args:
+        sock: bound and non-blocking (`bind_udp`); owned from now on.
+        on_batch: ``on_batch(buffer, segment_size, address)``: datagrams of `segment_size` bytes
+            one behind the other in `buffer`, the last one possibly shorter; `segment_size` is at
+            least 1 (an empty datagram is an empty buffer). The view is valid during the call only.
+        guard: wraps what the event loop calls; see `Guard`.
+        offload: False: one datagram per call, both ways.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_batch: Callable[[memoryview, int, Address], None],
+        *,
+        guard: Guard = _unguarded,
+        offload: bool = True,
+    ) -> None:
+        self.on_batch = on_batch
+        self.bytes_in = self.bytes_out = 0
+        self.datagrams_in = self.datagrams_out = 0
+        self.dropped = 0
+        self.errors: Counter[str] = Counter()
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._guard = guard
+        self._segmentation = Segmentation(sock, allowed=offload)
+        self._coalescing = offload and enable_coalescing(sock)
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._buffers = [self._buffer]
+        self._view = memoryview(self._buffer)
+        self._receive_calls = self._send_calls = 0
+        # Bound: MAX_BACKLOG_BYTES and MAX_BACKLOG_DATAGRAMS; policy: drop the newest.
+        self._backlog: deque[tuple[bytes, int, Address]] = deque()
+        self._held = self._held_bytes = 0
+        self._closed = False
+        self._loop.add_reader(sock, guard(self._readable))
+
+    @property
+    def address(self) -> Address:
+        """The bound address.
+
+        Raises:
+            OSError: the socket was closed.
+        """
+        name: Address = self._sock.getsockname()
+        return name
+
+    @property
+    def closed(self) -> bool:
+        """True after `abort`."""
+        return self._closed
+
+    def abort(self) -> None:
+        """Close now; what is held is lost. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._backlog.clear()
+        self._held = self._held_bytes = 0
+        self._sock.close()
+
+    def statistics(self) -> UdpStatistics:
+        """The counters as one tuple."""
+        return UdpStatistics(
+            self.datagrams_in,
+            self.bytes_in,
+            self._receive_calls,
+            self.datagrams_out,
+            self.bytes_out,
+            self._send_calls,
+            self._held,
+            self._held_bytes,
+            self.dropped,
+            dict(self.errors),
+            self._coalescing,
+            self._segmentation.enabled,
+        )
+
+    # Receiving.
+
+    def _readable(self) -> None:
+        sock, view = self._sock, self._view
+        for _ in range(RECEIVE_CALLS):
+            if self._closed:
+                return
+            try:
+                if self._coalescing:
+                    size, ancillary, _, address = sock.recvmsg_into(self._buffers, _CONTROL_BYTES)
+                else:
+                    size, address = sock.recvfrom_into(self._buffer)
+                    ancillary = []
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # ICMP errors of earlier sends surface here; the socket stays usable.
+                self._count("receive", error)
+                continue
+            self._receive_calls += 1
+            self.bytes_in += size
+            if ancillary:
+                segment_size = int.from_bytes(ancillary[0][2], sys.byteorder)
+                self.datagrams_in += -(-size // segment_size)
+            else:
+                segment_size = size or 1
+                self.datagrams_in += 1
+            self.on_batch(view[:size], segment_size, address)
+
+    # Sending.
+
+    def send(self, datagram: Datagram, address: Address) -> int:
+        """Send one datagram. Returns 1 if it was taken, 0 if it was dropped."""
+        return self.send_segments((datagram,), len(datagram), address)
+
+    def send_buffer(self, buffer: Datagram, segment_size: int, address: Address) -> int:
+        """Like `send_segments` for datagrams that lie one behind the other in `buffer`."""
+        size = len(buffer)
+        if size <= segment_size:
+            return self.send_segments((buffer,), size, address)
+        count = -(-size // segment_size)
+        if not self._backlog and count <= self._segmentation.per_call(segment_size):
+            outcome = self._call((buffer,), count, segment_size, address)
+            if outcome is _Outcome.SENT:
+                return count
+            if outcome is _Outcome.LOST:
+                return 0
+        view = memoryview(buffer)
+        segments = [view[at : at + segment_size] for at in range(0, size, segment_size)]
+        return self.send_segments(segments, segment_size, address)
+
+    def send_segments(
+        self, segments: Sequence[Datagram], segment_size: int, address: Address
+    ) -> int:
+        """Send datagrams to one destination, in order, without copying them.
+
+        Args:
+            segments: one buffer per datagram, each `segment_size` bytes, the last possibly
+                shorter; an empty one only alone. Copied only if the kernel takes nothing now.
+
+        Returns:
+            How many were taken (sent, or held until the kernel takes them); the rest is counted
+            as dropped or as an error.
+        """
+        if self._closed:
+            return 0
+        if self._backlog:
+            return self._hold(segments, segment_size, address)
+        count = len(segments)
+        taken = start = 0
+        while start < count:
+            run = min(self._segmentation.per_call(segment_size), count - start)
+            part = segments if run == count else segments[start : start + run]
+            outcome = self._call(part, run, segment_size, address)
+            if outcome is _Outcome.NARROWED:
+                continue
+            if outcome is _Outcome.FULL:
+                return taken + self._hold(segments[start:], segment_size, address)
+            start += run
+            if outcome is _Outcome.SENT:
+                taken += run
+        return taken
+
+    def _call(
+        self, segments: Sequence[Datagram], count: int, segment_size: int, address: Address
+    ) -> _Outcome:
+        """One system call for `count` datagrams to one destination."""
+        sock = self._sock
+        try:
+            if count > 1:
+                sent = sock.sendmsg(
+                    segments, self._segmentation.ancillary(segment_size), 0, address
+                )
+            else:
+                sent = sock.sendto(segments[0], address)
+        except (BlockingIOError, InterruptedError):
+            return _Outcome.FULL
+        except OSError as error:
+            if count > 1 and self._narrow(error, count, segment_size, address):
+                return _Outcome.NARROWED
+            self._count("send", error)
+            return _Outcome.LOST
+        self._send_calls += 1
+        self.datagrams_out += count
+        self.bytes_out += sent
+        return _Outcome.SENT
+
+    def _narrow(self, error: OSError, count: int, segment_size: int, address: Address) -> bool:
+        """True if a run was refused because of segmentation, and narrower limits are set now.
+
+        A hostile address can cause the same errno (port 0, a link-local address without scope);
+        it must not cost the socket its offload. Connecting to it, which sends nothing, tells the
+        two apart.
+        """
+        if error.errno == errno.EINVAL and not self._reachable(address):
+            return False
+        return self._segmentation.refused(error, count, segment_size)
+
+    def _reachable(self, address: Address) -> bool:
+        """True if the kernel takes this address: asked with a socket that sends nothing."""
+        with socket.socket(self._sock.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                probe.connect(address)
+            except OSError:
+                return False
+        return address[1] != 0
+
+    # The backlog.
+
+    def _hold(self, segments: Sequence[Datagram], segment_size: int, address: Address) -> int:
+        """Copy what fits into the backlog, drop the rest. Returns how many are held."""
+        room = max(0, MAX_BACKLOG_BYTES - self._held_bytes) // max(1, segment_size)
+        fits = min(len(segments), room, MAX_BACKLOG_DATAGRAMS - self._held)
+        self.dropped += len(segments) - fits
+        if not fits:
+            return 0
+        data = b"".join(segments[:fits])
+        if not self._backlog:
+            self._loop.add_writer(self._sock, self._guard(self._writable))
+        self._backlog.append((data, segment_size, address))
+        self._held += fits
+        self._held_bytes += len(data)
+        return fits
+
+    def _writable(self) -> None:
+        for _ in range(FLUSH_CALLS):
+            if not self._backlog:
+                break
+            data, segment_size, address = self._backlog[0]
+            count = max(1, -(-len(data) // max(1, segment_size)))
+            run = min(self._segmentation.per_call(segment_size), count)
+            part = data if run == count else data[: run * segment_size]
+            outcome = self._call((part,), run, segment_size, address)
+            if outcome is _Outcome.FULL:
+                return
+            if outcome is _Outcome.NARROWED:
+                continue
+            self._held -= run
+            self._held_bytes -= len(part)
+            if run == count:
+                self._backlog.popleft()
+            else:
+                self._backlog[0] = (data[run * segment_size :], segment_size, address)
+        if not self._backlog:
+            self._loop.remove_writer(self._sock)
+
+    def _count(self, direction: str, error: OSError) -> None:
+        if error.errno in _FATAL:
+            raise error
+        self.errors[f"{direction}_{errno.errorcode.get(error.errno or 0, 'unknown')}"] += 1
