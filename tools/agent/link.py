@@ -164,7 +164,9 @@ class RelayLink(Actor):
         self._session = AgentSession(self._uri, services, self.now())
         ctrl = connection.open_stream()
         if ctrl is None:
+            # Closed meanwhile, or a relay that allows no stream: `start` reports the end.
             connection.close(CloseCode.CTRL_CLOSED, "no stream credit for ctrl")
+            connection.start()
             return
         self._ctrl = ctrl
         ctrl.on_data = self.guard("ctrl", self._from_ctrl)
