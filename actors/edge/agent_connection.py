@@ -44,6 +44,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
+from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.stream import CloseReason, Stream
 from wire.errors import PeerError
@@ -100,7 +101,7 @@ class AgentConnection(Actor):
         self._registry_monitor = 0
         self._services: dict[str, str] = {}
         self._opening: dict[FirstFrame, None] = {}
-        self._waiting: deque[Reply[Stream]] = deque()
+        self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
         self._ended = False
 
     def init(self) -> None:
@@ -370,27 +371,32 @@ class AgentConnection(Actor):
     # Streams.
 
     @handles(OpenTowards)
-    def _open_towards(self, _: OpenTowards) -> Stream | Refusal | Deferred:
+    def _open_towards(self, message: OpenTowards) -> Refusal | Deferred | None:
         if self._connection.closed is not None:
             return Refusal("closed")
+        if not message.claim.wanted:
+            return None
         stream = self._connection.open_stream()
         if stream is not None:
-            return stream
+            message.claim.put(stream)
+            return None
         self._door.counters["provider_credit_exhausted"] += 1
         if len(self._waiting) >= MAX_WAITING_OPENS:
             return Refusal("too many streams wait for credit")
-        self._waiting.append(self.defer())
+        self._waiting.append((message.claim, self.defer()))
         return DEFERRED
 
     def _on_credit(self) -> None:
         while self._waiting:
-            if not self._waiting[0].wanted:
+            if not self._waiting[0][0].wanted:
                 self._waiting.popleft()
                 continue
             stream = self._connection.open_stream()
             if stream is None:
                 return
-            self._waiting.popleft().send(stream)
+            claim, reply = self._waiting.popleft()
+            claim.put(stream)
+            reply.send(None)
 
     def _on_first_frame_failed(self, first: FirstFrame, label: str) -> None:
         self._door.counters[label] += 1

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.runtime import Request
-from actors.transport.stream import Stream
+from actors.transport.claim import StreamClaim
 from wire.orp.events import PeerFrame
 
 
 @dataclass(slots=True)
-class OpenTowards(Request[Stream]):
-    """To a provider's connection: open a stream to it, as soon as it allows one.
+class OpenTowards(Request[None]):
+    """To a provider's connection: put a stream to it into `claim`, as soon as it allows one.
 
-    Refused with a text when the connection cannot open any more. The asker owns the stream.
+    Answered when the claim is served; refused with a text when the connection cannot open any more.
     """
+
+    claim: StreamClaim
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
+from actors.transport.claim import StreamClaim
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from wire.errors import PeerError
 from wire.orp import reject
@@ -219,12 +220,15 @@ class StreamPair(Actor):
             self.monitor(self._door.control().registry)
         if provider.connection is None:
             raise _Rejected(reject.SERVICE_NOT_FOUND)
+        claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
         try:
-            stream = await provider.connection.ask(
-                OpenTowards(), timeout=settings.incoming_deadline
-            )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            await provider.connection.ask(OpenTowards(claim), timeout=settings.incoming_deadline)
+            stream = claim.take()
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed):
+            claim.abort()
             raise _Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+        finally:
+            self.disown(claim)
         self._provider_end = self.own(_End(stream), "stream")
         stream.on_data = self.guard("provider", self._provider_answered)
         stream.on_eof = self.guard("provider", self._provider_silent)
@@ -306,6 +310,8 @@ class StreamPair(Actor):
             self._answer.exception()  # it may come before anybody waits
         else:
             self._answer.set_result(outcome)
+            # Both ends hold what happens to them until the splice listens.
+            self._consumer_end.stream.pause()
 
     def _reject(self, answer: StreamReject) -> None:
         self._phase = "rejected"
@@ -333,13 +339,16 @@ class StreamPair(Actor):
                 provider.connection.try_tell(SendReady(message.stream_id))
         self._phase = "spliced"
         self._door.counters["streams_spliced"] += 1
-        consumer.stream.pause()
         self._couple(consumer, other)
         self._couple(other, consumer)
-        for chunk in self._held:
-            other.stream.write(chunk)
+        for source, sink in ((consumer, other), (other, consumer)):
+            if sink.stream.write_closed and sink.stream.connection.closed is None:
+                self._unwanted(source, ResetCode.SOURCE_FAILED)  # STOP_SENDING came before us
+        if not other.stream.write_closed:
+            for chunk in self._held:
+                other.stream.write(chunk)
         self._held.clear()
-        if rest:
+        if rest and not consumer.stream.write_closed:
             consumer.stream.write(rest)
         if self._consumer_eof:
             self._ended(consumer, other)

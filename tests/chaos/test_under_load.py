@@ -33,7 +33,6 @@ def _judge(history: History, before: Tree, after: Tree, nemesis: Nemesis) -> lis
     return [str(violation) for violation in found]
 
 
-@pytest.mark.soak  # tens of seconds of full load: `make soak`
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_fifty_verified_streams_while_actors_die(
@@ -71,7 +70,6 @@ def test_fifty_verified_streams_while_actors_die(
     run(main(), timeout=100)
 
 
-@pytest.mark.soak  # walks through every backoff: `make soak`
 @pytest.mark.timeout(120)
 def test_every_supervisor_one_restart_below_its_limit_still_serves(
     pki: PkiFixture, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from actors.edge.settings import EdgeSettings
@@ -251,5 +252,45 @@ def test_a_stalled_reader_bounds_what_the_relay_holds(pki: PkiFixture, tmp_path:
             theirs.stream.start()
             await eventually(lambda: theirs.eof, timeout=30)
             assert bytes(theirs.data) == payload
+
+    run(main(), timeout=60)
+
+
+def test_a_stream_reset_at_the_very_moment_of_the_splice_ends_on_both_sides(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            provider, consumer = await _pair(running, pki)
+            for number in range(1, 41):
+                mine = consumer.open(OpenStream("svc", "", number).encode())
+                theirs, _ = await provider.next_incoming(number)
+                theirs.stream.write(StreamAccept().encode())
+                if number % 4:  # both orders, and after a few turns of the loop
+                    for _ in range(number % 4 - 1):
+                        await asyncio.sleep(0)
+                    mine.stream.abort(5)
+                    await eventually(lambda theirs=theirs: theirs.reset_code is not None)  # type: ignore[misc]
+                else:
+                    theirs.stream.reset(5)
+                    await eventually(lambda mine=mine: mine.reset_code is not None or mine.eof)  # type: ignore[misc]
+            await eventually(lambda: running.streams() == 0)
+
+    run(main(), timeout=60)
+
+
+def test_an_asker_that_died_leaves_no_stream_behind(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            provider, consumer = await _pair(running, pki)
+            for number in range(1, 31):
+                consumer.open(OpenStream("svc", "", number).encode())
+                await eventually(lambda: running.streams() > 0)
+                for _ in range(number % 7):
+                    await asyncio.sleep(0)
+                running.kill(running.only("/edge/streams"))
+                await eventually(lambda: running.streams() == 0)
+            for agent in (provider, consumer):
+                await eventually(lambda agent=agent: agent.connection.statistics().streams == 1)  # type: ignore[misc]
 
     run(main(), timeout=60)

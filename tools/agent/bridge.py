@@ -20,6 +20,7 @@ from actors.runtime import (
     ReplyError,
     shutdown,
 )
+from actors.transport.claim import StreamClaim
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from tools.agent.messages import OpenService, WatchReady
 from tools.agent.settings import AgentSettings
@@ -163,15 +164,15 @@ class ConsumerBridge(_Bridge):
             self.log.info("{}: rejected: {} {}", self._service, refused.code, refused.reason)
             self.stop(shutdown(f"rejected {refused.code}: {refused.reason}"))
             return
-        assert self._stream is not None
-        self._stream.pause()
         self.disown(self._stream_guard)
         self.disown(self._guarded)
         self._couple()
 
     async def _open(self) -> StreamReject | None:
-        stream = await self._link.ask_again(OpenService(), timeout=self._settings.open_timeout)
-        self._stream = stream
+        claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")
+        await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
+        self.disown(claim)
+        self._stream = stream = claim.take()
         self._stream_guard = self.own(_StreamGuard(stream), "stream")
         self._stream_id = 0
         while not self._stream_id:
@@ -189,6 +190,9 @@ class ConsumerBridge(_Bridge):
     def _decide(self, outcome: StreamReject | None) -> None:
         if not self._decided.done():
             self._decided.set_result(outcome)
+            if self._stream is not None:
+                # What happens to it before the pump takes over is held for the pump.
+                self._stream.pause()
 
     def _first_bytes(self, chunk: bytes) -> None:
         """Bytes before STREAM_READY: a reject, or the provider's first words (then ready is near).

@@ -26,6 +26,7 @@ from actors.runtime import (
     Restart,
     handles,
 )
+from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
@@ -72,7 +73,7 @@ class RelayLink(Actor):
         self._connected = 0
         self._serial = 0
         self._last_error = ""
-        self._waiting: deque[Reply[Stream]] = deque()
+        self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
         #: Streams being opened; bound: those of one connection, cleared with it.
         self._watched: dict[int, Callable[[], object]] = {}
 
@@ -264,22 +265,27 @@ class RelayLink(Actor):
             stream.abort()
 
     @handles(OpenService)
-    def _open_service(self, _: OpenService) -> Stream | Refusal | Deferred:
+    def _open_service(self, message: OpenService) -> Refusal | Deferred | None:
+        if not message.claim.wanted:
+            return None
         if self._ready and self._connection is not None:
             stream = self._connection.open_stream()
             if stream is not None:
-                return stream
+                message.claim.put(stream)
+                return None
         if len(self._waiting) >= MAX_WAITING:
             return Refusal("too many connections wait for the relay")
-        self._waiting.append(self.defer())
+        self._waiting.append((message.claim, self.defer()))
         return DEFERRED
 
     def _serve_waiting(self) -> None:
         while self._waiting and self._ready and self._connection is not None:
-            if not self._waiting[0].wanted:
+            if not self._waiting[0][0].wanted:
                 self._waiting.popleft()
                 continue
             stream = self._connection.open_stream()
             if stream is None:
                 return
-            self._waiting.popleft().send(stream)
+            claim, reply = self._waiting.popleft()
+            claim.put(stream)
+            reply.send(None)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.runtime import Request
-from actors.transport.stream import Stream
+from actors.transport.claim import StreamClaim
 
 
 @dataclass(slots=True)
-class OpenService(Request[Stream]):
-    """To the link: open a stream for a local connection, as soon as a relay is connected."""
+class OpenService(Request[None]):
+    """To the link: put a stream into `claim` for a local connection, once a relay is connected."""
+
+    claim: StreamClaim
 
 
 @dataclass(slots=True)

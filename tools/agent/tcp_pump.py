@@ -78,6 +78,8 @@ class TcpPump:
         if ended:
             self._stream_ended()
         stream.start()
+        if stream.write_closed:
+            self._unwanted()  # it was told before the pump listened
         self._watch_reading()
 
     def abort(self) -> None:
