@@ -383,6 +383,8 @@ def _quic_settings(settings: Settings) -> QuicSettings:
         max_streams=edge.max_streams_per_agent,
         max_pending=edge.max_pending_handshakes,
         max_pending_per_source=edge.max_pending_handshakes_per_source,
+        engine=edge.quic_engine,
+        stall_limit=edge.stall_limit_bytes,
     )
 
 

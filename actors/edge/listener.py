@@ -52,6 +52,8 @@ class QuicListener(Actor):
         statistics = self._endpoint.statistics()
         return {
             "address": "{}:{}".format(*(self._endpoint.address or ("", 0))),
+            "engine": self._endpoint.engine.name,
+            "engine_reason": self._endpoint.engine.reason,
             "connections": statistics.connections,
             "pending_handshakes": statistics.pending,
             "datagrams_in": statistics.datagrams_in,

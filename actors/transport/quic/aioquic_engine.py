@@ -15,12 +15,17 @@ What is changed, and why (aioquic 1.7):
 from __future__ import annotations
 
 import ssl
-from collections.abc import ValuesView
+from collections.abc import Callable, Sequence, ValuesView
 from typing import Any
 
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
+from aioquic.quic.connection import (
+    Limit,
+    QuicConnection,
+    QuicConnectionId,
+    QuicConnectionState,
+)
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream
@@ -88,9 +93,16 @@ class _StreamTable(dict[int, QuicStream]):
 class _Connection(QuicConnection):
     """The library's connection with our flow control."""
 
-    def __init__(self, settings: QuicSettings, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        settings: QuicSettings,
+        reset_token: Callable[[bytes], bytes] | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._relay_settings = settings
+        self._reset_token = None if self._is_client else reset_token
+        self._set_reset_tokens(self._host_cids)
         self.peer_closed = False
         self._streams = _StreamTable()
         self._local_max_streams_bidi.value = settings.max_streams
@@ -102,6 +114,15 @@ class _Connection(QuicConnection):
         super()._initialize(peer_cid)
         if not self._is_client:
             self.tls._request_client_certificate = True
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        self._set_reset_tokens([cid for cid in self._host_cids if not cid.was_sent])
+
+    def _set_reset_tokens(self, cids: Sequence[QuicConnectionId]) -> None:
+        if self._reset_token is not None:
+            for cid in cids:
+                cid.stateless_reset_token = self._reset_token(cid.cid)
 
     def _handle_connection_close_frame(self, context: Any, frame_type: int, buf: Any) -> None:
         self.peer_closed = True
@@ -188,10 +209,12 @@ class AioquicEngine:
         *,
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
+        reset_token: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._settings = settings
         self._quic = _Connection(
             settings,
+            reset_token,
             configuration=config,
             original_destination_connection_id=original_destination_cid,
             retry_source_connection_id=retry_source_cid,
@@ -227,6 +250,16 @@ class AioquicEngine:
     def receive(self, data: bytes, address: Address, now: float) -> None:
         """Take one datagram."""
         self._quic.receive_datagram(data, address, now=now)
+
+    def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        """Take datagrams of one sender."""
+        for data in datagrams:
+            self._quic.receive_datagram(data, address, now=now)
+
+    def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
+        """Take datagrams of one sender that lie in one buffer."""
+        for start in range(0, len(buffer), size):
+            self._quic.receive_datagram(buffer[start : start + size], address, now=now)
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""

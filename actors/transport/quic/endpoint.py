@@ -33,8 +33,8 @@ from loguru import logger
 from sortedcontainers import SortedList
 
 from actors.transport.connection import Connection
-from actors.transport.quic.aioquic_engine import AioquicEngine, configuration
 from actors.transport.quic.engine import Address, Established
+from actors.transport.quic.engines import select
 from actors.transport.quic.quic_connection import QuicConnectionHandle, plain_address
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.stream import CloseReason
@@ -105,6 +105,8 @@ class QuicEndpoint:
         self.on_connection = on_connection
         self.accepting = on_connection is not None
         self.counters: Counter[str] = Counter()
+        #: The engine of new connections, and why it is this one.
+        self.engine = select(settings.engine)
         self._identity = identity
         self._alpn = alpn
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -228,10 +230,9 @@ class QuicEndpoint:
         family, _, _, _, target = infos[0]
         if self._socket is None:
             self.attach(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
-        config = configuration(
+        engine = self.engine.make(
             self.settings, self._identity, self._alpn, client=True, server_name=server_name
         )
-        engine = AioquicEngine(self.settings, config)
         connection = QuicConnectionHandle(self, engine, self.settings, client=True)
         done: asyncio.Future[Connection] = loop.create_future()
 
@@ -393,9 +394,13 @@ class QuicEndpoint:
         self._send(answer, address)
 
     def _accept(self, original: bytes, retried: bytes | None, source: str) -> QuicConnectionHandle:
-        config = configuration(self.settings, self._identity, self._alpn, client=False)
-        engine = AioquicEngine(
-            self.settings, config, original_destination_cid=original, retry_source_cid=retried
+        engine = self.engine.make(
+            self.settings,
+            self._identity,
+            self._alpn,
+            client=False,
+            original_destination_cid=original,
+            retry_source_cid=retried,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=False)
 

@@ -52,7 +52,7 @@ class StopSending:
 
 @dataclass(slots=True)
 class Drained:
-    """The peer acknowledged `count` more bytes of a stream."""
+    """`count` more bytes of a stream left the backlog."""
 
     stream_id: int
     count: int
@@ -135,6 +135,14 @@ class Engine(Protocol):
         """Take one datagram."""
         ...
 
+    def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        """Take datagrams of one sender, oldest first."""
+        ...
+
+    def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
+        """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
+        ...
+
     def events(self) -> list[Event]:
         """What happened since the last call."""
         ...
@@ -184,11 +192,17 @@ class Engine(Protocol):
         ...
 
     def send_finished(self, stream_id: int) -> bool:
-        """True when our FIN or RESET was acknowledged."""
+        """True when nothing of our half has to be repeated any more.
+
+        An engine that knows this only for the whole stream says True when both halves are over.
+        """
         ...
 
     def backlog(self, stream_id: int) -> int:
-        """Bytes written and not acknowledged."""
+        """Bytes written and not acknowledged.
+
+        An engine that cannot tell counts the bytes that were not sent for the first time yet.
+        """
         ...
 
     def close(self, code: int, text: str, *, application: bool) -> None:

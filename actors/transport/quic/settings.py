@@ -23,6 +23,9 @@ class QuicSettings:
         max_pending_per_source: the same for one source address.
         retry_above: pending handshakes above which addresses are validated by Retry.
         max_datagram: largest UDP payload sent, bytes.
+        engine: auto, native or aioquic (see `engines`).
+        stall_limit: native engine only: most delivered and unconsumed bytes of one stream; beyond
+            it the whole connection gets no more credit until the stream's reader goes on.
     """
 
     idle_timeout: float = 10.0
@@ -36,3 +39,5 @@ class QuicSettings:
     max_pending_per_source: int = 128
     retry_above: int = 256
     max_datagram: int = 1280
+    engine: str = "auto"
+    stall_limit: int = 4 * MEBIBYTE
