@@ -222,7 +222,7 @@ class EdgeSettings(Room):
         description="Most bytes held for all streams of one connection.",
     )
     quic_engine: Literal["auto", "native", "aioquic"] = Field(
-        "auto",
+        "aioquic",
         description="auto: native when it works on this machine, else aioquic; the log says which.",
     )
     stall_limit_bytes: int = Field(

@@ -39,5 +39,5 @@ class QuicSettings:
     max_pending_per_source: int = 128
     retry_above: int = 256
     max_datagram: int = 1280
-    engine: str = "auto"
+    engine: str = "aioquic"
     stall_limit: int = 4 * MEBIBYTE

@@ -130,12 +130,19 @@ class Link:
     """See the module docstring."""
 
     def __init__(
-        self, client: Engine, server: Engine, weather: Weather | None = None, seed: int = 1
+        self,
+        client: Engine,
+        make_server: Callable[[bytes], Engine],
+        weather: Weather | None = None,
+        seed: int = 1,
     ) -> None:
-        self.client = Side(client, CLIENT)
-        self.server = Side(server, SERVER)
         self.weather = weather or Weather()
         self.now = 1000.0
+        self.client = Side(client, CLIENT)
+        client.connect(SERVER, self.now)
+        # The server's engine is made for the first datagram, like the endpoint does it.
+        flight = client.transmit(self.now)
+        self.server = Side(make_server(flight[0][0]), SERVER)
         #: True while nothing arrives anywhere.
         self.cut = False
         #: Addresses of the client that still reach it; the others are dead NAT mappings.
@@ -144,19 +151,15 @@ class Link:
         self._random = random.Random(seed)
         self._flights: list[_Flight] = []
         self._number = 0
+        for data, target in flight:
+            self._send(self.client, data, target)
 
     @property
     def sides(self) -> tuple[Side, Side]:
         return self.client, self.server
 
-    def start(self) -> Link:
-        """Begin the handshake."""
-        self.client.engine.connect(SERVER, self.now)
-        return self
-
     def establish(self, timeout: float = 30.0) -> Link:
-        """Begin and finish the handshake."""
-        self.start()
+        """Finish the handshake."""
         self.run(lambda: all(side.established for side in self.sides), timeout)
         return self
 
