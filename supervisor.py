@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from actors.edge.forward.settings import ForwardSettings
     from actors.edge.settings import EdgeSettings
     from actors.edge.tree import Edge
     from actors.node.demo import DemoPlan
@@ -367,6 +368,24 @@ def _edge_settings(settings: Settings) -> EdgeSettings:
         accept_deadline=edge.accept_deadline_seconds,
         max_agents=edge.max_agents,
         max_services_per_agent=edge.max_services_per_agent,
+        forward=_forward_settings(settings),
+    )
+
+
+def _forward_settings(settings: Settings) -> ForwardSettings | None:
+    from actors.edge.forward.settings import ForwardSettings
+
+    forward = settings.edge.forward
+    if forward.listen is None:
+        return None
+    advertise = forward.advertise
+    return ForwardSettings(
+        listen=(forward.listen.host, forward.listen.port),
+        advertise=None if advertise is None else (advertise.host, advertise.port),
+        idle=forward.idle_timeout_seconds,
+        max_allocations=2 * forward.max_streams,
+        check_source=forward.check_source,
+        invented_ids=forward.invented_ids,
     )
 
 

@@ -11,6 +11,7 @@ Sources: protocol sheet orp 1.1 (names), 1.5 (QUIC parameters), 3.14 (timers, po
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -162,6 +163,60 @@ class TlsSettings(Room):
         return self
 
 
+class ForwardSettings(Room):
+    """The UDP forward plane: streams whose policy says relay_mode = forward."""
+
+    listen: OptionalAddress = Field(
+        None,
+        description=(
+            "UDP address of the plane, usually 0.0.0.0:9443; port 0 takes a free one. Empty: "
+            "no forward plane, and streams that need one are refused."
+        ),
+    )
+    advertise: OptionalAddress = Field(
+        None,
+        description=(
+            "Address told to the agents, an IP literal (they look no names up); port 0 means the "
+            "port of listen. Empty: the address of listen or, when that is a wildcard, the one "
+            "this machine has towards the agent."
+        ),
+    )
+    idle_timeout_seconds: Seconds = Field(
+        60.0, description="An allocation pair that hears nothing for this long ends."
+    )
+    max_streams: int = Field(
+        32_768, ge=1, le=1_000_000, description="Forward streams at a time, two ids each."
+    )
+    check_source: bool = Field(
+        True,
+        description=(
+            "Datagrams of an allocation must come from the IP address its agent is connected "
+            "from. false for agents whose NAT uses several addresses."
+        ),
+    )
+    invented_ids: bool = Field(
+        False,
+        description=(
+            "Also serve ids nobody granted, without any check of their source. For closed labs "
+            "only: anybody can use the relay to send datagrams."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _literal(self) -> Self:
+        for name in ("listen", "advertise"):
+            endpoint = getattr(self, name)
+            if endpoint is None:
+                continue
+            try:
+                literal = ip_address(endpoint.host)
+            except ValueError:
+                raise ValueError(f"{name} needs an IP address, not {endpoint.host!r}") from None
+            if name == "advertise" and literal.is_unspecified:
+                raise ValueError("advertise must be an address agents can reach, not a wildcard")
+        return self
+
+
 class EdgeSettings(Room):
     """The ORP door: listeners, identity of this relay, deadlines and limits."""
 
@@ -256,6 +311,7 @@ class EdgeSettings(Room):
         128, ge=1, le=1_000_000, description="The same limit for one source address."
     )
     tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
+    forward: ForwardSettings = Field(ForwardSettings(), description="UDP forward plane.")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

@@ -23,7 +23,7 @@ from actors.control.messages import (
 from actors.edge.door import Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
-from actors.edge.messages import Close, Forward, OpenTowards, SendReady
+from actors.edge.messages import Close, Forward, OpenTowards, RemoteAddress, SendGranted, SendReady
 from actors.edge.stream_pair import Opening, StreamPair
 from actors.runtime import (
     DEFERRED,
@@ -367,6 +367,18 @@ class AgentConnection(Actor):
         if self._session.state is RelayState.READY:
             self._session.send(StreamReady(message.stream_id))
             self._write_ctrl()
+
+    @handles(SendGranted)
+    def _send_granted(self, message: SendGranted) -> None:
+        if self._session.state is RelayState.READY:
+            self._session.send(message.granted)
+            self._write_ctrl()
+
+    @handles(RemoteAddress)
+    def _remote_address(self, _: RemoteAddress) -> tuple[str, int] | Refusal:
+        if self._connection.closed is not None:
+            return Refusal("closed")
+        return self._connection.remote_address
 
     # Streams.
 

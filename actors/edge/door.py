@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.control.messages import ControlPlane
+from actors.edge.forward.place import ForwardPlace
 from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorRef
 
@@ -22,6 +23,7 @@ class Door:
         settings: deadlines and limits.
         control: finds the control actors (they do not exist yet when the door is wired).
         agents, streams: find the dynamic supervisors.
+        forward: the forward plane; None: streams whose policy wants it are refused.
         counters: rejects by code, closes by reason, frames dropped, and so on.
         draining: no new connections and streams.
     """
@@ -30,6 +32,7 @@ class Door:
     control: Callable[[], ControlPlane]
     agents: Callable[[], ActorRef]
     streams: Callable[[], ActorRef]
+    forward: ForwardPlace | None = None
     counters: Counter[str] = field(default_factory=Counter)
     draining: bool = False
     _serial: int = 0

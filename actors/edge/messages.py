@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from actors.runtime import Request
 from actors.transport.claim import StreamClaim
 from wire.orp.events import PeerFrame
+from wire.orp.messages import AllocGranted
 
 
 @dataclass(slots=True)
@@ -24,6 +25,18 @@ class SendReady:
     """To an agent connection: tell the agent that this stream is spliced."""
 
     stream_id: int
+
+
+@dataclass(slots=True)
+class SendGranted:
+    """To an agent connection: tell the agent which allocations carry this stream."""
+
+    granted: AllocGranted
+
+
+@dataclass(slots=True)
+class RemoteAddress(Request[tuple[str, int]]):
+    """To an agent connection: where is the agent connected from now? Refused when closed."""
 
 
 @dataclass(slots=True)

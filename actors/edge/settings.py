@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actors.edge.forward.settings import ForwardSettings
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
@@ -23,6 +25,7 @@ class EdgeSettings:
         max_services_per_agent: services one agent may register.
         max_opening_per_agent: streams of one agent without a complete first frame.
         max_streams: stream pairs of the whole relay.
+        forward: the UDP forward plane; None: this relay has none.
     """
 
     region: str = ""
@@ -38,3 +41,4 @@ class EdgeSettings:
     max_services_per_agent: int = 256
     max_opening_per_agent: int = 1024
     max_streams: int = 100_000
+    forward: ForwardSettings | None = None

@@ -16,11 +16,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from actors.control.messages import ClaimStream, Decide, Decision, Provider, Resolve
+from actors.control.messages import (
+    ClaimStream,
+    Decide,
+    Decision,
+    Provider,
+    RelayMode,
+    Resolve,
+)
 from actors.edge.door import Door
+from actors.edge.forward.granting import allocate, tell_granted
+from actors.edge.forward.liveness import drain, finish
+from actors.edge.forward.messages import ForwardEnded, Granted
 from actors.edge.messages import OpenTowards, SendReady
 from actors.runtime import (
+    NORMAL,
     Actor,
     ActorDown,
     ActorRef,
@@ -40,7 +52,13 @@ from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import IncomingStream, OpenStream, StreamAccept, StreamReject, decode
+from wire.orp.messages import (
+    IncomingStream,
+    OpenStream,
+    StreamAccept,
+    StreamReject,
+    decode,
+)
 
 
 @dataclass(slots=True)
@@ -118,6 +136,7 @@ class StreamPair(Actor):
         self._door = door
         self._opening = opening
         self._phase = "opening"
+        self._relay_mode = RelayMode.SPLICE
         self._provider_uri = ""
         self._consumer_end = _End(opening.stream)
         self._provider_end: _End | None = None
@@ -163,12 +182,16 @@ class StreamPair(Actor):
         try:
             provider = await self._choose_provider()
             rest = await self._ask_provider(provider)
+            granted = await self._allocate(provider)
         except _Rejected as rejected:
             self._reject(rejected.answer)
         except _Gone:
             self._fail_pair("gone while opening")
         else:
-            self._splice(provider, rest)
+            if granted is not None:
+                self._forward(provider, granted, rest)
+            else:
+                self._splice(provider, rest)
 
     async def _choose_provider(self) -> Provider:
         """Steps 2 to 4 of sheet 3.3."""
@@ -178,6 +201,9 @@ class StreamPair(Actor):
         caller = await self._decide(opening.consumer, opening.tenant, message.target_service)
         if not caller.allow:
             raise _Rejected(reject.denied(caller.reason))
+        self._relay_mode = caller.relay_mode
+        if self._relay_mode is RelayMode.FORWARD and self._door.forward is None:
+            raise _Rejected(reject.FORWARD_UNAVAILABLE)
         settings = self._door.settings
         try:
             resolution = await self._door.control().registry.ask_again(
@@ -248,6 +274,25 @@ class StreamPair(Actor):
         except TimeoutError:
             self._door.counters["accept_timeout"] += 1
             raise _Rejected(reject.PROVIDER_REJECTED) from None
+
+    async def _allocate(self, provider: Provider) -> Granted | None:
+        """Sheet 3.5 step 2; None: this stream is spliced."""
+        place, opening = self._door.forward, self._opening
+        if self._relay_mode is not RelayMode.FORWARD:
+            return None
+        if provider.connection is None or place is None:
+            raise _Rejected(reject.FORWARD_UNAVAILABLE)
+        consumer = (opening.consumer, opening.connection)
+        granted = await allocate(
+            place,
+            opening.message.stream_id,
+            self.ref,
+            consumer,
+            (provider.uri, provider.connection),
+        )
+        if isinstance(granted, StreamReject):
+            raise _Rejected(granted)
+        return granted
 
     async def _claim(self) -> None:
         claim = ClaimStream(
@@ -411,6 +456,41 @@ class StreamPair(Actor):
             self._settle(end)
             end.stream.forget_callbacks()  # the transport repeats the FIN by itself
         self.stop()
+
+    def _forward(self, provider: Provider, granted: Granted, rest: bytes) -> None:
+        """The bytes travel as datagrams; the two streams only tell when it is over."""
+        assert self._provider_end is not None
+        assert provider.connection is not None
+        self._phase = "forwarded"
+        self._door.counters["streams_forwarded"] += 1
+        message, connections = (
+            self._opening.message,
+            (self._opening.connection, provider.connection),
+        )
+        tell_granted(message.stream_id, granted, connections)
+        early = sum(map(len, self._held))
+        self._held.clear()
+        for name, end, unread in (
+            ("consumer", self._consumer_end, early),
+            ("provider", self._provider_end, len(rest)),
+        ):
+            lost = partial(self._broken, name, "lost")
+            drain(end.stream, unread, partial(self.guard, name), self._forward_over, lost)
+        if self._consumer_eof:
+            self._forward_over()
+
+    def _forward_over(self, why: str = "") -> None:
+        """One side is done: so is the other, and both agents get their stream credit back."""
+        self._phase = "finished"
+        for end in (self._consumer_end, self._provider_end):
+            if end is not None and not end.settled:
+                self._settle(end)
+                finish(end.stream)
+        self.stop(shutdown(why) if why else NORMAL)
+
+    @handles(ForwardEnded)
+    def _forward_ended(self, message: ForwardEnded) -> None:
+        self._forward_over(f"forward: {message.why}")
 
     def _settle(self, end: _End) -> None:
         end.settled = True

@@ -4,10 +4,11 @@
 
     edge              one_for_one
     ├─ listeners      one_for_one: one QuicListener per address
+    ├─ forward        the UDP forward plane, when the settings have one
     ├─ agents         dynamic: one AgentConnection per connected agent
     └─ streams        dynamic: one StreamPair per open stream
 
-one_for_one, because a crash of one of the three must not take the other two: connections outlive
+one_for_one, because a crash of one of them must not take the others: connections outlive
 listeners, and a new listener finds its endpoint where the old one left it.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from actors.control.messages import ControlPlane
 from actors.edge.door import Door
+from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener
 from actors.edge.messages import Close
 from actors.edge.settings import EdgeSettings
@@ -68,6 +70,8 @@ class Edge:
             agents=lambda: self._place("agents"),
             streams=lambda: self._place("streams"),
         )
+        if settings.forward is not None:
+            self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
         self.endpoints = [
             QuicEndpoint(identity=identity, settings=quic, on_connection=lambda c: c.close(0))
             for _ in self._listen
@@ -98,6 +102,7 @@ class Edge:
         children = [
             # First, so that it goes last: the others say goodbye through its sockets.
             ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
+            *([forward_spec(self.door.forward)] if self.door.forward is not None else []),
             ChildSpec("agents", lambda: DynamicSupervisor(max_children=settings.max_agents)),
             ChildSpec("streams", lambda: DynamicSupervisor(max_children=settings.max_streams)),
         ]

@@ -62,6 +62,22 @@ def parse(datagram: memoryview) -> tuple[int, memoryview | None] | None:
     return PREFIX.unpack_from(datagram, PREFIX.size)[0], None
 
 
+def one_prefix(run: memoryview, segment_size: int) -> bool:
+    """True if every datagram of a run begins with the same four bytes.
+
+    Args:
+        run: datagrams of `segment_size` bytes one behind the other, the last possibly shorter.
+
+    Cost: the prefix columns are compared as wholes; no object per datagram.
+    """
+    count = -(-len(run) // segment_size)
+    for column in range(PREFIX.size - 1, -1, -1):
+        octets = run[column::segment_size].tobytes()
+        if len(octets) != count or octets.count(octets[0]) != count:
+            return False
+    return True
+
+
 def _checked(allocation: int) -> int:
     if not 1 <= allocation <= MAX_ALLOCATION:
         raise EncodeError(f"allocation id {allocation} is outside 1..{MAX_ALLOCATION}")

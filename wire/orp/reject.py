@@ -48,6 +48,8 @@ PROVIDER_STREAM_OPEN_FAILED: Final = StreamReject(
 FORWARD_PROVIDER_UNAVAILABLE: Final = StreamReject(
     RejectCode.BAD_GATEWAY, "forward: provider control channel unavailable"
 )
+#: Policy demands forward mode, and this relay cannot serve it (sheet 6.3 F6: never a splice).
+FORWARD_UNAVAILABLE: Final = StreamReject(RejectCode.BAD_GATEWAY, "forward plane unavailable")
 #: The provider's relay could not be reached.
 PEER_RELAY_UNREACHABLE: Final = StreamReject(RejectCode.BAD_GATEWAY, "peer relay unreachable")
 #: The provider's relay refused or failed.

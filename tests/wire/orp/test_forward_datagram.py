@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.orp.errors import EncodeError
-from wire.orp.forward_datagram import encode_data, encode_registration, parse
+from wire.orp.forward_datagram import encode_data, encode_registration, one_prefix, parse
 
 allocations = st.integers(1, 2**32 - 1)
 
@@ -54,3 +54,20 @@ def test_an_id_that_cannot_be_granted_is_refused(allocation: int) -> None:
         encode_registration(allocation)
     with pytest.raises(EncodeError, match="allocation"):
         encode_data(allocation, b"")
+
+
+@given(
+    st.lists(st.tuples(allocations, st.binary(max_size=1)), min_size=1, max_size=8),
+    st.integers(4, 40),
+    st.integers(1, 40),
+)
+def test_one_prefix_means_every_datagram_of_the_run(
+    heads: list[tuple[int, bytes]], size: int, last: int
+) -> None:
+    datagrams = [
+        (identity.to_bytes(4, "big") + filler * size).ljust(size, b".")[:size]
+        for identity, filler in heads
+    ]
+    datagrams[-1] = datagrams[-1][: min(last, size)]
+    expected = len({datagram[:4] for datagram in datagrams}) == 1 and len(datagrams[-1]) >= 4
+    assert one_prefix(memoryview(b"".join(datagrams)), size) is expected

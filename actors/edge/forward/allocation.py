@@ -1,0 +1,260 @@
+"""One allocation: the id under which one agent of a forward stream can be reached.
+
+Takes the datagrams that carry its id and sends them, without the prefix, to its agent. It accepts
+them from its partner's agent only, whose id nobody else can use as a source. An agent's address is
+learnt from its registration and, because that single datagram can be lost and NATs rebind, from
+its data: a datagram with this id can only come from the partner's agent. Both need the IP address
+the agent is connected from, and an address in use is not given up while it is heard.
+
+Data never passes the mailbox: the route in the table calls `_deliver` directly. Transient: after a
+crash or kill it comes back with the same id, and with the addresses the allocation registry has on
+record, which this actor told it. The registry restarted hears of it again.
+
+Source: protocol sheet ORP 3.5; 6.3 F2 to F5.
+"""
+
+from __future__ import annotations
+
+from actors.edge.forward.messages import (
+    CONSUMER,
+    PROVIDER,
+    SIDES,
+    Addresses,
+    Announce,
+    Bound,
+    PairRecord,
+    Release,
+)
+from actors.edge.forward.place import ForwardPlace
+from actors.edge.forward.route_table import Route, datagrams
+from actors.edge.messages import RemoteAddress
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    AskTimeout,
+    Down,
+    MailboxFull,
+    MailboxSpec,
+    ReplyError,
+    handles,
+    shutdown,
+)
+from actors.transport.udp import Address
+from wire.orp.forward_datagram import PREFIX
+
+#: Seconds an address must be silent before another one of the same agent replaces it: a NAT that
+#: rebinds silences the old one by itself, an intruder does not.
+REBIND_SILENCE = 0.5
+#: Seconds between two questions where an agent is connected from, whatever arrives meanwhile.
+RECHECK = 1.0
+_MAPPED = "::ffff:"
+
+
+class _Recheck:
+    """Ask a member's connection for its present IP."""
+
+    __slots__ = ("side",)
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+
+class _Republish:
+    """Tell a restarted registry about this allocation."""
+
+    __slots__ = ()
+
+
+def _plain(address: Address) -> str:
+    ip = address[0]
+    return ip[len(_MAPPED) :] if ip.startswith(_MAPPED) else ip
+
+
+class Allocation(Actor):
+    """See the module docstring.
+
+    Args:
+        place: the forward plane it is part of.
+        record: what it shares with its partner.
+        side: whose id it is.
+    """
+
+    mailbox = MailboxSpec(bound=64)
+
+    def __init__(self, place: ForwardPlace, record: PairRecord, side: int) -> None:
+        self._place = place
+        self._table = place.table
+        self._record = record
+        self._side = side
+        self._partner = PROVIDER if side == CONSUMER else CONSUMER
+        self._heard = record.heard.at
+        self._addresses = Addresses()
+        self._ips = [member.ip for member in record.members]
+        self._source: Address | None = None  # of the partner's agent: the hot path's copy
+        self._destination: Address | None = None  # of our agent
+        self._rechecked = [0.0, 0.0]
+        self._datagrams = self._drops = 0
+        self._route: Route | None = None
+
+    async def init(self) -> None:
+        """Take datagrams, and get the addresses on record."""
+        self._clock = self.system.loop.time
+        self._registry = self._place.registry()
+        self._route = Route(
+            self._table,
+            self._record.ids[self._side],
+            deliver=self.guard("route", self._deliver),
+            register=self.guard("route", self._register),
+            moved=self.guard("route", self._moved),
+            expect=self.guard("route", self._expect),
+        )
+        self.own(self._route, "route")
+        try:
+            # Not with patience: without an answer the data teaches the addresses again.
+            recorded = await self._registry.ask(self._announcement(), timeout=1.0)
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            self.ref.tell(_Republish())
+        else:
+            self._remember(recorded)
+            self.monitor(self._registry)
+
+    def describe(self) -> dict[str, object]:
+        """Whose it is, where that agent is, how much it got. Never the id."""
+        route = self._route
+        return {
+            "stream_id": f"{self._record.stream_id:016x}",
+            "side": SIDES[self._side],
+            "agent_uri": self._record.members[self._side].uri,
+            "address": _text(self._destination),
+            "partner_address": _text(self._source),
+            "datagrams": self._datagrams,
+            "drops": self._drops,
+            "bytes": route.bytes_out if route else 0,
+            "idle_seconds": round(self.now() - self._record.heard.last, 3),
+        }
+
+    # The data path.
+
+    def _deliver(self, buffer: memoryview, segment_size: int, source: Address) -> None:
+        """Datagrams of the partner's agent for ours."""
+        if source != self._source and not self._learn_partner(source):
+            self._drop("wrong_source", buffer, segment_size)
+            return
+        self._heard[self._partner] = self._clock()
+        destination = self._destination
+        if destination is None:
+            self._drop("unbound", buffer, segment_size)
+            return
+        count = self._table.send(buffer, segment_size, destination)
+        self._datagrams += count
+        route, size = self._route, len(buffer)
+        if route is not None:
+            route.bytes_in += size
+            route.bytes_out += size - count * PREFIX.size
+
+    def _drop(self, why: str, buffer: memoryview, segment_size: int) -> None:
+        count = datagrams(buffer, segment_size)
+        self._drops += count
+        self._table.counters[why] += count
+
+    # Addresses.
+
+    def _learn_partner(self, source: Address) -> bool:
+        """A datagram with our id from an address that is not on record: does it move there?"""
+        if not self._may_move(self._partner, source):
+            return False
+        self._expect(source)
+        self._table.counters["learnt_from_data"] += 1
+        partner = self._table.routes.get(self._record.ids[self._partner])
+        if partner is not None:
+            partner.moved(source)
+        self._tell(self._partner, source)
+        return True
+
+    def _register(self, source: Address) -> None:
+        """Our agent's registration datagram."""
+        if source != self._destination:
+            if not self._may_move(self._side, source):
+                self._table.counters["registration_refused"] += 1
+                return
+            self._moved(source)
+            partner = self._table.routes.get(self._record.ids[self._partner])
+            if partner is not None:
+                partner.expect(source)
+            self._tell(self._side, source)
+        self._table.counters["registrations"] += 1
+        self._heard[self._side] = self._clock()
+
+    def _moved(self, address: Address) -> None:
+        self._destination = self._addresses.at[self._side] = address
+
+    def _expect(self, source: Address) -> None:
+        self._source = self._addresses.at[self._partner] = source
+
+    def _may_move(self, side: int, source: Address) -> bool:
+        """May this side's agent be at `source` now?"""
+        now = self._clock()
+        before = self._addresses.at[side]
+        if before is not None and now - self._heard[side] < REBIND_SILENCE:
+            return False
+        if not self._place.settings.check_source:
+            return True
+        ip, known = _plain(source), self._ips[side]
+        if (":" in ip) != (":" in known):
+            # Connected over the other IP version: the first address it uses pins its IP.
+            return before is None or _plain(before) == ip
+        if ip == known:
+            return True
+        if now - self._rechecked[side] >= RECHECK:
+            self._rechecked[side] = now
+            self.ref.try_tell(_Recheck(side))
+        return False
+
+    def _tell(self, side: int, address: Address) -> None:
+        """Have the registry keep an address for our next incarnation, and the partner's."""
+        self._registry.try_tell(Bound(self._record.ids[side], address))
+
+    @handles(_Recheck)
+    async def _ask_where(self, message: _Recheck) -> None:
+        """The agent's connection may have migrated to another IP since the grant."""
+        connection = self._record.members[message.side].connection
+        try:
+            host, _ = await connection.ask(RemoteAddress(), timeout=1.0)
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            return
+        self._ips[message.side] = host
+
+    # The registry.
+
+    def _announcement(self) -> Announce:
+        return Announce(self._record, self._side, self.ref, self._addresses)
+
+    def _remember(self, recorded: Addresses) -> None:
+        """What was learnt since the route is up is newer than the record."""
+        own, partner = recorded.at[self._side], recorded.at[self._partner]
+        if own is not None and self._destination is None:
+            self._moved(own)
+        if partner is not None and self._source is None:
+            self._expect(partner)
+
+    @handles(Down)
+    def _registry_down(self, _: Down) -> None:
+        self.ref.tell(_Republish())
+
+    @handles(_Republish)
+    async def _republish(self, _: _Republish) -> None:
+        try:
+            recorded = await self._registry.ask_again(self._announcement(), timeout=5.0)
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            self.start_timer(0.5, _Republish(), "republish")
+            return
+        self._remember(recorded)
+        self.monitor(self._registry)
+
+    @handles(Release)
+    def _release(self, message: Release) -> None:
+        self.stop(shutdown(message.why))
+
+
+def _text(address: Address | None) -> str:
+    return f"{_plain(address)}:{address[1]}" if address is not None else ""
