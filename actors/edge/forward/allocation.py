@@ -107,8 +107,13 @@ class Allocation(Actor):
             register=self.guard("route", self._register),
             moved=self.guard("route", self._moved),
             expect=self.guard("route", self._expect),
+            addresses=self._addresses,
         )
         self.own(self._route, "route")
+        partner = self._table.routes.get(self._record.ids[self._partner])
+        if partner is not None:
+            # It may have learnt ours while nobody was here to be told, nor the registry.
+            self._remember(partner.addresses)
         try:
             # Not with patience: without an answer the data teaches the addresses again.
             recorded = await self._registry.ask(self._announcement(), timeout=1.0)

@@ -16,6 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from actors.edge.forward.messages import Addresses
 from actors.transport.udp import Address, UdpSocket
 from wire.orp.forward_datagram import PREFIX, REGISTRATION, one_prefix
 
@@ -36,10 +37,12 @@ class Route:
         register: the agent of this id registered from there.
         moved: the partner saw data of this id's agent from there.
         expect: the partner's agent sends from there now.
+        addresses: where both agents are, as this allocation knows it.
     """
 
     __slots__ = (
         "_table",
+        "addresses",
         "allocation_id",
         "bytes_in",
         "bytes_out",
@@ -58,6 +61,7 @@ class Route:
         register: Take,
         moved: Take,
         expect: Take,
+        addresses: Addresses,
     ) -> None:
         self._table = table
         self.allocation_id = allocation_id
@@ -65,6 +69,7 @@ class Route:
         self.register = register
         self.moved = moved
         self.expect = expect
+        self.addresses = addresses
         self.bytes_in = self.bytes_out = 0
         table.routes[allocation_id] = self
         table.deliver[allocation_id] = deliver
