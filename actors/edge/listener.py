@@ -6,6 +6,8 @@ belong to their agent connections (docs/decisions/0013).
 
 from __future__ import annotations
 
+from functools import partial
+
 from actors.edge.agent_connection import AgentConnection
 from actors.edge.door import Door
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart, escape_id
@@ -43,7 +45,7 @@ class QuicListener(Actor):
     def init(self) -> None:
         """Bind."""
         self._endpoint.on_connection = self.guard("listener", self._admit)
-        self._endpoint.attach(self._address)
+        self._endpoint.attach(self._address, partial(self.guard, "socket"))
         self.own(_Binding(self._endpoint), "socket")
         self.log.info("listening on {}:{} (QUIC)", *(self._endpoint.address or ("", 0)))
 
@@ -59,6 +61,7 @@ class QuicListener(Actor):
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,
             "endpoint": statistics.counters,
+            "udp": statistics.udp._asdict(),
             "door": dict(self._door.counters),
         }
 

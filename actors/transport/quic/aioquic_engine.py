@@ -14,6 +14,7 @@ What is changed, and why (aioquic 1.7):
 
 from __future__ import annotations
 
+import hmac
 import ssl
 from collections.abc import Callable, Sequence, ValuesView
 from typing import Any
@@ -226,6 +227,7 @@ class AioquicEngine:
         self._credited: dict[int, int] = {}
         self._streams_allowed = 0
         self._closed_reported = False
+        self._reset_seen = False
 
     @property
     def source_cid(self) -> bytes:
@@ -260,6 +262,14 @@ class AioquicEngine:
         """Take datagrams of one sender that lie in one buffer."""
         for start in range(0, len(buffer), size):
             self._quic.receive_datagram(buffer[start : start + size], address, now=now)
+
+    def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
+        """The library does not look for them: compare the tokens of the peer's ids in use."""
+        token = self._quic._peer_cid.stateless_reset_token
+        if self._reset_seen or not token or not hmac.compare_digest(data[-16:], token):
+            return False
+        self._reset_seen = True
+        return True
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
@@ -323,7 +333,12 @@ class AioquicEngine:
     def _closed(self) -> Closed | None:
         """The end of the connection, reported in the iteration in which it was decided."""
         event = self._quic._close_event
-        if event is None or self._closed_reported:
+        if self._closed_reported:
+            return None
+        if self._reset_seen:
+            self._closed_reported = True
+            return Closed(0, False, "stateless reset", peer=True, idle=False)
+        if event is None:
             return None
         self._closed_reported = True
         # The library reports an idle timeout as an internal error with this phrase.
@@ -341,7 +356,7 @@ class AioquicEngine:
     @property
     def terminated(self) -> bool:
         """True once nothing will be sent or received any more."""
-        return self._quic._state is QuicConnectionState.TERMINATED
+        return self._reset_seen or self._quic._state is QuicConnectionState.TERMINATED
 
     def _collect_acknowledged(self, result: list[Event]) -> None:
         streams = self._quic._streams

@@ -1,14 +1,15 @@
-"""A QUIC endpoint: one UDP socket, many connections, one timer.
+"""A QUIC endpoint: few UDP sockets, many connections, one timer.
 
-Per wake-up: drain the socket (at most `BATCH` datagrams), give every datagram to its connection,
-deliver the events of every touched connection, then transmit once per touched connection. There is
-no task, future or queue per packet.
+Per wake-up: drain the socket, give every run of datagrams to its connection, deliver the events of
+every touched connection, then transmit once per touched connection, a run of equal datagrams in
+one system call. There is no task, future or queue per packet.
 
-The endpoint outlives its socket (docs/decisions/0013): `attach` and `detach` are the life of the
-socket, owned by a listener actor; connections are owned by whoever got them and go on when a
-socket is attached again.
+The endpoint outlives its sockets (docs/decisions/0013): `attach` and `detach` are the life of the
+listening socket, owned by a listener actor; connections are owned by whoever got them and go on
+when a socket is attached again. Outgoing connections use one more socket per address family.
 
-A connection reaches `on_connection` only after the peer's certificate was verified here.
+A connection reaches `on_connection` only after the peer's certificate was verified here. What
+belongs to no connection is judged in `admission`.
 """
 
 from __future__ import annotations
@@ -16,39 +17,33 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aioquic._buffer import Buffer
-from aioquic.quic.packet import (
-    QuicHeader,
-    QuicPacketType,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
-from aioquic.quic.retry import QuicRetryTokenHandler
+from cryptography import x509
 from loguru import logger
-from sortedcontainers import SortedList
 
 from actors.transport.connection import Connection
+from actors.transport.quic.admission import (
+    CID_LENGTH,
+    Accepted,
+    Admission,
+    long_header_cid,
+)
+from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
-from actors.transport.quic.quic_connection import QuicConnectionHandle, plain_address
+from actors.transport.quic.quic_connection import QuicConnectionHandle
 from actors.transport.quic.settings import QuicSettings
+from actors.transport.quic.stateless_reset import ResetKey
+from actors.transport.quic.transmission import runs
 from actors.transport.stream import CloseReason
 from actors.transport.tls import CLIENT, SERVER, IdentityRejected, TlsIdentity, verify_peer
+from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
 
-#: Datagrams taken per wake-up before the event loop gets a turn.
-BATCH = 64
-#: Kernel buffers asked for; the kernel clamps.
-SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-#: Datagrams held while the socket does not take them; beyond it they are lost like on any wire.
-MAX_UNSENT = 1024
-CID_LENGTH = 8
-_VERSION_1 = 1
-_SMALLEST_INITIAL = 1200
+#: Rounds of transmission per flush: deliveries of one may give others something to send.
+FLUSH_ROUNDS = 4
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS = {
     "absent": 116,
@@ -59,6 +54,7 @@ _ALERTS = {
     "no_alpn": 120,
 }
 _BAD_CERTIFICATE = 42
+_NOTHING = UdpStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, False, False)
 
 
 class DialFailed(Exception):
@@ -74,13 +70,18 @@ class EndpointStatistics(NamedTuple):
 
     connections: int  #: live, verified connections
     pending: int  #: handshakes in progress
-    datagrams_in: int  #: received
-    datagrams_out: int  #: sent
+    datagrams_in: int  #: received, since the endpoint was made
+    datagrams_out: int  #: sent, since the endpoint was made
     counters: dict[str, int]  #: handshakes by outcome, drops by reason
+    udp: UdpStatistics  #: of the present listening socket
 
 
 def _accept_nothing(connection: Connection) -> None:
     connection.close(0, "")
+
+
+def _unguarded(function: Callable[[], None]) -> Callable[[], object]:
+    return function
 
 
 class QuicEndpoint:
@@ -103,38 +104,47 @@ class QuicEndpoint:
     ) -> None:
         self.settings = settings
         self.on_connection = on_connection
-        self.accepting = on_connection is not None
         self.counters: Counter[str] = Counter()
         #: The engine of new connections, and why it is this one.
         self.engine = select(settings.engine)
         self._identity = identity
+        self._reset_key = ResetKey.derived(identity.key)
+        self._admission = Admission(settings, self.counters, self._reset_key)
+        self._admission.accepting = on_connection is not None
         self._alpn = alpn
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket: socket.socket | None = None
+        self._listening: UdpSocket | None = None
+        #: Sockets by address family; the listening one is among them.
+        self._sockets: dict[int, UdpSocket] = {}
         self._address: tuple[str, int] | None = None
         self._by_cid: dict[bytes, QuicConnectionHandle] = {}
         self._connections: set[QuicConnectionHandle] = set()
+        self._outgoing: set[QuicConnectionHandle] = set()
         self._pending: set[QuicConnectionHandle] = set()
-        self._pending_by_source: Counter[str] = Counter()
         self._dirty: dict[QuicConnectionHandle, None] = {}
         self._flush_scheduled = False
-        self._unsent: deque[tuple[bytes, Address]] = deque()
-        self._writing = False
-        self._timers: SortedList[tuple[float, int, QuicConnectionHandle]] = SortedList(
-            key=lambda entry: entry[:2]
-        )
-        self._timer_handle: asyncio.TimerHandle | None = None
-        self._armed_at = 0.0
-        self._retry = QuicRetryTokenHandler()
-        self._buffer_size = 65536
-        self._datagrams_in = self._datagrams_out = 0
+        self._timers = ConnectionTimers(self._due, self._flush)
+        self._past_in = self._past_out = 0
 
-    # The socket.
+    @property
+    def accepting(self) -> bool:
+        """False: new incoming handshakes are dropped."""
+        return self._admission.accepting
 
-    def attach(self, address: tuple[str, int]) -> tuple[str, int]:
-        """Bind a UDP socket and begin to receive. Returns the bound address.
+    @accepting.setter
+    def accepting(self, value: bool) -> None:
+        self._admission.accepting = value
+
+    # The sockets.
+
+    def attach(self, address: tuple[str, int], guard: Guard = _unguarded) -> tuple[str, int]:
+        """Bind the listening socket and begin to receive. Returns the bound address.
 
         Port 0 takes the port of the previous attachment, or a free one.
+
+        Args:
+            address: IP literal and port; "::" takes IPv4 as well.
+            guard: wraps the socket's callbacks: an unusable socket is its owner's failure.
 
         Raises:
             OSError: the address cannot be bound.
@@ -143,40 +153,34 @@ class QuicEndpoint:
         host, port = address
         if port == 0 and self._address is not None:
             port = self._address[1]
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.setblocking(False)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-            sock.bind((host, port))
-        except OSError:
-            sock.close()
-            raise
-        self._loop = asyncio.get_running_loop()
-        self._socket = sock
-        name = sock.getsockname()
+        self._listening = self._open(host, port, guard)
+        name = self._listening.address
         self._address = (name[0], name[1])
-        self._loop.add_reader(sock, self._readable)
         for connection in self._connections:
             self.touch(connection)
         return self._address
 
+    def _open(self, host: str, port: int, guard: Guard) -> UdpSocket:
+        self._loop = asyncio.get_running_loop()
+        sock = bind_udp(host, port)
+        family = int(sock.family)
+        opened = UdpSocket(sock, self._received, on_drained=self._flush, guard=guard)
+        self._sockets[family] = opened
+        return opened
+
     def detach(self) -> None:
-        """Close the socket; verified connections live on, handshakes in progress end."""
-        sock, self._socket = self._socket, None
-        if sock is None:
-            return
-        assert self._loop is not None
-        self._loop.remove_reader(sock)
-        if self._writing:
-            self._loop.remove_writer(sock)
-            self._writing = False
-        self._unsent.clear()
-        sock.close()
+        """Close the sockets; verified connections live on, handshakes in progress end."""
         for connection in list(self._pending):
             self.counters["handshake_detached"] += 1
-            connection.abort()
+            connection.abort()  # its last words leave before the socket closes
+            self._forget(connection)
+        for opened in self._sockets.values():
+            statistics = opened.statistics()
+            self._past_in += statistics.datagrams_in
+            self._past_out += statistics.datagrams_out
+            opened.abort()
+        self._sockets.clear()
+        self._listening = None
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -185,33 +189,32 @@ class QuicEndpoint:
 
     @property
     def attached(self) -> bool:
-        """True while a socket is bound."""
-        return self._socket is not None
+        """True while a listening socket is bound."""
+        return self._listening is not None
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this identity; live connections are not touched."""
         self._identity = identity
 
     def abort(self) -> None:
-        """Close every connection and the socket; idempotent."""
+        """Close every connection and socket; idempotent."""
         for connection in list(self._connections | self._pending):
             connection.abort()
         self._flush()
         self.detach()
         self._by_cid.clear()
-        self._timers.clear()
-        if self._timer_handle is not None:
-            self._timer_handle.cancel()
-            self._timer_handle = None
+        self._timers.abort()
 
     def statistics(self) -> EndpointStatistics:
         """The counters as one tuple."""
+        live = [opened.statistics() for opened in self._sockets.values()]
         return EndpointStatistics(
             len(self._connections),
             len(self._pending),
-            self._datagrams_in,
-            self._datagrams_out,
+            self._past_in + sum(one.datagrams_in for one in live),
+            self._past_out + sum(one.datagrams_out for one in live),
             dict(self.counters),
+            self._listening.statistics() if self._listening is not None else _NOTHING,
         )
 
     # Outgoing connections.
@@ -228,8 +231,8 @@ class QuicEndpoint:
         loop = asyncio.get_running_loop()
         infos = await loop.getaddrinfo(*address, type=socket.SOCK_DGRAM)
         family, _, _, _, target = infos[0]
-        if self._socket is None:
-            self.attach(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        if int(family) not in self._sockets:
+            self._open("::" if family == socket.AF_INET6 else "0.0.0.0", 0, _unguarded)
         engine = self.engine.make(
             self.settings, self._identity, self._alpn, client=True, server_name=server_name
         )
@@ -248,7 +251,7 @@ class QuicEndpoint:
         connection.on_established = established
         connection.on_failed = failed
         self._admit(connection, "")
-        engine.connect((str(target[0]), int(target[1])), time.monotonic())
+        engine.connect(tuple(target), time.monotonic())  # type: ignore[arg-type]  # 2 or 4 long
         self.touch(connection)
         try:
             async with asyncio.timeout(timeout):
@@ -264,143 +267,80 @@ class QuicEndpoint:
 
     # Receiving.
 
-    def _readable(self) -> None:
-        sock = self._socket
-        if sock is None:
+    def _received(self, buffer: memoryview, size: int, address: Address) -> None:
+        """A run of datagrams of one sender, `size` bytes each but the last."""
+        data = bytes(buffer)
+        connection = self._find(buffer)
+        if connection is not None and (len(data) <= size or self._one_target(data, size)):
+            self._feed(connection, data, size, address)
             return
+        for start in range(0, len(data) or 1, size):
+            datagram = data[start : start + size]
+            connection = self._find(datagram)
+            if connection is None:
+                connection = self._stranger(datagram, address)
+            if connection is not None:
+                self._feed(connection, datagram, size, address)
+
+    def _find(self, datagram: bytes | memoryview) -> QuicConnectionHandle | None:
+        if not datagram:
+            return None
+        if datagram[0] & 0x80:
+            cid = long_header_cid(datagram)
+            return None if cid is None else self._by_cid.get(cid)
+        return self._by_cid.get(bytes(datagram[1 : 1 + CID_LENGTH]))
+
+    @staticmethod
+    def _one_target(data: bytes, size: int) -> bool:
+        """True when a run is all short headers with one id, as in any bulk transfer."""
+        cid = data[1 : 1 + CID_LENGTH]
+        return all(
+            data[start] < 0x80 and data.startswith(cid, start + 1)
+            for start in range(0, len(data), size)
+        )
+
+    def _feed(
+        self, connection: QuicConnectionHandle, data: bytes, size: int, address: Address
+    ) -> None:
         now = time.monotonic()
-        touched: dict[QuicConnectionHandle, None] = {}
-        for _ in range(BATCH):
-            try:
-                data, address = sock.recvfrom(self._buffer_size)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                # ICMP errors of earlier sends surface here; the datagram socket stays usable.
-                self.counters["receive_error"] += 1
-                continue
-            self._datagrams_in += 1
-            connection = self._route(data, address, now)
-            if connection is None:
-                continue
-            connection.last_heard = now
-            connection.datagrams_in += 1
-            connection.octets_in += len(data)
-            try:
+        connection.last_heard = now
+        connection.datagrams_in += -(-len(data) // size)
+        connection.octets_in += len(data)
+        try:
+            if len(data) > size:
+                connection.engine.receive_segments(data, size, address, now)
+            else:
                 connection.engine.receive(data, address, now)
-            except Exception:  # noqa: BLE001  # hostile input must cost its own connection only
-                self._broken(connection)
-                continue
-            touched[connection] = None
-        for connection in touched:
-            self._deliver(connection)
-        self._dirty.update(touched)
-        self._flush()
-
-    def _deliver(self, connection: QuicConnectionHandle) -> None:
-        try:
-            connection.process_events()
-        except Exception:  # noqa: BLE001  # an unguarded callback ends its connection only
+        except Exception:  # noqa: BLE001  # hostile input must cost its own connection only
             self._broken(connection)
+        self._dirty[connection] = None
 
-    def _broken(self, connection: QuicConnectionHandle) -> None:
-        self.counters["connection_failed"] += 1
-        logger.exception("connection from {} failed", connection.remote_address)
-        connection.refuse(_BAD_CERTIFICATE, "internal error")
+    def _stranger(self, datagram: bytes, address: Address) -> QuicConnectionHandle | None:
+        """A datagram without a connection; makes one for an acceptable Initial."""
+        now = time.monotonic()
+        if self._outgoing and datagram and datagram[0] < 0x80:
+            for connection in self._outgoing:
+                if connection.engine.peer_address == address and (
+                    connection.engine.take_stateless_reset(datagram, address, now)
+                ):
+                    self._dirty[connection] = None
+                    return None
+        verdict = self._admission.judge(datagram, address, now)
+        if isinstance(verdict, Accepted):
+            return self._accept(verdict)
+        if verdict is not None:
+            self._send([(verdict, address)])
+        return None
 
-    def _route(self, data: bytes, address: Address, now: float) -> QuicConnectionHandle | None:
-        """The connection a datagram belongs to; makes one for an acceptable Initial."""
-        if not data:
-            self.counters["drop_empty"] += 1
-            return None
-        if not data[0] & 0x80:
-            connection = self._by_cid.get(data[1 : 1 + CID_LENGTH])
-            if connection is None:
-                self.counters["drop_unknown_cid"] += 1
-            return connection
-        try:
-            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
-        except ValueError:
-            self.counters["drop_malformed"] += 1
-            return None
-        connection = self._by_cid.get(header.destination_cid)
-        if connection is not None:
-            return connection
-        return self._first_packet(data, header, address, now)
-
-    def _first_packet(
-        self, data: bytes, header: QuicHeader, address: Address, now: float
-    ) -> QuicConnectionHandle | None:
-        if not self.accepting:
-            self.counters["drop_not_accepting"] += 1
-            return None
-        if len(data) < _SMALLEST_INITIAL:
-            self.counters["drop_short_initial"] += 1
-            return None
-        if header.version != _VERSION_1:
-            self.counters["version_negotiation"] += 1
-            answer = encode_quic_version_negotiation(
-                source_cid=header.destination_cid,
-                destination_cid=header.source_cid,
-                supported_versions=[_VERSION_1],
-            )
-            self._send(answer, address)
-            return None
-        if header.packet_type is not QuicPacketType.INITIAL:
-            self.counters["drop_unknown_cid"] += 1
-            return None
-        source = plain_address(address)[0]
-        if len(self._pending) >= self.settings.max_pending:
-            self.counters["drop_pending_limit"] += 1
-            return None
-        if self._pending_by_source[source] >= self.settings.max_pending_per_source:
-            self.counters["drop_source_limit"] += 1
-            return None
-        original, retried = header.destination_cid, None
-        if header.token:
-            try:
-                original = self._retry.validate_token(
-                    address=(address[0], address[1]),
-                    destination_cid=header.destination_cid,
-                    token=header.token,
-                    now=now,
-                )
-                retried = header.destination_cid
-            except ValueError:
-                self.counters["drop_bad_token"] += 1
-                return None
-        elif len(self._pending) >= self.settings.retry_above:
-            self._send_retry(header, address, now)
-            return None
-        return self._accept(original, retried, source)
-
-    def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
-        self.counters["retry"] += 1
-        # Any id does: the client only has to come back with it and the token.
-        source_cid = self._retry._aead.generate_key(128)[:CID_LENGTH]
-        token = self._retry.create_token(
-            address=(address[0], address[1]),
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source_cid,
-            now=now,
-        )
-        answer = encode_quic_retry(
-            version=_VERSION_1,
-            source_cid=source_cid,
-            destination_cid=header.source_cid,
-            original_destination_cid=header.destination_cid,
-            retry_token=token,
-        )
-        self._send(answer, address)
-
-    def _accept(self, original: bytes, retried: bytes | None, source: str) -> QuicConnectionHandle:
+    def _accept(self, accepted: Accepted) -> QuicConnectionHandle:
         engine = self.engine.make(
             self.settings,
             self._identity,
             self._alpn,
             client=False,
-            original_destination_cid=original,
-            retry_source_cid=retried,
+            original_destination_cid=accepted.original_cid,
+            retry_source_cid=accepted.retry_cid,
+            reset_token=self._reset_key.token,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=False)
 
@@ -416,14 +356,14 @@ class QuicEndpoint:
 
         connection.on_established = established
         connection.on_failed = failed
-        self._admit(connection, source)
-        self.add_cid(connection, retried or original)
+        self._admit(connection, accepted.source)
+        self.add_cid(connection, accepted.retry_cid or accepted.original_cid)
         return connection
 
     def _admit(self, connection: QuicConnectionHandle, source: str) -> None:
         connection.source = source
         self._pending.add(connection)
-        self._pending_by_source[source] += 1
+        self._admission.enter(source)
         self.add_cid(connection, connection.engine.source_cid)
 
     def _promote(self, connection: QuicConnectionHandle) -> None:
@@ -431,19 +371,19 @@ class QuicEndpoint:
         connection.established = True
         connection.on_failed = None
         self._connections.add(connection)
+        if connection.client:
+            self._outgoing.add(connection)
 
     def _leave_pending(self, connection: QuicConnectionHandle) -> None:
         if connection in self._pending:
             self._pending.discard(connection)
-            self._pending_by_source[connection.source] -= 1
-            if self._pending_by_source[connection.source] <= 0:
-                del self._pending_by_source[connection.source]
+            self._admission.leave(connection.source)
 
     def _verify(
         self,
         connection: QuicConnectionHandle,
         event: Established,
-        purpose: object,
+        purpose: x509.ObjectIdentifier,
         server_name: str | None,
     ) -> bool:
         """Check the peer's chain and protocol; refuse with the matching TLS alert."""
@@ -455,7 +395,7 @@ class QuicEndpoint:
                 connection.peer = verify_peer(
                     event.chain,
                     self._identity.authorities,
-                    purpose=purpose,  # type: ignore[arg-type]  # one of CLIENT, SERVER
+                    purpose=purpose,
                     server_name=server_name,
                 )
             except IdentityRejected as rejection:
@@ -466,6 +406,11 @@ class QuicEndpoint:
             return False
         connection.alpn = event.alpn
         return True
+
+    def _broken(self, connection: QuicConnectionHandle) -> None:
+        self.counters["connection_failed"] += 1
+        logger.exception("connection from {} failed", connection.remote_address)
+        connection.refuse(_BAD_CERTIFICATE, "internal error")
 
     # Connection ids and ends, called by connections.
 
@@ -484,12 +429,13 @@ class QuicEndpoint:
         """It is over for its users; its ids stay until the closing period ends."""
         self._leave_pending(connection)
         self._connections.discard(connection)
+        self._outgoing.discard(connection)
 
     def _forget(self, connection: QuicConnectionHandle) -> None:
         for cid in list(connection.cids):
             self.remove_cid(connection, cid)
-        self._leave_pending(connection)
-        self._connections.discard(connection)
+        self.ended(connection)
+        self._timers.forget(connection)
         self._dirty.pop(connection, None)
 
     # Sending.
@@ -507,18 +453,25 @@ class QuicEndpoint:
             self._transmit(connection, time.monotonic())
 
     def _flush(self) -> None:
+        """Deliver and transmit for every connection that something happened to."""
         self._flush_scheduled = False
         now = time.monotonic()
-        # Deliveries during the flush may touch more connections; a few rounds catch them all.
-        for _ in range(4):
+        for _ in range(FLUSH_ROUNDS):
             if not self._dirty:
                 return
             dirty, self._dirty = self._dirty, {}
             for connection in dirty:
+                self._deliver(connection)
+            for connection in dirty:
                 self._transmit(connection, now)
-        if self._dirty:
-            for connection in list(self._dirty):
-                self.touch(connection)
+        for connection in list(self._dirty):
+            self.touch(connection)
+
+    def _deliver(self, connection: QuicConnectionHandle) -> None:
+        try:
+            connection.process_events()
+        except Exception:  # noqa: BLE001  # an unguarded callback ends its connection only
+            self._broken(connection)
 
     def _transmit(self, connection: QuicConnectionHandle, now: float) -> None:
         try:
@@ -527,102 +480,41 @@ class QuicEndpoint:
             self._broken(connection)
             self._forget(connection)
             return
-        for data, address in datagrams:
-            connection.datagrams_out += 1
-            connection.octets_out += len(data)
-            self._send(data, address)
+        if datagrams:
+            connection.datagrams_out += len(datagrams)
+            connection.octets_out += self._send(datagrams)
         self._deliver(connection)
         if connection.engine.terminated:
             self._forget(connection)
         else:
-            self._schedule(connection, now)
+            self._timers.set(connection, self._wanted(connection), now)
 
-    def _send(self, data: bytes, address: Address) -> None:
-        sock = self._socket
-        if sock is None:
-            self.counters["drop_no_socket"] += 1
-            return
-        if self._unsent:
-            self._hold(data, address)
-            return
-        try:
-            sock.sendto(data, address)
-            self._datagrams_out += 1
-        except (BlockingIOError, InterruptedError):
-            self._hold(data, address)
-        except OSError:
-            self.counters["send_error"] += 1
-
-    def _hold(self, data: bytes, address: Address) -> None:
-        if len(self._unsent) >= MAX_UNSENT:
-            self.counters["drop_send_queue"] += 1
-            return
-        self._unsent.append((data, address))
-        if not self._writing and self._loop is not None and self._socket is not None:
-            self._writing = True
-            self._loop.add_writer(self._socket, self._writable)
-
-    def _writable(self) -> None:
-        sock = self._socket
-        if sock is None or self._loop is None:
-            return
-        while self._unsent:
-            data, address = self._unsent[0]
-            try:
-                sock.sendto(data, address)
-                self._datagrams_out += 1
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.counters["send_error"] += 1
-            self._unsent.popleft()
-        self._loop.remove_writer(sock)
-        self._writing = False
+    def _send(self, datagrams: list[tuple[bytes, Address]]) -> int:
+        """Send, a run in one call. Returns the bytes in all."""
+        total = 0
+        for run, size, address in runs(datagrams):
+            opened = self._sockets.get(_family(address))
+            if opened is None:
+                self.counters["drop_no_socket"] += len(run)
+            else:
+                opened.send_segments(run, size, address)
+            total += sum(map(len, run))
+        return total
 
     # The timer.
 
-    def _schedule(self, connection: QuicConnectionHandle, now: float) -> None:
-        """Make sure the connection is looked at in time; an earlier look is kept."""
-        when = self._wanted(connection)
-        if connection.timer_at and connection.timer_at <= when:
-            return
-        if connection.timer_at:
-            self._timers.discard((connection.timer_at, id(connection), connection))
-        connection.timer_at = when
-        self._timers.add((when, id(connection), connection))
-        self._arm(now)
-
     def _wanted(self, connection: QuicConnectionHandle) -> float:
+        """When to look at the connection next."""
         when = connection.engine.next_timer()
-        candidates = [] if when is None else [when]
         if connection.closed is None:
+            other = 0.0
             if not connection.established:
-                candidates.append(connection.started_at + self.settings.handshake_timeout)
+                other = connection.started_at + self.settings.handshake_timeout
             elif self.settings.keepalive:
-                quiet = max(connection.last_heard, connection.last_ping)
-                candidates.append(quiet + self.settings.keepalive)
-        return min(candidates, default=time.monotonic() + 1.0)
-
-    def _arm(self, now: float) -> None:
-        if not self._timers or self._loop is None:
-            return
-        first = self._timers[0][0]
-        if self._timer_handle is not None:
-            if self._armed_at <= first:
-                return
-            self._timer_handle.cancel()
-        self._armed_at = first
-        self._timer_handle = self._loop.call_later(max(0.0, first - now), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer_handle = None
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now + 0.0005:
-            _, _, connection = self._timers.pop(0)
-            connection.timer_at = 0.0
-            self._due(connection, now)
-        self._flush()
-        self._arm(time.monotonic())
+                other = max(connection.last_heard, connection.last_ping) + self.settings.keepalive
+            if other and (when is None or other < when):
+                return other
+        return time.monotonic() + 1.0 if when is None else when
 
     def _due(self, connection: QuicConnectionHandle, now: float) -> None:
         engine = connection.engine
@@ -637,13 +529,13 @@ class QuicEndpoint:
                     connection.last_ping = now
                     engine.ping()
         when = engine.next_timer()
-        if when is not None and when <= now + 0.0005:
+        if when is not None and when <= now + SLACK:
             try:
                 engine.handle_timer(max(now, when))
             except Exception:  # noqa: BLE001  # an engine fault ends its connection only
                 self._broken(connection)
-        self._deliver(connection)
-        if engine.terminated:
-            self._forget(connection)
-        else:
-            self._dirty[connection] = None
+        self._dirty[connection] = None
+
+
+def _family(address: Address) -> int:
+    return int(socket.AF_INET6 if len(address) == 4 else socket.AF_INET)

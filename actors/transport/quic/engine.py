@@ -143,6 +143,14 @@ class Engine(Protocol):
         """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
         ...
 
+    def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
+        """A datagram of the peer's address whose connection id is nobody's.
+
+        True when it is a stateless reset for this connection, which is over then (RFC 9000
+        section 10.3.1).
+        """
+        ...
+
     def events(self) -> list[Event]:
         """What happened since the last call."""
         ...

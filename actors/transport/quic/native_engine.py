@@ -273,6 +273,14 @@ class NativeEngine:
         for start in range(0, len(buffer), size):
             self.receive(buffer[start : start + size], address, now)
 
+    def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
+        """The core compares tokens itself."""
+        if not self._established or self._terminated:
+            return False
+        self._core.receive_datagram(data, self._name(address, now), now)
+        self._pump()
+        return self._terminated
+
     def _open(self, data: bytes, address: Address, now: float) -> bool:
         if self._core is not None:
             return not self._terminated

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from actors.transport.connection import Connection, ConnectionStatistics
+from actors.transport.quic.admission import plain_host
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -30,12 +31,7 @@ if TYPE_CHECKING:
 
 def plain_address(address: Address | None) -> tuple[str, int]:
     """Host and port; IPv4-mapped IPv6 in dotted form."""
-    if address is None:
-        return ("", 0)
-    host = address[0]
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    return (host, address[1])
+    return ("", 0) if address is None else (plain_host(address), address[1])
 
 
 class QuicConnectionHandle(Connection):

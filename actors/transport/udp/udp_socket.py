@@ -55,6 +55,7 @@ class UdpStatistics(NamedTuple):
     datagrams_in: int  #: received
     bytes_in: int  #: received, payload only
     receive_calls: int  #: system calls that returned data
+    wakeups: int  #: times the event loop found the socket readable
     datagrams_out: int  #: handed to the kernel
     bytes_out: int  #: handed to the kernel, payload only
     send_calls: int  #: system calls that took data
@@ -89,6 +90,7 @@ class UdpSocket:
             least 1 (an empty datagram is an empty buffer). The view is valid during the call only.
         guard: wraps what the event loop calls; see `Guard`.
         offload: False: one datagram per call, both ways.
+        on_drained: called after the last `on_batch` of a wake-up.
     """
 
     def __init__(
@@ -96,13 +98,15 @@ class UdpSocket:
         sock: socket.socket,
         on_batch: Callable[[memoryview, int, Address], None],
         *,
+        on_drained: Callable[[], None] | None = None,
         guard: Guard = _unguarded,
         offload: bool = True,
     ) -> None:
         self.on_batch = on_batch
+        self.on_drained = on_drained
         self.bytes_in = self.bytes_out = 0
         self.datagrams_in = self.datagrams_out = 0
-        self.dropped = 0
+        self.dropped = self.wakeups = 0
         self.errors: Counter[str] = Counter()
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -117,7 +121,7 @@ class UdpSocket:
         self._backlog: deque[tuple[bytes, int, Address]] = deque()
         self._held = self._held_bytes = 0
         self._closed = False
-        self._loop.add_reader(sock, guard(self._readable))
+        self._loop.add_reader(sock, guard(self._wake))
 
     @property
     def address(self) -> Address:
@@ -151,6 +155,7 @@ class UdpSocket:
             self.datagrams_in,
             self.bytes_in,
             self._receive_calls,
+            self.wakeups,
             self.datagrams_out,
             self.bytes_out,
             self._send_calls,
@@ -163,6 +168,12 @@ class UdpSocket:
         )
 
     # Receiving.
+
+    def _wake(self) -> None:
+        self.wakeups += 1
+        self._readable()
+        if self.on_drained is not None and not self._closed:
+            self.on_drained()
 
     def _readable(self) -> None:
         sock, view = self._sock, self._view
