@@ -7,7 +7,7 @@ import asyncio
 import click
 import orjson
 
-from tools.bench.runtime import measure
+from tools.bench.runtime import Row, measure
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,9 +20,26 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def runtime(actors: int, as_json: bool) -> None:
     """The actor runtime beside bare asyncio and pykka."""
-    rows = asyncio.run(measure(actors))
+    _show(asyncio.run(measure(actors)), as_json=as_json)
+
+
+@cli.command()
+@click.option("--seconds", default=3.0, show_default=True, help="Length of one measurement.")
+@click.option("--repeat", default=3, show_default=True, help="Measurements; the median counts.")
+@click.option("--kill-allocation", is_flag=True, help="Measure the gap when one is killed.")
+@click.option("--kills", default=100, show_default=True, help="How often, with --kill-allocation.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def forward(seconds: float, repeat: int, kill_allocation: bool, kills: int, as_json: bool) -> None:
+    """The UDP forward plane beside an asyncio DatagramProtocol, in one run."""
+    from tools.bench.forward import measure_kills, measure_throughput
+
+    rows = measure_kills(kills) if kill_allocation else measure_throughput(seconds, repeat)
+    _show(rows, as_json=as_json)
+
+
+def _show(rows: list[Row], *, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return
     for row in rows:
-        click.echo(f"{row['what']:<46} {row['value']:>12.3f} {row['unit']}")
+        click.echo(f"{row['what']:<62} {row['value']:>12.3f} {row['unit']}")

@@ -46,8 +46,9 @@ from actors.runtime import (
     handles,
 )
 
-#: An allocation that is away loses packets: its pauses stay short.
-BACKOFF = Backoff(base=0.002, cap=0.1, stable_after=5.0)
+#: An allocation that is away loses packets: it is restarted at once. What fails all the time is
+#: given up after as many restarts as its supervisor's intensity allows.
+BACKOFF = Backoff(base=0.0, cap=0.0)
 #: Allocations whose supervisor was restarted, or gave them up, are started anew: both of a pair,
 #: this often in `REVIVAL_PERIOD` seconds, `REVIVE_PAUSE` seconds after each end or refusal.
 MAX_REVIVALS = 20
