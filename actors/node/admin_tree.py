@@ -8,6 +8,7 @@ seen or not; every row is true for the moment it was made.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from actors.node.admin_places import (
     Slice,
@@ -194,8 +195,9 @@ async def _describe_root(place: str, subtree: SubtreeMount) -> Row:
 async def stats(exchange: Exchange) -> Row:
     """`stats`: args path, classes. Counters of the node; with `classes`, sums per actor class.
 
-    Result: `totals`, `process`, `actors`, `states`, `mounts`, and `classes`: rows of class, actors,
-    mailbox, handled, busy_seconds, restarts, bytes_in, bytes_out, most actors first. The sums
+    Result: `totals`, `process`, `actors`, `states`, `resources` (what actors own, by kind),
+    `mounts`, and `classes`: rows of class, actors, mailbox, handled, busy_seconds, restarts,
+    bytes_in, bytes_out, most actors first. The sums
     cover what lies at or below `path` in this process; a path in a child process asks that one.
     """
     args = exchange.args
@@ -209,11 +211,13 @@ async def stats(exchange: Exchange) -> Row:
     slices = Slice()
     actors = 0
     states: dict[str, int] = {}
+    resources: Counter[str] = Counter()
     classes: dict[str, Row] = {}
     for cell in inspection.walk(local_cell(service, path)):
         actors += 1
         word = inspection.state_word(cell)
         states[word] = states.get(word, 0) + 1
+        resources.update(cell.resources.kinds())
         if wanted:
             _add_to_class(classes, cell)
         await slices.step()
@@ -221,6 +225,7 @@ async def stats(exchange: Exchange) -> Row:
         "path": path,
         "actors": actors,
         "states": states,
+        "resources": dict(resources),
         "totals": inspection.totals(service.system),
         "process": process_figures(actors),
         "mounts": [place for place, _ in service.mounts.under(path)],

@@ -20,7 +20,7 @@ def test_bytes_are_equal_both_ways_with_and_without_half_close(
         target = Target(history)
         await target.start()
         async with relay(pki, tmp_path) as running, agents(running, pki, target.port) as address:
-            workload = Workload(address, history)
+            workload = Workload(address, history, target=target)
             for plan in (
                 Plan("small", 1, 10, 10),
                 Plan("half-closed", 2, 300_000, 1, half_close=True),
@@ -63,7 +63,7 @@ def test_agents_reconnect_and_register_again(pki: PkiFixture, tmp_path: Path) ->
         target = Target(history)
         await target.start()
         async with relay(pki, tmp_path) as running, agents(running, pki, target.port) as address:
-            workload = Workload(address, history)
+            workload = Workload(address, history, target=target)
             running.kill("/edge/agents")  # takes both connections
             outcomes: list[str] = []
             for number in range(50):

@@ -11,14 +11,11 @@ from tests.agent.rig import agents
 from tests.chaos.in_process import InProcessControl
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
-from tools.chaos import checker
+from tools.chaos import checker, stream_checks
 from tools.chaos.groups import Tree
 from tools.chaos.history import History
 from tools.chaos.nemesis import Nemesis, almost_kill
 from tools.chaos.workload import Target, Workload
-
-#: Deaths of these may reset streams; resume will make even those invisible to users.
-CARRIERS = ("/edge/streams", "/edge/agents")
 
 
 def _judge(history: History, before: Tree, after: Tree, nemesis: Nemesis) -> list[str]:
@@ -28,7 +25,11 @@ def _judge(history: History, before: Tree, after: Tree, nemesis: Nemesis) -> lis
         *checker.bystanders_live(before, after, history.actions),
         *checker.permanent_came_back(before, after),
         *checker.windows_hold(history, nemesis.windows),
-        *checker.transfers_are_honest(history, CARRIERS),
+        *checker.mailboxes_are_bounded(history),
+        *checker.order_holds(history, before),
+        *stream_checks.transfers_are_honest(history),
+        *stream_checks.resets_are_explained(history),
+        *stream_checks.refusals_are_explained(history),
     ]
     return [str(violation) for violation in found]
 
@@ -45,7 +46,9 @@ def test_fifty_verified_streams_while_actors_die(
         async with relay(pki, tmp_path) as running, agents(running, pki, target.port) as address:
             control = InProcessControl(running.system, history)
             before = Tree.of(await control.tree())
-            workload = Workload(address, history, streams=50, seed=seed, largest=1 << 18)
+            workload = Workload(
+                address, history, target=target, streams=50, seed=seed, largest=1 << 18
+            )
             load = asyncio.create_task(workload.run())
             nemesis = Nemesis(control, seed=seed, history=history)
             await eventually(lambda: len(history.transfers) >= 50, timeout=30)
@@ -83,7 +86,7 @@ def test_every_supervisor_one_restart_below_its_limit_still_serves(
             nemesis = Nemesis(control, seed=1, history=history)
             kills = await almost_kill(nemesis, control, spare=("/control",))
             assert kills > 0
-            workload = Workload(address, history, streams=5, seed=1, largest=1 << 16)
+            workload = Workload(address, history, target=target, streams=5, seed=1, largest=1 << 16)
             transfers = [await workload.transfer(workload.plan(1)) for _ in range(5)]
             assert [t.outcome for t in transfers] == ["complete"] * 5
         await target.stop()

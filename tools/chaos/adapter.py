@@ -68,8 +68,11 @@ class ControlAdapter:
         """Counters of the node and its process, in one flat dict."""
         client = await self.client()
         answer = await client.request("stats", timeout=60.0)
-        flat: dict[str, object] = {}
-        for key in ("totals", "process"):
+        flat: dict[str, object] = {
+            "actors": answer.get("actors"),
+            "resources": answer.get("resources"),
+        }
+        for key in ("totals", "process"):  # of the node and of its process
             part = answer.get(key)
             if isinstance(part, dict):
                 flat.update(part)
@@ -91,6 +94,20 @@ class ControlAdapter:
                     if row.get("kind") == "lost":
                         history.events_lost += 1
                     history.events.append(row)
+
+    async def relay_address(self) -> tuple[str, int] | None:
+        """Where agents on this machine reach the relay; None when it does not listen."""
+        for row in await self.tree("/edge"):
+            if row.get("class") != "QuicListener":
+                continue
+            described = (await self.describe(str(row["path"]))).get("describe")
+            address = described.get("address") if isinstance(described, dict) else None
+            host, colon, port = str(address).rpartition(":")
+            if not colon or not port.isdigit() or port == "0":
+                continue
+            loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+            return loopback.get(host, host), int(port)
+        return None
 
     async def close(self) -> None:
         """Close the connection."""

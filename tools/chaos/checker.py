@@ -15,6 +15,10 @@ from tools.chaos.history import Action, History
 
 #: Seconds after a fault in which its consequences are attributed to it.
 CONSEQUENCE_SECONDS = 15.0
+#: What resident memory may grow by in one run: allocators keep what a burst of streams needed.
+MEMORY_SLACK_BYTES = 32 << 20
+#: Figures that must be back, and by how much each may differ (a connection of the tool itself).
+COUNTED = {"tasks": 2, "descriptors": 2, "actors": 1, "timers": 2}
 #: Exit kinds an actor may end with on its own.
 GRACEFUL = frozenset({"normal", "shutdown"})
 
@@ -166,82 +170,89 @@ def back_to_baseline(
     before: Mapping[str, object],
     after: Mapping[str, object],
     *,
-    memory_slack_bytes: int = 32 << 20,
+    memory_slack_bytes: int = MEMORY_SLACK_BYTES,
 ) -> list[Violation]:
-    """2 and 39: tasks and descriptors are back where they were; memory is near it."""
+    """2 and 39: actors, tasks, timers, descriptors and what actors own are as many as before.
+
+    Memory may be `memory_slack_bytes` above. `resources` counts what actors own by kind.
+    """
     violations = []
-    for key, slack in (("tasks", 2), ("descriptors", 2), ("rss_bytes", memory_slack_bytes)):
+    for key, slack in (*COUNTED.items(), ("rss_bytes", memory_slack_bytes)):
         then, now = before.get(key), after.get(key)
         if isinstance(then, int) and isinstance(now, int) and now > then + slack:
             violations.append(Violation(2, f"{key} rose from {then} to {now}"))
+    owned_then, owned_now = before.get("resources"), after.get("resources")
+    if isinstance(owned_then, Mapping) and isinstance(owned_now, Mapping):
+        violations += [
+            Violation(2, f"actors own {count} x {kind!r}, before {owned_then.get(kind, 0)}")
+            for kind, count in sorted(owned_now.items())
+            if count > owned_then.get(kind, 0)
+        ]
     return violations
 
 
-def registry_matches(connections: Iterable[str], registered: Iterable[str]) -> list[Violation]:
-    """15: the registry's agents are the connected agents."""
-    live, known = set(connections), set(registered)
+def mailboxes_are_bounded(history: History) -> list[Violation]:
+    """5: no mailbox was ever seen above its bound."""
     return [
-        Violation(15, f"{uri} is connected but not in the registry") for uri in live - known
-    ] + [Violation(15, f"{uri} is in the registry but not connected") for uri in known - live]
+        Violation(5, f"{seen.path} held {seen.depth} messages, its bound is {seen.bound}")
+        for seen in history.overfull
+    ]
 
 
-def transfers_are_honest(history: History, carriers: Iterable[str]) -> list[Violation]:
-    """20, 23, 24: a stream is complete and equal, or visibly reset because its carrier died.
+def escalations_are_paid_for(
+    history: History, windows: Mapping[str, tuple[int, float]]
+) -> list[Violation]:
+    """9: a supervisor gives up only when its budget of restarts is spent.
 
-    `carriers` are the places whose death may reset streams (stream pairs, agent connections,
-    their supervisors): patterns as path prefixes.
+    Restarts before the recording began are unknown: `windows` names the supervisors whose window
+    was seen, and what was used of it then does not count as unpaid.
     """
-    prefixes = tuple(carriers)
     violations = []
-    for transfer in history.transfers:
-        if transfer.outcome == "complete":
+    for event in history.events:
+        supervisor, at = str(event.get("path", "")), _time(event)
+        if event.get("kind") != "escalated" or supervisor not in windows:
             continue
-        if transfer.outcome in ("truncated", "corrupt", "stuck"):
-            violations.append(
-                Violation(23, f"{transfer.name}: {transfer.outcome} {transfer.detail}")
-            )
-            continue
-        explained = any(
-            action.done
-            and transfer.began - 1.0 <= action.at <= transfer.ended + 0.5
-            and any(
-                covered(prefix, {top}) or top.startswith(prefix)
-                for top in action.group
-                for prefix in prefixes
-            )
-            for action in history.actions
+        limit, period = windows[supervisor]
+        restarts = sum(
+            1
+            for other in history.events
+            if other.get("kind") == "exited"
+            and str(_field(other, "supervisor")) == supervisor
+            and at - period <= _time(other) <= at
         )
-        if not explained:
-            violations.append(
-                Violation(
-                    20, f"{transfer.name} was reset without a carrier's death: {transfer.detail}"
-                )
-            )
+        if restarts <= limit:
+            text = f"{supervisor} gave up after {restarts} deaths, its budget is {limit}"
+            violations.append(Violation(9, text))
     return violations
 
 
-#: A process child needs this long to start, connect and register.
-PROCESS_SECONDS = 15.0
+def order_holds(history: History, before: Tree) -> list[Violation]:
+    """8: with rest_for_one and one_for_all, children start in the order of their specs.
 
-
-def probes_recover(history: History, *, within: float = 1.0) -> list[Violation]:
-    """16: a new stream works within `within` seconds of any fault (longer for a process).
-
-    A probe is (time, seconds it took, error text); failures are allowed only in the shadow of a
-    fault, and the last probe after the last fault must succeed.
+    When one starts, everybody before it runs and nobody after it does.
     """
     violations = []
-    for at, _seconds, error in history.probes:
-        if not error:
+    for supervisor, names in before.children.items():
+        if before.text(supervisor, "strategy") not in ("rest_for_one", "one_for_all"):
             continue
-        for action in history.actions:
-            shadow = PROCESS_SECONDS if covered(action.path, {"/node"}) else within
-            if action.done and action.at - 6.0 <= at <= action.at + shadow:
-                break  # it began before the fault (a probe takes 5 s at most), or in its shadow
-        else:
-            violations.append(Violation(16, f"a new stream failed without a recent fault: {error}"))
-    last_fault = max((action.at for action in history.actions), default=0.0)
-    after = [probe for probe in history.probes if probe[0] > last_fault + within]
-    if after and after[-1][2]:
-        violations.append(Violation(16, f"the last probe failed: {after[-1][2]}"))
+        up = {name: before.text(name, "state") in ("running", "busy") for name in names}
+        for event in history.events:
+            path = str(event.get("path", ""))
+            if path not in up:
+                continue
+            if event.get("kind") == "exited":
+                up[path] = False
+            elif event.get("kind") == "started":
+                index = names.index(path)
+                early = [name for name in names[:index] if not up[name]]
+                late = [name for name in names[index + 1 :] if up[name]]
+                violations += [
+                    Violation(8, f"{path} started before {name}, which it depends on")
+                    for name in early
+                ]
+                violations += [
+                    Violation(8, f"{path} started while {name}, which depends on it, still ran")
+                    for name in late
+                ]
+                up[path] = True
     return violations

@@ -1,7 +1,7 @@
-"""The record of a chaos run: what was done, and what the daemon reported meanwhile.
+"""The record of a chaos run: what was done, and what users and the daemon reported meanwhile.
 
 Nemesis, workload and checker are separate (as in Jepsen): the nemesis and the workload append to
-the history, the checker reads it afterwards.
+the history, the checker reads it afterwards. All times are wall-clock seconds of one machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ class Action:
     """One injected fault.
 
     Attributes:
-        at: wall-clock seconds.
+        at: when it was ordered.
         verb: kill or crash.
         path: the victim.
         incarnation: its incarnation when chosen.
         group: tops of the subtrees that may change with it.
         done: False when the daemon found nobody there any more.
+        acked: when the daemon said that it was done; 0 while it did not.
     """
 
     at: float
@@ -29,6 +30,7 @@ class Action:
     incarnation: int
     group: frozenset[str]
     done: bool = False
+    acked: float = 0.0
 
 
 @dataclass(slots=True)
@@ -37,10 +39,10 @@ class Transfer:
 
     Attributes:
         name: which stream.
-        began, ended: wall-clock seconds.
-        outcome: complete, reset (a visible error), truncated (a clean end too early), corrupt.
+        began, ended: times.
+        outcome: complete, refused (a visible error before the service saw the connection), reset
+            (a visible error later), truncated (a clean end too early), corrupt, stuck.
         detail: what exactly was seen.
-        stream_id: hex id, when known.
     """
 
     name: str
@@ -48,7 +50,38 @@ class Transfer:
     ended: float
     outcome: str
     detail: str = ""
-    stream_id: str = ""
+
+
+@dataclass(slots=True)
+class Probe:
+    """One attempt of a new user: a fresh stream, or a fetched page.
+
+    Attributes:
+        at: when it began.
+        seconds: until it was decided.
+        error: empty when it worked.
+        source: `stream` (through the run's own agents) or `url`.
+    """
+
+    at: float
+    seconds: float
+    error: str = ""
+    source: str = "url"
+
+    @property
+    def ended(self) -> float:
+        """When it was decided."""
+        return self.at + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Overfull:
+    """A mailbox seen above its bound."""
+
+    at: float
+    path: str
+    depth: int
+    bound: int
 
 
 @dataclass(slots=True)
@@ -58,5 +91,6 @@ class History:
     actions: list[Action] = field(default_factory=list)
     events: list[Mapping[str, object]] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
-    probes: list[tuple[float, float, str]] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    overfull: list[Overfull] = field(default_factory=list)
     events_lost: int = 0

@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import click
+import orjson
 
+from actors.node.logging import install
+from actors.node.pki_files import PkiError
+from config.endpoint import parse_endpoint
 from config.paths import find_control_socket
+from tools.chaos.checker import Violation
+from tools.chaos.history import History
+from tools.chaos.load import LoadFailed
 from tools.chaos.run import Plan, run
+from tools.chaos.stream_checks import recoveries
 from tools.control_client import CannotConnect, Disconnected
+
+#: When relay and certificates are found and nothing else was asked for.
+DEFAULT_STREAMS = 50
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,42 +31,125 @@ from tools.control_client import CannotConnect, Disconnected
 @click.option("--duration", type=float, default=30.0, show_default=True, help="Seconds.")
 @click.option("--rate", type=float, default=1.0, show_default=True, help="Faults per second.")
 @click.option("--only", metavar="PATTERN", help="Glob on actor paths, such as '/edge/streams/*'.")
+@click.option(
+    "--streams",
+    type=click.IntRange(0, 1000),
+    default=None,
+    help="Byte-verified streams at a time; 50 when relay and certificates are found.",
+)
+@click.option("--relay", metavar="HOST:PORT", help="Relay; default: what the daemon says.")
+@click.option(
+    "--pki",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Directory with ca.crt and ca.key; default: pki beside the control socket.",
+)
+@click.option("--tenant", default="", help="Of the run's agents; default: as the others in --pki.")
+@click.option(
+    "--within",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Seconds after a fault in which a new stream must work.",
+)
 @click.option("--probe", default="", metavar="URL", help="Page that must keep coming back.")
-@click.option("--almost-kill", "almost", is_flag=True,
-              help="Bring every supervisor one restart below its limit instead.")  # fmt: skip
+@click.option(
+    "--almost-kill",
+    "almost",
+    is_flag=True,
+    help="Bring every supervisor one restart below its limit instead.",
+)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write everything that was seen to this file, as JSON.",
+)
 @click.option("--socket", type=click.Path(path_type=Path), envvar="TRUNKLINE_CONTROL_SOCKET")
 def cli(
     seed: int,
     duration: float,
     rate: float,
     only: str | None,
+    streams: int | None,
+    relay: str | None,
+    pki: Path | None,
+    tenant: str,
+    within: float,
     probe: str,
     almost: bool,
+    record: Path | None,
     socket: Path | None,
 ) -> None:
     """Hurt a running daemon through its control socket and check the invariants.
 
-    The last line is the verdict; exit status 0 when it is ok, 1 when an invariant is broken, 3
-    when no daemon answers.
+    The last line is the verdict; exit status 0 when it is ok, 1 when an invariant is broken, 2
+    when the streams cannot be set up, 3 when no daemon answers.
     """
     if rate <= 0 or duration <= 0:
         raise click.UsageError("--rate and --duration must be positive")
-    plan = Plan(socket or find_control_socket(), seed, duration, rate, only, probe, almost)
+    socket = socket or find_control_socket()
+    if streams is None:
+        found = pki is not None or (socket.parent / "pki" / "ca.key").exists()
+        streams = DEFAULT_STREAMS if found else 0
+        if not found:
+            click.echo("no certificates found beside the control socket: no verified streams")
+    install("ERROR", "human")
+    plan = Plan(
+        socket=socket,
+        seed=seed,
+        duration=duration,
+        rate=rate,
+        only=only,
+        probe=probe,
+        almost=almost,
+        streams=streams,
+        relay=_address(relay) if relay else None,
+        pki=pki,
+        tenant=tenant,
+        within=within,
+    )
     try:
         history, violations = asyncio.run(run(plan, click.echo))
     except (CannotConnect, Disconnected) as error:
         click.echo(f"verdict: broken: no daemon answers: {error}")
         sys.exit(3)
+    except (LoadFailed, PkiError) as error:
+        click.echo(f"verdict: none: {error}")
+        sys.exit(2)
+    if record is not None:
+        record.write_bytes(orjson.dumps(asdict(history), default=sorted))
+    sys.exit(_report(plan, history, violations))
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        endpoint = parse_endpoint(text)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r}: {error}") from None
+    return endpoint.host, endpoint.port
+
+
+def _report(plan: Plan, history: History, violations: list[Violation]) -> int:
+    """Print violations and verdict; returns the exit status."""
     texts = Counter(str(violation) for violation in violations)
     for text, times in texts.items():
         click.echo(f"{text} ({times} times)" if times > 1 else text)
+    slowest = max(recoveries(history, within=plan.within), key=lambda r: r.seconds, default=None)
+    if slowest is not None and plan.streams:
+        click.echo(
+            f"slowest recovery: a new stream worked {slowest.seconds:.2f} s after "
+            f"{slowest.fault.verb} {slowest.fault.path}"
+        )
     faults = sum(action.done for action in history.actions)
-    failed = sum(1 for probe_ in history.probes if probe_[2])
+    outcomes = Counter(transfer.outcome for transfer in history.transfers)
+    streams = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    failed = sum(1 for probe in history.probes if probe.error)
     summary = (
-        f"seed {seed}: {faults} faults, {len(history.events)} events, "
+        f"seed {plan.seed}: {faults} faults, {len(history.events)} events, "
+        f"{sum(outcomes.values())} streams ({streams or 'none asked for'}), "
         f"{len(history.probes)} probes ({failed} failed)"
     )
     if violations:
         click.echo(f"verdict: broken: {len(violations)} violations; {summary}")
-        sys.exit(1)
+        return 1
     click.echo(f"verdict: ok; {summary}")
+    return 0

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tools.chaos.groups import Row, Tree, is_below, parent_path
-from tools.chaos.history import Action, History
+from tools.chaos.history import Action, History, Overfull
 
 
 class Control(Protocol):
@@ -71,6 +71,7 @@ class Nemesis:
     async def strike(self) -> Action | None:
         """Choose one victim and hurt it. None when nobody was eligible."""
         tree = Tree.of(await self._control.tree())
+        self._note_overfull(tree)
         candidates = [path for path in tree.rows if self._eligible(tree, path)]
         # One draw per class first: else ten thousand streams would hide the one registry.
         by_class: dict[str, list[str]] = defaultdict(list)
@@ -97,7 +98,14 @@ class Nemesis:
         )
         self._history.actions.append(action)
         action.done = await self._control.act(verb, victim, "chaos")
+        action.acked = self._clock()
         return action
+
+    def _note_overfull(self, tree: Tree) -> None:
+        for path, row in tree.rows.items():
+            depth, bound = row.get("mailbox"), row.get("bound")
+            if isinstance(depth, int) and isinstance(bound, int) and depth > bound:
+                self._history.overfull.append(Overfull(self._clock(), path, depth, bound))
 
     def _eligible(self, tree: Tree, path: str) -> bool:
         if path == "/" or any(is_below(path, spared) for spared in self._spare):

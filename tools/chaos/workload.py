@@ -5,7 +5,8 @@ agent's listener. Each transfer names its sizes and seed in one JSON line, sends
 and expects other seeded bytes and the digest of its own back. Every transfer ends in one of
 
 * complete: both directions equal to the seeds, ended by a clean EOF;
-* reset: a visible error (allowed when its carrier died);
+* refused: a visible error before the service saw the connection (the relay said no);
+* reset: a visible error later (allowed when its carrier died);
 * truncated: a clean EOF before the announced end (never allowed);
 * corrupt: other bytes than the seeds give (never allowed);
 * stuck: no progress until the deadline (never allowed).
@@ -72,6 +73,8 @@ class Target:
         self._history = history
         self._server: asyncio.Server | None = None
         self.port = 0
+        #: Transfers under way whose header arrived here.
+        self.reached: set[str] = set()
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
@@ -93,6 +96,7 @@ class Target:
                     return  # reset or closed before the header was complete: no transfer began
                 plan = Plan(**orjson.loads(header))
                 name = f"{plan.name}/target"
+                self.reached.add(plan.name)
                 digest = await self._receive(reader, plan)
                 if digest is None:
                     self._record(name, began, "truncated", "EOF before the announced upload")
@@ -135,6 +139,7 @@ class Workload:
         streams: how many at a time; every fifth is idle for a while, every third half-closes.
         seed: drives sizes and contents.
         largest: most bytes one direction of one transfer carries.
+        target: the service behind the provider agent; it tells refused from reset.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class Workload:
         address: tuple[str, int],
         history: History,
         *,
+        target: Target,
         streams: int = 50,
         seed: int = 1,
         largest: int = 4 << 20,
@@ -151,6 +157,7 @@ class Workload:
         self._streams = streams
         self._random = random.Random(seed)
         self._largest = largest
+        self._target = target
         self._serial = 0
         self._stopping = False
 
@@ -184,6 +191,11 @@ class Workload:
             half_close=slot % 3 == 0,
         )
 
+    def small_plan(self) -> Plan:
+        """A transfer of a new user who sends and wants a few bytes."""
+        self._serial += 1
+        return Plan(f"new.{self._serial}", self._random.randrange(1 << 40), 64, 64)
+
     async def transfer(self, plan: Plan) -> Transfer:
         """One transfer, start to end."""
         began = time.time()
@@ -193,7 +205,9 @@ class Workload:
         except TimeoutError:
             outcome, detail = "stuck", f"no end after {DEADLINE:g} s"
         except OSError as error:
-            outcome, detail = "reset", type(error).__name__
+            outcome = "reset" if plan.name in self._target.reached else "refused"
+            detail = type(error).__name__
+        self._target.reached.discard(plan.name)
         return Transfer(plan.name, began, time.time(), outcome, detail)
 
     async def _exchange(self, plan: Plan) -> tuple[str, str]:

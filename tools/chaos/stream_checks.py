@@ -1,0 +1,226 @@
+"""From a history to violations of what users of the relay were promised.
+
+Pure functions of the history, like those of `checker`, so that tests can feed them histories in
+which a promise is broken on purpose. Numbers are those of docs/chaos.md.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tools.chaos.checker import Violation
+from tools.chaos.groups import covered
+from tools.chaos.history import Action, History, Probe, Transfer
+
+#: Deaths of these, and of what holds them, may reset every stream they carry.
+CONNECTIONS = ("/edge/agents",)
+#: Each death directly below this may reset one stream.
+PAIRS = "/edge/streams"
+#: What decides about a new stream besides its carriers.
+DECIDERS = ("/control",)
+#: Between a death and its being noticed by the user of the stream, seconds.
+NOTICE_SECONDS = 1.0
+#: A process child needs this long to start, connect and register.
+PROCESS_SECONDS = 15.0
+
+
+def _touches(action: Action, places: Iterable[str]) -> bool:
+    """True when the fault hit one of the places, something below it, or a supervisor above it."""
+    return any(
+        covered(place, {top}) or covered(top, {place}) for top in action.group for place in places
+    )
+
+
+def _is_one_pair(action: Action) -> bool:
+    return action.path.startswith(PAIRS + "/")
+
+
+def _during(action: Action, transfer: Transfer, before: float = 0.0) -> bool:
+    return action.done and transfer.began - before <= action.at <= transfer.ended
+
+
+def transfers_are_honest(history: History) -> list[Violation]:
+    """3 and 23: every stream ends, and a clean end has every byte, unaltered."""
+    return [
+        Violation(
+            3 if transfer.outcome == "stuck" else 23,
+            f"{transfer.name}: {transfer.outcome} {transfer.detail}",
+        )
+        for transfer in history.transfers
+        if transfer.outcome in ("truncated", "corrupt", "stuck")
+    ]
+
+
+def resets_are_explained(
+    history: History, connections: Iterable[str] = CONNECTIONS
+) -> list[Violation]:
+    """20: a stream is reset only when its own carrier died.
+
+    The death of an agent connection, or of a supervisor above connections or pairs, explains any
+    number of resets; the death of one pair explains one.
+
+    Args:
+        connections: places whose death, or the death of what is below, explains any number.
+    """
+    places = tuple(connections)
+    wide = [
+        action
+        for action in history.actions
+        if not _is_one_pair(action) and _touches(action, (*places, PAIRS))
+    ]
+    pairs = sorted(a.at for a in history.actions if a.done and _is_one_pair(a))
+    resets = [t for t in history.transfers if t.outcome == "reset"]
+    left = [t for t in resets if not any(_during(a, t, NOTICE_SECONDS) for a in wide)]
+    violations = []
+    # Each remaining reset takes one pair's death out of its own lifetime: matching intervals in
+    # order of their ends to the earliest point is optimal.
+    for transfer in sorted(left, key=lambda t: t.ended):
+        index = bisect.bisect_left(pairs, transfer.began)
+        if index < len(pairs) and pairs[index] <= transfer.ended:
+            del pairs[index]
+        else:
+            text = f"{transfer.name} was reset without its carrier's death: {transfer.detail}"
+            violations.append(Violation(20, text))
+    return violations
+
+
+def refusals_are_explained(history: History, *, within: float = 1.0) -> list[Violation]:
+    """16: a new stream is refused only while something it needs was just hurt.
+
+    Longer than `within` seconds after the fault it must wait or work.
+    """
+    places = (*CONNECTIONS, PAIRS, *DECIDERS)
+    return [
+        Violation(16, f"{transfer.name} was refused without a recent fault: {transfer.detail}")
+        for transfer in history.transfers
+        if transfer.outcome == "refused"
+        and not any(
+            _touches(action, places) and _during(action, transfer, within)
+            for action in history.actions
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long after a fault (the last of several close together) a new stream worked."""
+
+    fault: Action
+    seconds: float
+
+
+def _interrupts(action: Action) -> bool:
+    """True when this fault may delay any new stream, not just one."""
+    harmless = covered(action.path, ("/node", "/ops")) or _is_one_pair(action)
+    return action.done and not harmless
+
+
+def recoveries(history: History, *, within: float = 1.0) -> list[Recovery]:
+    """For every fault that may delay new streams: when the first one that began after it worked.
+
+    Infinity when none did. A fault followed by another before it was recovered from, within
+    `within` seconds, is left to that one.
+    """
+    faults = sorted((a for a in history.actions if _interrupts(a)), key=lambda a: a.at)
+    good = sorted(
+        (p for p in history.probes if p.source == "stream" and not p.error), key=lambda p: p.ended
+    )
+    found = []
+    for index, fault in enumerate(faults):
+        since = max(fault.at, fault.acked)
+        first = next((p.ended for p in good if p.at >= since), float("inf"))
+        following = faults[index + 1].at if index + 1 < len(faults) else float("inf")
+        if following < min(first, fault.at + within):
+            continue
+        found.append(Recovery(fault, first - fault.at))
+    return found
+
+
+def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation]:
+    """16: after any fault a new stream works within `within` seconds, and none waits longer.
+
+    The exceptions of the table in docs/chaos.md are in `_interrupts`.
+    """
+    violations = [
+        Violation(
+            16,
+            f"no new stream worked within {within:g} s of {r.fault.verb} {r.fault.path} "
+            f"(first after {r.seconds:.2f} s)",
+        )
+        for r in recoveries(history, within=within)
+        if r.seconds > within
+    ]
+    faults = [a for a in history.actions if _interrupts(a)]
+    for probe in history.probes:
+        if probe.source != "stream" or probe.seconds <= within:
+            continue
+        # It waited longer than a recovery may take: another fault must have come meanwhile.
+        if not any(probe.ended - within <= max(a.at, a.acked) <= probe.ended for a in faults):
+            text = f"a new stream took {probe.seconds:.2f} s without a recent fault"
+            violations.append(Violation(16, text))
+    return violations
+
+
+def pages_recover(history: History, *, within: float = 1.0) -> list[Violation]:
+    """16: a page behind the relay fails only in the shadow of a fault, and comes back after all.
+
+    The demo's own processes may be victims, too: their shadow is `PROCESS_SECONDS`.
+    """
+    violations = []
+    probes = [probe for probe in history.probes if probe.source == "url"]
+    for probe in probes:
+        if probe.error and not any(_shadows(action, probe, within) for action in history.actions):
+            text = f"a page failed without a recent fault: {probe.error}"
+            violations.append(Violation(16, text))
+    last_fault = max((action.at for action in history.actions), default=0.0)
+    after = [probe for probe in probes if probe.at > last_fault + within]
+    if after and after[-1].error:
+        violations.append(Violation(16, f"the last page failed: {after[-1].error}"))
+    return violations
+
+
+def _shadows(action: Action, probe: Probe, within: float) -> bool:
+    shadow = PROCESS_SECONDS if covered(action.path, {"/node"}) else within
+    return action.done and probe.at - shadow <= action.at <= probe.ended
+
+
+def registry_matches(connections: Iterable[str], registered: Iterable[str]) -> list[Violation]:
+    """15: the registry's agents are the connected agents."""
+    live, known = set(connections), set(registered)
+    return [
+        Violation(15, f"{uri} is connected but not in the registry") for uri in sorted(live - known)
+    ] + [
+        Violation(15, f"{uri} is in the registry but not connected") for uri in sorted(known - live)
+    ]
+
+
+def registry_counts(connections: int, registry: Mapping[str, object]) -> list[Violation]:
+    """15 as far as the control path shows it: as many agents in the registry as are connected.
+
+    Args:
+        connections: living agent connections.
+        registry: what the registry says about itself.
+    """
+    registered = registry.get("agents")
+    if registered == connections:
+        return []
+    return [Violation(15, f"{connections} agents are connected, {registered} are registered")]
+
+
+def audit_is_complete(decisions: int, stored: int, lost: int) -> list[Violation]:
+    """18: each decision was recorded at least once, or is counted as lost."""
+    if stored + lost >= decisions:
+        return []
+    text = f"{decisions} decisions, but {stored} recorded and {lost} counted as lost"
+    return [Violation(18, text)]
+
+
+def policy_stays_closed(forbidden: Iterable[Transfer]) -> list[Violation]:
+    """17: no transfer that the rules forbid ever reached the service."""
+    return [
+        Violation(17, f"{transfer.name} is forbidden and was {transfer.outcome}")
+        for transfer in forbidden
+        if transfer.outcome != "refused"
+    ]
