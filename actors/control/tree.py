@@ -95,7 +95,7 @@ def control_spec(
             intensity=INTENSITY,
         )
 
-    return ChildSpec(child_id, control)
+    return ChildSpec(child_id, control, backoff=BACKOFF)
 
 
 def control_plane(system: ActorSystem, base: str = "/control") -> ControlPlane:

@@ -11,6 +11,7 @@ Source: protocol sheet ORP 3.1, 3.2, 3.6, 3.9; 6.1 R9, R14; 6.2 R17, R18.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 from actors.control.messages import (
@@ -304,7 +305,8 @@ class AgentConnection(Actor):
             while not service_id:
                 while not self._generation and self.now() < deadline:
                     # HELLO is still on its way to the registry.
-                    await registry.started(timeout=max(0.001, deadline - self.now()))
+                    with contextlib.suppress(ActorDown):  # control as a whole restarts: wait, too
+                        await registry.started(timeout=max(0.001, deadline - self.now()))
                     await self._pause()
                 try:
                     service_id = await registry.ask_again(

@@ -37,7 +37,8 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
 
-#: While a listener is away nobody can connect: its pauses stay short.
+#: While a part of the door is away new streams wait: the pauses stay below the second that they
+#: may wait (actors.md 4.2 rule 16); how often is the business of the restart budget.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 
 
@@ -45,7 +46,7 @@ class Edge:
     """The wiring of one edge door: made before the tree, alive as long as the process.
 
     Args:
-        control: finds the control actors once the tree is up.
+        control: finds the control actors; asked when the door starts, after control did.
         listen: addresses for QUIC.
         base: the door's place in the tree.
     """
@@ -61,12 +62,21 @@ class Edge:
         quic: QuicSettings,
         base: str = "/edge",
     ) -> None:
+        plane: list[ControlPlane] = []
+
+        def found() -> ControlPlane:
+            # Looked up once: references name places, and stay valid while control as a whole is
+            # restarted and there is nothing to be found at those places.
+            if not plane:
+                plane.append(control())
+            return plane[0]
+
         self._system = system
         self._listen = list(listen)
         self._base = base
         self.door = Door(
             settings,
-            control,
+            found,
             agents=lambda: self._place("agents"),
             streams=lambda: self._place("streams"),
         )
@@ -101,14 +111,27 @@ class Edge:
         budget = Intensity(restarts=10, period=10.0)
         children = [
             # First, so that it goes last: the others say goodbye through its sockets.
-            ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
+            ChildSpec(
+                "listeners", lambda: Supervisor(listeners, intensity=budget), backoff=BACKOFF
+            ),
             *([forward_spec(self.door.forward)] if self.door.forward is not None else []),
-            ChildSpec("agents", lambda: DynamicSupervisor(max_children=settings.max_agents)),
-            ChildSpec("streams", lambda: DynamicSupervisor(max_children=settings.max_streams)),
+            ChildSpec(
+                "agents",
+                lambda: DynamicSupervisor(max_children=settings.max_agents),
+                backoff=BACKOFF,
+            ),
+            ChildSpec(
+                "streams",
+                lambda: DynamicSupervisor(max_children=settings.max_streams),
+                backoff=BACKOFF,
+            ),
         ]
-        return ChildSpec(
-            self._base.rpartition("/")[2], lambda: Supervisor(children, intensity=budget)
-        )
+
+        def door() -> Supervisor:
+            self.door.control()
+            return Supervisor(children, intensity=budget)
+
+        return ChildSpec(self._base.rpartition("/")[2], door, backoff=BACKOFF)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

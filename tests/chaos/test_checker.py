@@ -8,7 +8,7 @@ import pytest
 
 from tools.chaos import checker
 from tools.chaos.groups import Tree
-from tools.chaos.history import Action, History, Transfer
+from tools.chaos.history import Action, History, Overfull
 
 
 def _row(path: str, incarnation: int = 1, **more: object) -> dict[str, object]:
@@ -85,21 +85,6 @@ def test_too_many_restarts_in_a_window_are_seen() -> None:
     assert checker.windows_hold(History(events=events), {"/control": (2, 30.0)})
 
 
-@pytest.mark.parametrize("outcome", ["truncated", "corrupt", "stuck"])
-def test_dishonest_transfers_are_never_allowed(outcome: str) -> None:
-    history = History(actions=[_killed("/edge/one")])
-    history.transfers.append(Transfer("t", 99.0, 101.0, outcome))
-    assert checker.transfers_are_honest(history, ("/edge",))
-
-
-def test_a_reset_needs_the_death_of_a_carrier() -> None:
-    reset = Transfer("t", 99.0, 101.0, "reset")
-    explained = History(actions=[_killed("/edge/one")], transfers=[reset])
-    unexplained = History(actions=[_killed("/control/store")], transfers=[reset])
-    assert not checker.transfers_are_honest(explained, ("/edge",))
-    assert checker.transfers_are_honest(unexplained, ("/edge",))
-
-
 def test_leaks_and_unowned_exceptions_are_seen() -> None:
     before: dict[str, object] = {"tasks": 10, "descriptors": 20, "rss_bytes": 1 << 26}
     assert not checker.back_to_baseline(before, dict(before))
@@ -108,15 +93,50 @@ def test_leaks_and_unowned_exceptions_are_seen() -> None:
     assert checker.nothing_unowned({"undead": 0}, {"undead": 1})
 
 
-def test_probes_must_recover_after_the_last_fault() -> None:
-    history = History(actions=[_killed("/control/registry")])
-    history.probes = [(100.5, 0.1, "refused"), (102.0, 0.1, "")]
-    assert not checker.probes_recover(history)
-    history.probes.append((103.0, 0.1, "refused"))
-    assert checker.probes_recover(history)
+def test_what_actors_own_must_be_given_back() -> None:
+    before: dict[str, object] = {"resources": {"stream": 2}}
+    assert not checker.back_to_baseline(before, {"resources": {"stream": 2}})
+    assert checker.back_to_baseline(before, {"resources": {"stream": 3}})
+    assert checker.back_to_baseline(before, {"resources": {"stream": 2, "socket": 1}})
 
 
-def test_registry_and_connections_must_agree() -> None:
-    assert not checker.registry_matches(["a"], ["a"])
-    assert checker.registry_matches(["a"], [])
-    assert checker.registry_matches([], ["a"])
+@pytest.mark.parametrize("key", sorted(checker.COUNTED))
+def test_every_counted_figure_is_compared(key: str) -> None:
+    assert not checker.back_to_baseline({key: 10}, {key: 10 + checker.COUNTED[key]})
+    assert checker.back_to_baseline({key: 10}, {key: 11 + checker.COUNTED[key]})
+
+
+def test_memory_beyond_its_tolerance_is_seen() -> None:
+    before: dict[str, object] = {"rss_bytes": 100 << 20}
+    within: dict[str, object] = {"rss_bytes": (100 << 20) + checker.MEMORY_SLACK_BYTES}
+    beyond: dict[str, object] = {"rss_bytes": (101 << 20) + checker.MEMORY_SLACK_BYTES}
+    assert not checker.back_to_baseline(before, within)
+    assert checker.back_to_baseline(before, beyond)
+
+
+def test_a_mailbox_above_its_bound_is_seen() -> None:
+    assert not checker.mailboxes_are_bounded(History())
+    assert checker.mailboxes_are_bounded(History(overfull=[Overfull(1.0, "/edge", 65, 64)]))
+
+
+def test_an_escalation_nobody_paid_for_is_seen() -> None:
+    deaths = [
+        _event("exited", "/control/store", at, supervisor="/control") for at in (1.0, 2.0, 3.0)
+    ]
+    gave_up = _event("escalated", "/control", 3.0)
+    history = History(events=[*deaths, gave_up])
+    assert not checker.escalations_are_paid_for(history, {"/control": (2, 30.0)})
+    assert checker.escalations_are_paid_for(history, {"/control": (3, 30.0)})
+    assert checker.escalations_are_paid_for(history, {"/control": (2, 1.5)})
+
+
+def test_a_child_started_before_what_it_depends_on_is_seen() -> None:
+    def events(*steps: str) -> History:
+        kinds = {"-": "exited", "+": "started"}
+        return History(events=[_event(kinds[s[0]], f"/control/{s[1:]}") for s in steps])
+
+    whole = ("-store", "-policy", "-registry")
+    assert not checker.order_holds(events(*whole, "+store", "+registry", "+policy"), _tree())
+    assert checker.order_holds(events(*whole, "+store", "+policy", "+registry"), _tree())
+    # A dependent that runs on over the restart of what it depends on.
+    assert checker.order_holds(events("-store", "+store"), _tree())

@@ -23,6 +23,8 @@ from tools.chaos.workload import Plan, Target, Workload
 SERVICE = "trunkline-chaos"
 #: Seconds the agents get to connect and register.
 READY_SECONDS = 20.0
+#: Seconds between two transfers of one user: the machine must not be what limits a new stream.
+USER_PAUSE = 0.2
 #: Seconds between two new streams, and how many may be undecided at a time.
 PROBE_PAUSE = 0.1
 MAX_PROBES = 64
@@ -86,6 +88,7 @@ class Load:
             streams=self._streams,
             seed=self._seed,
             largest=self._largest,
+            pause=USER_PAUSE,
             target=self._target,
         )
         warm_up = [self._workload.plan(slot) for slot in range(self._streams)]

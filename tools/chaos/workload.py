@@ -139,6 +139,7 @@ class Workload:
         streams: how many at a time; every fifth is idle for a while, every third half-closes.
         seed: drives sizes and contents.
         largest: most bytes one direction of one transfer carries.
+        pause: seconds (times up to two) a user waits between two transfers.
         target: the service behind the provider agent; it tells refused from reset.
     """
 
@@ -151,12 +152,14 @@ class Workload:
         streams: int = 50,
         seed: int = 1,
         largest: int = 4 << 20,
+        pause: float = 0.0,
     ) -> None:
         self._address = address
         self._history = history
         self._streams = streams
         self._random = random.Random(seed)
         self._largest = largest
+        self._pause = pause
         self._target = target
         self._serial = 0
         self._stopping = False
@@ -175,8 +178,8 @@ class Workload:
         while not self._stopping:
             transfer = await self.transfer(self.plan(slot))
             self._history.transfers.append(transfer)
-            if transfer.outcome != "complete":
-                await asyncio.sleep(0.05)
+            pause = self._pause if transfer.outcome == "complete" else max(self._pause, 0.05)
+            await asyncio.sleep(pause * self._random.uniform(0.5, 2.0))
 
     def plan(self, slot: int) -> Plan:
         """The next transfer of a slot: sizes are log-uniform from 1 byte to `largest`."""

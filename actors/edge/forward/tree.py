@@ -65,4 +65,4 @@ def forward_spec(place: ForwardPlace) -> ChildSpec:
             backoff=BACKOFF,
         ),
     ]
-    return ChildSpec("forward", lambda: Supervisor(children, intensity=budget))
+    return ChildSpec("forward", lambda: Supervisor(children, intensity=budget), backoff=BACKOFF)
