@@ -20,9 +20,7 @@ def _worked(at: float, seconds: float = 0.01) -> Probe:
     return Probe(at, seconds, "", "stream")
 
 
-@pytest.mark.parametrize(
-    "outcome, invariant", [("truncated", 23), ("corrupt", 23), ("stuck", 3)]
-)
+@pytest.mark.parametrize("outcome, invariant", [("truncated", 23), ("corrupt", 23), ("stuck", 3)])
 def test_dishonest_transfers_are_never_allowed(outcome: str, invariant: int) -> None:
     history = History(actions=[_killed("/edge/agents/one")], transfers=[_stream(outcome)])
     assert [v.invariant for v in checks.transfers_are_honest(history)] == [invariant]

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from actors.edge.settings import EdgeSettings
+from actors.runtime import Restart, inspection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
 from wire.orp.close_codes import CloseCode
@@ -121,5 +122,41 @@ def test_a_killed_agent_connection_closes_visibly_and_resets_its_streams(
             assert not mine.eof
             assert consumer.closed is None
             await eventually(lambda: running.streams() == 0)
+
+    run(main())
+
+
+def test_an_agent_that_comes_while_control_as_a_whole_restarts_is_registered(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            control = running.system.ref("/control")
+            assert control is not None
+            for _ in range(5):  # each pause before its restart is longer: nothing is there then
+                await control.started(timeout=5)
+                running.kill("/control")
+            assert running.system.find("/control/registry") is None
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, "svc")
+            assert len(provider.registered) == 1
+            assert provider.closed is None
+
+    run(main())
+
+
+def test_every_part_of_control_and_edge_is_back_within_the_second_a_stream_may_wait(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            root = running.system.find("/")
+            assert root is not None
+            tree = [cell for cell in inspection.walk(root) if cell.parent is not None]
+            permanent = [cell for cell in tree if cell.spec.restart is Restart.PERMANENT]
+            assert len(permanent) > 8
+            for cell in permanent:
+                # However often it died: the pauses stay below the second.
+                assert cell.spec.backoff.cap <= 1.0, cell.path
 
     run(main())

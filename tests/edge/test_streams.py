@@ -188,6 +188,7 @@ def test_control_actors_and_listener_die_without_hurting_a_stream(
                 "/control/registry",
                 "/control/store",
                 "/edge/listeners",
+                "/control",
             ):
                 running.kill(place)
                 chunk = place.encode()
