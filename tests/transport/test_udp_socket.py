@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from actors.runtime import Actor, ActorSystem, ChildSpec, Restart, Supervisor
-from actors.transport.udp import Address, UdpSocket, bind_udp
+from actors.transport.udp import Address, PrefixedSocket, UdpSocket, bind_udp
 from actors.transport.udp import udp_socket as module
 from actors.transport.udp.segmentation import Segmentation
 from tests.conftest import eventually, run
@@ -313,6 +313,27 @@ def test_the_ipv6_wildcard_takes_ipv4_as_well() -> None:
         await eventually(lambda: received.datagrams == [b"four"])
         (source,) = received.sources
         assert source[0] == "::ffff:127.0.0.1"
+        receiver.abort()
+
+    run(scenario())
+
+
+def test_a_prefixed_socket_puts_its_prefix_before_every_datagram() -> None:
+    async def scenario() -> None:
+        received = Received()
+        receiver = UdpSocket(bind_udp("127.0.0.1", 0), received.take)
+        sender = PrefixedSocket(bind_udp("127.0.0.1", 0), lambda *_: None)
+        sender.prefix = b"id: "
+        address = receiver.address
+        datagrams = numbered(5, 100, 40)
+        assert sender.send_segments(datagrams, 100, address) == 5
+        assert sender.send_buffer(b"".join(datagrams), 100, address) == 5
+        assert sender.send(b"one", address) == 1
+        assert sender.send_bare(b"bare", address) == 1
+        await eventually(lambda: len(received.datagrams) == 12)
+        prefixed = [b"id: " + datagram for datagram in datagrams]
+        assert received.datagrams == [*prefixed, *prefixed, b"id: one", b"bare"]
+        sender.abort()
         receiver.abort()
 
     run(scenario())

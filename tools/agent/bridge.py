@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from pathlib import Path
 
 from actors.runtime import (
     Actor,
@@ -18,11 +19,15 @@ from actors.runtime import (
     MailboxFull,
     MailboxSpec,
     ReplyError,
+    handles,
     shutdown,
 )
 from actors.transport.claim import StreamClaim
 from actors.transport.stream import CloseReason, Stream, StreamClosed
-from tools.agent.messages import OpenService, WatchReady
+from actors.transport.tls import TlsIdentity
+from tools.agent.forward_tunnel import ForwardTunnel, TunnelFailed
+from tools.agent.forwarded import LINGER, Forwarded
+from tools.agent.messages import OpenService, WatchMode
 from tools.agent.settings import AgentSettings
 from tools.agent.tcp_pump import TcpPump
 from wire.errors import PeerError
@@ -30,10 +35,19 @@ from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader, FrameType
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import IncomingStream, OpenStream, StreamAccept, StreamReject, decode
+from wire.orp.messages import (
+    AllocGranted,
+    IncomingStream,
+    OpenStream,
+    StreamAccept,
+    StreamReject,
+    decode,
+)
 
 #: Seconds an INCOMING_STREAM may take to arrive on a stream the relay opened.
 FIRST_FRAME_SECONDS = 10.0
+#: Seconds a provider waits for STREAM_READY or ALLOC_GRANTED, then assumes a splice.
+MODE_SECONDS = 5.0
 #: First two bytes of a STREAM_REJECT frame (version 1, sheet 2.1).
 _REJECT_START = (0x2000 | FrameType.STREAM_REJECT).to_bytes(2, "big")
 
@@ -42,10 +56,23 @@ def _address(name: object) -> str:
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
 
 
+class _Linger:
+    """Both directions of a tunnel are done, and the last acknowledgements had their time."""
+
+    __slots__ = ()
+
+
+class _RelayOver:
+    """The relay's stream of a forward stream ended a while ago."""
+
+    __slots__ = ()
+
+
 class _Bridge(Actor):
     """What both directions share: a socket, a stream, a pump."""
 
     mailbox = MailboxSpec(bound=16)
+    handler_limit = 120.0
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
@@ -61,12 +88,14 @@ class _Bridge(Actor):
         self._early = bytearray()  # delivered and not consumed: bounded by the stream window
         self._early_eof = False
         self._broken = False
+        self._forwarded: Forwarded | None = None
 
     def describe(self) -> dict[str, object]:
         """Service, stream id, local socket and bytes."""
         pump, stream = self._pump, self._stream
         return {
             "phase": self._phase,
+            "relay_mode": "splice" if self._forwarded is None else "forward",
             "service": self._service,
             "stream_id": f"{self._stream_id:016x}",
             "peer": self._peer_uri,
@@ -94,7 +123,53 @@ class _Bridge(Actor):
 
     def _ended(self, why: str) -> None:
         self._phase = "ended"
-        self.stop(shutdown(why or "done"))
+        if why or self._forwarded is None or self._forwarded.tunnel.closed:
+            self.stop(shutdown(why or "done"))
+        else:
+            self.start_timer(LINGER, _Linger())
+
+    async def _tunnel(self, granted: AllocGranted, peer_uri: str) -> None:
+        """From now on the stream is the tunnel's, and the relay's stream only tells of its life.
+
+        Raises:
+            TunnelFailed: it did not come up.
+        """
+        assert self._stream is not None
+        settings, relay_stream = self._settings, self._stream
+        self._phase = "opening the tunnel"
+        identity = TlsIdentity.load(
+            Path(settings.certificate), Path(settings.key), Path(settings.ca)
+        )
+        tunnel = ForwardTunnel(identity, granted, self.guard, peer_uri=peer_uri)
+        self._forwarded = self.own(
+            Forwarded(relay_stream, tunnel, self._relay_over, self.guard), "tunnel"
+        )
+        relay_stream.consume(len(self._early))
+        self._early.clear()
+        self._early_eof = False
+        self._stream = await tunnel.open()
+
+    def _relay_over(self) -> None:
+        """The other agent is done, or gone. Without tunnel: at once; else what came may finish."""
+        if self._pump is None:
+            self.stop(shutdown("the other side ended"))
+        elif self._phase == "bridged":
+            self.start_timer(2 * LINGER, _RelayOver())
+
+    @handles(_Linger)
+    def _lingered(self, _: _Linger) -> None:
+        assert self._forwarded is not None
+        self._forwarded.close()
+        self.stop(shutdown("done"))
+
+    @handles(_RelayOver)
+    def _relay_is_over(self, _: _RelayOver) -> None:
+        """Nothing passes the tunnel any more; what arrived completely still goes to the socket."""
+        stream = self._stream
+        if self._phase != "bridged" or stream is None:
+            return
+        if not (stream.read_closed and stream.write_closed and not stream.backlog):
+            self.stop(shutdown("the other side ended"))
 
 
 class _StreamGuard:
@@ -140,7 +215,7 @@ class ConsumerBridge(_Bridge):
         self._service = service
         self._link = link
         self._accepted = sock
-        self._decided: asyncio.Future[StreamReject | None]
+        self._decided: asyncio.Future[StreamReject | AllocGranted | None]
 
     def init(self) -> None:
         """Own the local socket."""
@@ -149,26 +224,33 @@ class ConsumerBridge(_Bridge):
         self._decided = self.system.loop.create_future()
 
     async def continue_(self) -> None:
-        """OPEN_STREAM, then wait for STREAM_READY or STREAM_REJECT, whichever is first."""
+        """OPEN_STREAM, then wait for what decides: STREAM_READY, ALLOC_GRANTED or STREAM_REJECT."""
         settings = self._settings
         try:
             async with asyncio.timeout(settings.open_timeout):
-                refused = await self._open()
+                outcome = await self._open()
         except TimeoutError:
             self.stop(shutdown("no stream in time"))
             return
         except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
             self.stop(shutdown(f"not opened: {error}"))
             return
-        if refused is not None:
-            self.log.info("{}: rejected: {} {}", self._service, refused.code, refused.reason)
-            self.stop(shutdown(f"rejected {refused.code}: {refused.reason}"))
+        if isinstance(outcome, StreamReject):
+            self.log.info("{}: rejected: {} {}", self._service, outcome.code, outcome.reason)
+            self.stop(shutdown(f"rejected {outcome.code}: {outcome.reason}"))
             return
         self.disown(self._stream_guard)
+        if isinstance(outcome, AllocGranted):
+            try:
+                await self._tunnel(outcome, "")
+            except TunnelFailed as error:
+                self.log.info("{}: no tunnel: {}", self._service, error)
+                self.stop(shutdown(f"no tunnel: {error}"))
+                return
         self.disown(self._guarded)
         self._couple()
 
-    async def _open(self) -> StreamReject | None:
+    async def _open(self) -> StreamReject | AllocGranted | None:
         claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")
         await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
         self.disown(claim)
@@ -177,8 +259,10 @@ class ConsumerBridge(_Bridge):
         self._stream_id = 0
         while not self._stream_id:
             self._stream_id = secrets.randbits(64)
-        ready = self.guard("ready", lambda: self._decide(None))
-        self._link.tell(WatchReady(self._stream_id, ready))
+        await self._link.ask_again(
+            WatchMode(self._stream_id, self.guard("mode", self._decide)),
+            timeout=self._settings.open_timeout,
+        )
         stream.on_data = self.guard("stream", self._first_bytes)
         stream.on_eof = self.guard("stream", self._ended_early)
         stream.on_reset = self.guard("stream", self._closed_early)
@@ -187,7 +271,7 @@ class ConsumerBridge(_Bridge):
         stream.write(OpenStream(self._service, "", self._stream_id).encode())
         return await self._decided
 
-    def _decide(self, outcome: StreamReject | None) -> None:
+    def _decide(self, outcome: StreamReject | AllocGranted | None) -> None:
         if not self._decided.done():
             self._decided.set_result(outcome)
             if self._stream is not None:
@@ -231,10 +315,13 @@ class ProviderBridge(_Bridge):
 
     Args:
         stream: not started yet.
+        link: the relay link.
     """
 
-    def __init__(self, settings: AgentSettings, stream: Stream) -> None:
+    def __init__(self, settings: AgentSettings, stream: Stream, link: ActorRef) -> None:
         super().__init__(settings)
+        self._link = link
+        self._mode: asyncio.Future[AllocGranted | None]
         self._stream = stream
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._first: asyncio.Future[IncomingStream]
@@ -244,6 +331,7 @@ class ProviderBridge(_Bridge):
         stream = self._stream
         assert stream is not None
         self._first = self.system.loop.create_future()
+        self._mode = self.system.loop.create_future()
         self._stream_guard = self.own(_StreamGuard(stream), "stream")
         stream.on_data = self.guard("stream", self._first_bytes)
         stream.on_eof = self.guard("stream", self._ended_early)
@@ -283,11 +371,54 @@ class ProviderBridge(_Bridge):
         if stream.write_closed or self._broken:
             self.stop(shutdown("stream ended while dialling"))
             return
-        stream.pause()
-        stream.write(StreamAccept().encode())
-        self.disown(self._stream_guard)
+        try:
+            granted = await self._accept(stream)
+            self.disown(self._stream_guard)
+            if granted is not None:
+                await self._tunnel(granted, self._peer_uri)
+        except (ConnectionError, TunnelFailed) as error:
+            self.stop(shutdown(f"not bridged: {error}"))
+            return
         self.disown(guarded)
         self._couple()
+
+    async def _accept(self, stream: Stream) -> AllocGranted | None:
+        """STREAM_ACCEPT, then wait for what decides how the stream travels.
+
+        Until then the target's bytes wait: in forward mode the relay would throw them away.
+        Returns:
+            The grant, or None for a splice.
+
+        Raises:
+            ConnectionError: the stream ended before that.
+        """
+        if self._stream_id:
+            watch = WatchMode(self._stream_id, self.guard("mode", self._decide))
+            try:
+                await self._link.ask_again(watch, timeout=MODE_SECONDS)
+            except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+                self._decide(None)
+        else:
+            self._decide(None)
+        stream.write(StreamAccept().encode())
+        if self._early or self._early_eof:
+            self._decide(None)
+        granted = None
+        try:
+            async with asyncio.timeout(MODE_SECONDS):
+                granted = await self._mode
+        except TimeoutError:
+            pass  # the message was lost: assume splice (sheet 3.3)
+        stream.pause()
+        if self._broken:
+            raise ConnectionError("stream ended before it was ready")
+        return granted
+
+    def _decide(self, granted: AllocGranted | None) -> None:
+        if not self._mode.done():
+            self._mode.set_result(granted)
+            if self._stream is not None:
+                self._stream.pause()  # what happens until the pump takes over is held for it
 
     async def _dial(self, host: str, port: int) -> socket.socket:
         loop = self.system.loop
@@ -323,6 +454,7 @@ class ProviderBridge(_Bridge):
     def _first_bytes(self, chunk: bytes) -> None:
         if self._first.done():
             self._early += chunk
+            self._decide(None)  # application bytes: the stream is spliced
             return
         stream = self._stream
         assert stream is not None
@@ -347,10 +479,12 @@ class ProviderBridge(_Bridge):
     def _ended_early(self) -> None:
         """The consumer half-closed already: legal once INCOMING_STREAM was read."""
         self._early_eof = True
+        self._decide(None)
         self._fail_first("stream ended")
 
     def _closed_early(self, _: int | CloseReason) -> None:
         self._broken = True
+        self._decide(None)
         self._fail_first("stream reset")
 
     def _fail_first(self, why: str) -> None:

@@ -32,15 +32,17 @@ from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tls import TlsIdentity
 from tools.agent.bridge import ProviderBridge
-from tools.agent.messages import OpenService, WatchReady
+from tools.agent.messages import OpenService, WatchMode
 from tools.agent.settings import AgentSettings
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
-from wire.orp.messages import Register, StreamReady
+from wire.orp.messages import AllocGranted, Register, StreamReady
 
 #: Local connections waiting for a relay or for stream credit; one more is refused.
 MAX_WAITING = 1024
+#: Streams whose mode is waited for.
+MAX_WATCHED = 16_384
 
 
 class _Dial:
@@ -74,8 +76,9 @@ class RelayLink(Actor):
         self._serial = 0
         self._last_error = ""
         self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
-        #: Streams being opened; bound: those of one connection, cleared with it.
-        self._watched: dict[int, Callable[[], object]] = {}
+        #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
+        #: connection.
+        self._watched: dict[int, Callable[[AllocGranted | None], object]] = {}
 
     def init(self) -> None:
         """Read the certificates; dialling follows."""
@@ -217,10 +220,10 @@ class RelayLink(Actor):
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
                 self._serve_waiting()
-            elif isinstance(event, StreamReady):
-                on_ready = self._watched.pop(event.stream_id, None)
-                if on_ready is not None:
-                    on_ready()
+            elif isinstance(event, (StreamReady, AllocGranted)):
+                decided = self._watched.pop(event.stream_id, None)
+                if decided is not None:
+                    decided(event if isinstance(event, AllocGranted) else None)
             elif isinstance(event, SessionFailed) and self._connection is not None:
                 self._connection.close(event.error.code, event.error.reason)
                 return
@@ -241,19 +244,22 @@ class RelayLink(Actor):
         else:
             self.start_timer(max(0.0, when - self.now()), _Due(), "session")
 
-    @handles(WatchReady)
-    def _watch_ready(self, message: WatchReady) -> None:
-        self._watched[message.stream_id] = message.on_ready
+    @handles(WatchMode)
+    def _watch_mode(self, message: WatchMode) -> None:
+        if len(self._watched) >= MAX_WATCHED:
+            # The oldest never heard: its stream was refused, or decided otherwise long ago.
+            del self._watched[next(iter(self._watched))]
+        self._watched[message.stream_id] = message.decided
 
     # Streams.
 
     def _incoming(self, stream: Stream) -> None:
         bridges = self.system.ref(self._bridges)
         self._serial += 1
-        settings = self._settings
+        settings, link = self._settings, self.ref
         spec = ChildSpec(
             f"in-{stream.stream_id}~{self._serial}",
-            lambda: ProviderBridge(settings, stream),
+            lambda: ProviderBridge(settings, stream, link),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.runtime import Request
 from actors.transport.claim import StreamClaim
+from wire.orp.messages import AllocGranted
 
 
 @dataclass(slots=True)
@@ -17,12 +18,13 @@ class OpenService(Request[None]):
 
 
 @dataclass(slots=True)
-class WatchReady:
-    """To the link: call `on_ready` when STREAM_READY for this id arrives.
+class WatchMode(Request[None]):
+    """To the link: call `decided` when ctrl tells how this stream travels.
 
-    A callback, not a message back: the bridge is waiting inside its opening and serves no
-    mailbox. It must be guarded by its owner and harmless when late.
+    With None for STREAM_READY (through the relay's stream), with the grant for ALLOC_GRANTED
+    (through the forward plane). A callback, not a message back: the bridge is waiting inside its
+    opening and serves no mailbox. It must be guarded by its owner and harmless when late.
     """
 
     stream_id: int
-    on_ready: Callable[[], object]
+    decided: Callable[[AllocGranted | None], object]

@@ -92,6 +92,7 @@ class QuicEndpoint:
         settings: limits and timers.
         alpn: protocols offered and accepted.
         on_connection: gets every verified incoming connection; None: outgoing only.
+        make_socket: makes the datagram sockets; another one may change what travels.
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class QuicEndpoint:
         settings: QuicSettings = QuicSettings(),  # noqa: B008  # frozen value
         alpn: tuple[str, ...] = ("orp/1",),
         on_connection: Callable[[Connection], object] | None = None,
+        make_socket: Callable[..., UdpSocket] = UdpSocket,
     ) -> None:
+        self._make_socket = make_socket
         self.settings = settings
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter()
@@ -164,7 +167,7 @@ class QuicEndpoint:
         self._loop = asyncio.get_running_loop()
         sock = bind_udp(host, port)
         family = int(sock.family)
-        opened = UdpSocket(sock, self._received, on_drained=self._flush, guard=guard)
+        opened = self._make_socket(sock, self._received, on_drained=self._flush, guard=guard)
         self._sockets[family] = opened
         return opened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.transport.udp.bind import bind_udp
+from actors.transport.udp.prefixed import PrefixedSocket
 from actors.transport.udp.udp_socket import Address, Guard, UdpSocket, UdpStatistics
 
-__all__ = ["Address", "Guard", "UdpSocket", "UdpStatistics", "bind_udp"]
+__all__ = ["Address", "Guard", "PrefixedSocket", "UdpSocket", "UdpStatistics", "bind_udp"]

@@ -1,0 +1,40 @@
+"""A UDP socket that puts the same bytes in front of every datagram it sends.
+
+For carriers that address a flow by a prefix on the way out and deliver bare datagrams. Costs one
+copy per datagram sent; nothing on the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.transport.udp.udp_socket import Address, Datagram, UdpSocket
+
+
+class PrefixedSocket(UdpSocket):
+    """See the module docstring.
+
+    Attributes:
+        prefix: put in front of whatever `send`, `send_segments` and `send_buffer` are given.
+    """
+
+    prefix: bytes = b""
+
+    def send_buffer(self, buffer: Datagram, segment_size: int, address: Address) -> int:
+        """Like `UdpSocket.send_buffer`, with the prefix."""
+        view = memoryview(buffer)
+        starts = range(0, len(buffer) or 1, max(1, segment_size))
+        segments = [view[start : start + segment_size] for start in starts]
+        return self.send_segments(segments, segment_size, address)
+
+    def send_segments(
+        self, segments: Sequence[Datagram], segment_size: int, address: Address
+    ) -> int:
+        """Like `UdpSocket.send_segments`, with the prefix."""
+        prefix = self.prefix
+        prefixed = [b"".join((prefix, segment)) for segment in segments]
+        return super().send_segments(prefixed, segment_size + len(prefix), address)
+
+    def send_bare(self, datagram: Datagram, address: Address) -> int:
+        """Send one datagram as it is."""
+        return super().send_segments((datagram,), len(datagram), address)

@@ -1,0 +1,119 @@
+"""Forward streams between two real agents: the bytes travel as datagrams, users notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from actors.edge.forward.settings import ForwardSettings
+from actors.edge.settings import EdgeSettings
+from tests.agent.rig import agents
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.forward_rig import FORWARD_ALL
+from tests.edge.rig import Relay, relay
+from tools.chaos.history import History
+from tools.chaos.workload import Plan, Target, Workload
+
+
+@asynccontextmanager
+async def forwarding(pki: PkiFixture, tmp_path: Path) -> AsyncIterator[Relay]:
+    """A relay that forwards every stream."""
+    settings = EdgeSettings(region="local", forward=ForwardSettings(listen=("127.0.0.1", 0)))
+    async with relay(pki, tmp_path, rules=FORWARD_ALL, settings=settings) as running:
+        yield running
+
+
+def _allocations(running: Relay) -> int:
+    cell = running.system.find("/edge/forward/allocations")
+    return len(cell.children or ()) if cell is not None else 0
+
+
+def test_bytes_are_equal_both_ways_and_nothing_is_left(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        async with (
+            forwarding(pki, tmp_path) as running,
+            agents(running, pki, target.port) as address,
+        ):
+            workload = Workload(address, history)
+            for plan in (
+                Plan("small", 1, 10, 10),
+                Plan("half-closed", 2, 300_000, 1, half_close=True),
+                Plan("large", 4, 1 << 20, 1 << 20),
+            ):
+                transfer = await workload.transfer(plan)
+                assert (transfer.outcome, transfer.detail) == ("complete", ""), plan.name
+            assert running.counters["streams_forwarded"] == 3
+            assert running.counters.get("streams_spliced", 0) == 0
+            await eventually(lambda: running.streams() == 0)
+            await eventually(lambda: _allocations(running) == 0)
+        assert history.transfers == []
+        await target.stop()
+
+    run(main(), timeout=60)
+
+
+def test_killed_allocations_do_not_break_a_transfer(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        async with (
+            forwarding(pki, tmp_path) as running,
+            agents(running, pki, target.port) as address,
+        ):
+            transferring = asyncio.create_task(
+                Workload(address, history).transfer(Plan("under fire", 5, 2 << 20, 2 << 20))
+            )
+            for _ in range(6):
+                await eventually(lambda: _allocations(running) == 2)
+                cell = running.system.find("/edge/forward/allocations")
+                assert cell is not None
+                for child in list((cell.children or {}).values()):
+                    if not transferring.done():
+                        running.kill(child.path)
+                await asyncio.sleep(0.02)
+                if transferring.done():
+                    break
+            transfer = await transferring
+            assert (transfer.outcome, transfer.detail) == ("complete", "")
+        await target.stop()
+
+    run(main(), timeout=60)
+
+
+def test_a_consumer_that_goes_away_ends_the_providers_side(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while await reader.read(1000):
+                    begun.set()
+            except ConnectionError:
+                pass
+            ended.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with (
+            forwarding(pki, tmp_path) as running,
+            agents(running, pki, port) as address,
+        ):
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(b"hello")
+            await begun.wait()
+            writer.transport.abort()
+            async with asyncio.timeout(10.0):
+                await ended.wait()
+            await eventually(lambda: running.streams() == 0)
+            await eventually(lambda: _allocations(running) == 0)
+        server.close()
+        await server.wait_closed()
+
+    run(main(), timeout=30)
