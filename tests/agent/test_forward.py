@@ -39,7 +39,7 @@ def test_bytes_are_equal_both_ways_and_nothing_is_left(pki: PkiFixture, tmp_path
             forwarding(pki, tmp_path) as running,
             agents(running, pki, target.port) as address,
         ):
-            workload = Workload(address, history)
+            workload = Workload(address, history, target=target)
             for plan in (
                 Plan("small", 1, 10, 10),
                 Plan("half-closed", 2, 300_000, 1, half_close=True),
@@ -67,7 +67,9 @@ def test_killed_allocations_do_not_break_a_transfer(pki: PkiFixture, tmp_path: P
             agents(running, pki, target.port) as address,
         ):
             transferring = asyncio.create_task(
-                Workload(address, history).transfer(Plan("under fire", 5, 2 << 20, 2 << 20))
+                Workload(address, history, target=target).transfer(
+                    Plan("under fire", 5, 2 << 20, 2 << 20)
+                )
             )
             for _ in range(6):
                 await eventually(lambda: _allocations(running) == 2)
