@@ -23,8 +23,15 @@ class ControlAdapter:
         self._client: ControlClient | None = None
 
     async def client(self) -> ControlClient:
-        """A live connection. Raises `CannotConnect` after `RECONNECT_SECONDS`."""
+        """A live connection.
+
+        Raises:
+            CannotConnect: the first time at once, later after `RECONNECT_SECONDS`.
+        """
         if self._client is not None and self._client.lost is None:
+            return self._client
+        if self._client is None:
+            self._client = await ControlClient.connect(self._path)
             return self._client
         deadline = asyncio.get_running_loop().time() + RECONNECT_SECONDS
         while True:
