@@ -403,7 +403,6 @@ def _quic_settings(settings: Settings) -> QuicSettings:
         max_pending=edge.max_pending_handshakes,
         max_pending_per_source=edge.max_pending_handshakes_per_source,
         engine=edge.quic_engine,
-        stall_limit=edge.stall_limit_bytes,
     )
 
 

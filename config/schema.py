@@ -277,14 +277,8 @@ class EdgeSettings(Room):
         description="Most bytes held for all streams of one connection.",
     )
     quic_engine: Literal["auto", "native", "aioquic"] = Field(
-        "aioquic",
+        "auto",
         description="auto: native when it works on this machine, else aioquic; the log says which.",
-    )
-    stall_limit_bytes: int = Field(
-        4 * MEBIBYTE,
-        ge=16 * KIBIBYTE,
-        le=1024 * MEBIBYTE,
-        description="Native engine: unread bytes of one stream above which its connection waits.",
     )
     max_agents: int = Field(
         10_000,

@@ -19,6 +19,7 @@ from actors.transport.quic.settings import QuicSettings
 _INITIAL_RTT = 0.1
 _ACK_DELAY_EXPONENT = 3
 _MAX_ACK_DELAY = 0.025
+_ENDLESS = 1 << 60
 
 
 def open_core(
@@ -49,7 +50,7 @@ def open_core(
         None,  # DATAGRAM frames the peer takes
         settings.connection_window,
         0,  # send limits: unknown until the peer's transport parameters
-        settings.stream_window,
+        _ENDLESS,  # stream windows are ours: `native_flow`
         0,
         0,
         0,

@@ -4,18 +4,16 @@ The core (`qh3._hazmat.QuicConnectionCore`) does packets, loss, congestion, stre
 and paths; this module feeds it, turns its events into the seam's, and bounds what it holds. All
 use of qh3's private parts is here; `tests/transport/test_native_shape.py` fails when one changes.
 
-Flow control. The core has one event queue per connection and gives the peer new credit (stream and
-connection) when a data event is *popped*. It cannot be told how much was consumed. So:
+Flow control follows consumption, per stream and per connection:
 
-* data is popped eagerly while no stream has more than `stall_limit` delivered and unconsumed bytes
-  and the connection has no more than `connection_window` of them;
-* beyond either limit nothing is popped until consumption brings it back: then the whole connection
-  gets no more credit, and streams beside the stalled one stop too once their own windows are used
-  up. Below the limits a stalled stream touches nobody;
-* what one stalled stream makes us hold is therefore at most `stall_limit` + `stream_window` + one
-  event (64 KiB); a connection holds at most two `connection_window`s + one event;
-* what waits behind a hold (RESET, STOP_SENDING of the same connection) is seen when it ends. A
-  closed connection is not held: its last events come at once.
+* per stream it is ours (`native_flow`): the core believes in endless stream windows, the peer was
+  told of finite ones, and packets of our own (`native_packets`) announce what consumption frees. A
+  stalled reader stops its own writer after one `stream_window` and nobody else;
+* per connection it is the core's, which grants credit as data is taken out of it; nothing is taken
+  out while more than `connection_window` is delivered and not consumed. Then every stream of the
+  connection waits, as flow control wants it, and so do RESET and STOP_SENDING, until consumption
+  goes on. A connection holds at most two `connection_window`s and one event (64 KiB);
+* more than a stream's limit closes the connection with FLOW_CONTROL_ERROR.
 
 What differs from the aioquic engine:
 
@@ -33,6 +31,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aioquic._buffer import Buffer
@@ -54,7 +53,8 @@ from actors.transport.quic.engine import (
     StreamCredit,
 )
 from actors.transport.quic.native_core import apply_parameters, install_keys, open_core
-from actors.transport.quic.native_credit import ReceiveCredit
+from actors.transport.quic.native_flow import ReceiveFlow
+from actors.transport.quic.native_packets import PacketMaker
 from actors.transport.quic.native_paths import PeerAddresses
 from actors.transport.quic.native_tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
 from actors.transport.quic.settings import QuicSettings
@@ -64,6 +64,12 @@ CID_LENGTH = 8
 _INTERNAL_ERROR = 1
 _SMALLEST_INITIAL = 1200
 _INITIAL_SPACE = 0
+_APPLICATION_SPACE = 2
+_ONE_RTT_EPOCH = 3
+_FLOW_CONTROL_ERROR = 0x03
+_STREAM_FRAME = 0x08
+#: Frames of one packet of stream credit: with everything else it fits into any datagram.
+_CREDIT_BYTES = 1024
 #: Packets under one AEAD key before a key update; the limit of AES-GCM is 2^23 (RFC 9001 6.6).
 KEY_UPDATE_PACKETS = 1 << 22
 _LONG_HEADER = 0x80
@@ -71,6 +77,10 @@ _LONG_HEADER = 0x80
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
 AMPLIFICATION_LIMIT = "packet builder capacity exhausted"
+#: The core's words for a retransmission of a stream that is through.
+STREAM_GONE = "reserved stream is missing"
+#: How many of those one transmission steps over.
+_CORE_RETRIES = 16
 
 
 class NativeEngine:
@@ -125,7 +135,9 @@ class NativeEngine:
         self._first_flight: list[tuple[int, int, bytes]] = []
         self._datagrams_sent = 0
         self._key_packets = 0
-        self._credit = ReceiveCredit(settings.stall_limit, settings.connection_window)
+        self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
+        #: Makes the packets that carry stream credit; None before the 1-RTT keys.
+        self._packets: PacketMaker | None = None
         #: Streams whose receive half brought its FIN or RESET.
         self._receive_ended: set[int] = set()
         #: Streams whose both halves are finished, until `forget`.
@@ -161,7 +173,7 @@ class NativeEngine:
     @property
     def held(self) -> bool:
         """True while a limit of the module docstring keeps events in the core."""
-        return self._credit.held
+        return self._flow.held
 
     # The handshake.
 
@@ -182,6 +194,9 @@ class NativeEngine:
         core, driver = self._core, self._tls
         for keys in driver.take_keys():
             install_keys(core, keys)
+            if keys.direction == "send" and keys.epoch == _ONE_RTT_EPOCH:
+                advance = partial(core.restore_send_packet_number, _APPLICATION_SPACE)
+                self._packets = PacketMaker(keys, len(self._cids.peers or b""), advance)
         for piece in driver.take_outgoing():
             if self._client and piece.epoch == 0:
                 self._first_flight.append(piece)
@@ -300,16 +315,9 @@ class NativeEngine:
             return []
         # Consumption may have ended a hold: the credit leaves with these datagrams.
         self._pump()
-        result: list[tuple[bytes, Address]] = []
-        poll = core.poll_transmit
-        try:
-            while (datagram := poll(now)) is not None:
-                result.append((datagram[0], datagram[1]))
-        except RuntimeError as error:
-            # The next frame is larger than what may be sent to an address that is not validated
-            # yet (three times what came from it); it stays queued.
-            if str(error) != AMPLIFICATION_LIMIT:
-                raise
+        result = self._poll(now)
+        if self._packets is not None:
+            self._add_stream_credit(result, now)
         if result:
             self._datagrams_sent += len(result)
             self._key_packets += len(result)
@@ -322,6 +330,49 @@ class NativeEngine:
                 self._collect_sent()
         return result
 
+    def _poll(self, now: float) -> list[tuple[bytes, Address]]:
+        """What the core wants to send."""
+        result: list[tuple[bytes, Address]] = []
+        poll = self._core.poll_transmit
+        for _ in range(_CORE_RETRIES):
+            try:
+                while (datagram := poll(now)) is not None:
+                    result.append((datagram[0], datagram[1]))
+            except RuntimeError as error:
+                # The next frame is larger than what may be sent to an address that is not
+                # validated yet (three times what came from it); it stays queued.
+                if str(error) != AMPLIFICATION_LIMIT:
+                    raise
+            except ValueError as error:
+                # The core dropped a stream that was acknowledged while it waited for its turn to
+                # be sent again. It has dropped its turn, too, by now.
+                if str(error) != STREAM_GONE:
+                    raise
+                continue
+            break
+        return result
+
+    def _add_stream_credit(self, result: list[tuple[bytes, Address]], now: float) -> None:
+        """Put packets of our own behind those of the core when limits are to be announced."""
+        packets, core, flow = self._packets, self._core, self._flow
+        assert packets is not None
+        for datagram, _ in result:
+            if datagram[0] < _LONG_HEADER:
+                packets.sent(datagram)
+        packets.follow_phase(core.send_key_phase)
+        if not flow.due or not packets.ready or core.state != "connected":
+            return
+        address = core.active_path[2]
+        while flow.due:
+            frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
+            result.append((packets.packet(frames), address))
+
+    def _refuse_excess(self) -> None:
+        """The peer sent beyond a stream's limit."""
+        text = "more than the stream's limit"
+        self._core.close(_FLOW_CONTROL_ERROR, _STREAM_FRAME, text.encode())
+        self._report_closed(Closed(_FLOW_CONTROL_ERROR, False, text, peer=False, idle=False))
+
     def _update_keys(self) -> None:
         try:
             self._core.request_key_update()
@@ -333,13 +384,19 @@ class NativeEngine:
         """When to call `handle_timer`."""
         if self._core is None or self._terminated:
             return None
-        timer = self._core.get_timer()
-        return None if timer is None else timer[1]
+        timer, repeat = self._core.get_timer(), self._flow.next_timer()
+        if timer is None or (repeat is not None and repeat < timer[1]):
+            return repeat
+        when: float = timer[1]
+        return when
 
     def handle_timer(self, now: float) -> None:
         """The time came."""
         if self._core is not None and not self._terminated:
-            self._core.handle_timer(now)
+            timer = self._core.get_timer()
+            if timer is not None and timer[1] <= now:
+                self._core.handle_timer(now)
+            self._flow.handle_timer(now)
             self._pump()
 
     def ping(self) -> None:
@@ -372,8 +429,8 @@ class NativeEngine:
 
     def _pump(self) -> None:
         """Take events out of the core while the limits allow it."""
-        credit, next_event = self._credit, self._core.next_event
-        while not credit.held or self._core.state != "connected":
+        flow, next_event = self._flow, self._core.next_event
+        while not flow.held or self._core.state != "connected":
             native = next_event()
             if native is None:
                 return
@@ -381,9 +438,12 @@ class NativeEngine:
                 self._take(native)
             elif not self._closed_reported:
                 _, stream_id, data, end = native
-                credit.delivered(stream_id, len(data))
+                if not flow.received(stream_id, len(data)):
+                    self._refuse_excess()
+                    return
                 if end:
                     self._receive_ended.add(stream_id)
+                    flow.ended(stream_id)
                 self._events.append(Data(stream_id, data, end))
 
     def _take(self, native: tuple[Any, ...]) -> None:
@@ -406,6 +466,7 @@ class NativeEngine:
             # A RESET after everything was delivered changes nothing (RFC 9000 section 3.2).
             if native[1] not in self._receive_ended:
                 self._receive_ended.add(native[1])
+                self._flow.ended(native[1])
                 self._events.append(Reset(native[1], native[2]))
         elif kind == "stop_sending":
             self._unsent.pop(native[1], None)
@@ -495,15 +556,15 @@ class NativeEngine:
 
     def consume(self, stream_id: int, count: int) -> None:
         """Let the limits breathe; a hold they ended is over with the next `transmit`."""
-        self._credit.consumed(stream_id, count)
+        self._flow.consumed(stream_id, count)
 
     def settle(self, stream_id: int) -> None:
         """The receive half is closed: what it holds counts no more."""
-        self._credit.settled(stream_id)
+        self._flow.settle(stream_id)
 
     def forget(self, stream_id: int) -> None:
         """Both halves are finished: drop our book-keeping."""
-        self._credit.settled(stream_id)
+        self._flow.forget(stream_id)
         self._unsent.pop(stream_id, None)
         self._finished.discard(stream_id)
         self._receive_ended.discard(stream_id)

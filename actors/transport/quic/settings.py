@@ -24,8 +24,6 @@ class QuicSettings:
         retry_above: pending handshakes above which addresses are validated by Retry.
         max_datagram: largest UDP payload sent, bytes.
         engine: auto, native or aioquic (see `engines`).
-        stall_limit: native engine only: most delivered and unconsumed bytes of one stream; beyond
-            it the whole connection gets no more credit until the stream's reader goes on.
     """
 
     idle_timeout: float = 10.0
@@ -39,5 +37,4 @@ class QuicSettings:
     max_pending_per_source: int = 128
     retry_above: int = 256
     max_datagram: int = 1280
-    engine: str = "aioquic"
-    stall_limit: int = 4 * MEBIBYTE
+    engine: str = "auto"

@@ -1,0 +1,148 @@
+"""1-RTT packets of our own beside those of the packet core.
+
+The core has no way to send MAX_STREAM_DATA, so such a packet is made here, with the core's keys
+and between its packet numbers: the number after the last one the core used, read back from the
+core's last datagram, and the core is told to go on behind it. No number is ever used twice, so
+neither is a nonce. The core takes acknowledgements of such packets without knowing them; whether
+they arrived is judged in `native_flow`.
+
+Source: RFC 9001 sections 5.3, 5.4, 6; RFC 9000 section 17.3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from actors.transport.quic.native_tls import PacketKeys
+
+_SHORT = 0x40
+_KEY_PHASE = 0x04
+_NUMBER_BYTES = 4
+_SAMPLE = 16
+_NUMBER_SPACE = 1 << 32
+
+
+#: Packet numbers the core may have used beside the datagrams we saw.
+_MOST_SKIPPED = 64
+
+
+class PacketNumberLost(Exception):
+    """The core's packet numbers are not what they are believed to be: send nothing."""
+
+
+class PacketMaker:
+    """Makes packets of one connection; made when the 1-RTT send keys are known.
+
+    Args:
+        keys: those keys.
+        cid_length: of the peer's connection ids, bytes; all ids of a peer are of one length.
+        advance: tells the core the next packet number to use.
+    """
+
+    def __init__(self, keys: PacketKeys, cid_length: int, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._cid_length = cid_length
+        self._secret = keys.secret
+        self._cipher = keys.algorithms[0]
+        self._hash: HashAlgorithm = SHA384() if self._cipher == "aes-256-gcm" else SHA256()
+        self._phase = 0
+        self._aead = _aead(self._cipher, keys.key)
+        self._iv = int.from_bytes(keys.iv, "big")
+        self._mask = _mask_maker(keys.algorithms[1], keys.hp)
+        #: The last short header datagram, its number if it is ours, and how many followed it.
+        self._last = b""
+        self._last_number = -1
+        self._followed = 0
+
+    def sent(self, datagram: bytes) -> None:
+        """The core sent this; call for every short header datagram, in order."""
+        self._last = datagram
+        self._followed += 1
+
+    def follow_phase(self, phase: int | None) -> None:
+        """The core's key phase is this; call after every transmission."""
+        if phase is not None and phase != self._phase:
+            self._update_keys()
+
+    @property
+    def ready(self) -> bool:
+        """True once a packet number is known to go on from."""
+        return bool(self._last)
+
+    def packet(self, frames: bytes) -> bytes:
+        """A packet with these frames, to the id that the core's last packet went to.
+
+        Raises:
+            PacketNumberLost: the core counts otherwise than we believe.
+        """
+        number = self._last_number if not self._followed else self._number_of_last()
+        number += 1
+        start = 1 + self._cid_length
+        first = _SHORT | (_KEY_PHASE if self._phase else 0) | (_NUMBER_BYTES - 1)
+        encoded = (number % _NUMBER_SPACE).to_bytes(_NUMBER_BYTES, "big")
+        header = bytes([first]) + self._last[1:start] + encoded
+        nonce = (self._iv ^ number).to_bytes(12, "big")
+        packet = bytearray(header + self._aead.encrypt(nonce, frames, header))
+        mask = self._mask(bytes(packet[start + 4 : start + 4 + _SAMPLE]))
+        packet[0] ^= mask[0] & 0x1F
+        for index in range(_NUMBER_BYTES):
+            packet[start + index] ^= mask[1 + index]
+        self._advance(number + 1)
+        self._last = bytes(packet)
+        self._last_number = number
+        self._followed = 0
+        return self._last
+
+    def _number_of_last(self) -> int:
+        """The packet number of the core's last datagram.
+
+        A datagram is one packet, so the number is known but for those coalesced behind the
+        handshake and those the core skips; anything else would mean that a nonce is used twice.
+        """
+        data, start = self._last, 1 + self._cid_length
+        mask = self._mask(data[start + 4 : start + 4 + _SAMPLE])
+        length = ((data[0] ^ mask[0]) & 0x03) + 1
+        truncated = 0
+        for index in range(length):
+            truncated = truncated << 8 | (data[start + index] ^ mask[1 + index])
+        size = 1 << (8 * length)
+        least = self._last_number + self._followed
+        number = least + (truncated - least) % size
+        if number > least + _MOST_SKIPPED:
+            raise PacketNumberLost(f"{number} read, at least {least} expected")
+        return number
+
+    def _update_keys(self) -> None:
+        """The core went on to the next key phase (RFC 9001 section 6.1)."""
+        self._phase ^= 1
+        self._secret = self._expand(b"quic ku", self._hash.digest_size)
+        length = 32 if self._cipher != "aes-128-gcm" else 16
+        self._aead = _aead(self._cipher, self._expand(b"quic key", length))
+        self._iv = int.from_bytes(self._expand(b"quic iv", 12), "big")
+
+    def _expand(self, label: bytes, length: int) -> bytes:
+        full = b"tls13 " + label
+        info = length.to_bytes(2, "big") + bytes([len(full)]) + full + b"\0"
+        return HKDFExpand(algorithm=self._hash, length=length, info=info).derive(self._secret)
+
+
+def _aead(cipher: str, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    return ChaCha20Poly1305(key) if cipher == "chacha20-poly1305" else AESGCM(key)
+
+
+def _mask_maker(algorithm: str, key: bytes) -> Callable[[bytes], bytes]:
+    """Header protection (RFC 9001 sections 5.4.3, 5.4.4)."""
+    if algorithm.startswith("aes"):
+        # ECB of single blocks is what the RFC asks for.
+        context: CipherContext = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+        return context.update
+
+    def chacha(sample: bytes) -> bytes:
+        return Cipher(algorithms.ChaCha20(key, sample), None).encryptor().update(bytes(5))
+
+    return chacha
