@@ -25,7 +25,8 @@ from actors.edge.door import Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
 from actors.edge.messages import Close, Forward, OpenTowards, RemoteAddress, SendGranted, SendReady
-from actors.edge.stream_pair import Opening, StreamPair
+from actors.edge.opening import Opening
+from actors.edge.stream_pair import StreamPair
 from actors.runtime import (
     DEFERRED,
     Actor,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from actors.control.messages import (
@@ -27,15 +26,15 @@ from actors.control.messages import (
     Resolve,
 )
 from actors.edge.door import Door
-from actors.edge.forward.granting import allocate, tell_granted
+from actors.edge.forward.granting import allocate, restore, tell_granted
 from actors.edge.forward.liveness import drain, finish
-from actors.edge.forward.messages import ForwardEnded, Granted
+from actors.edge.forward.messages import ForwardEnded, Granted, PairRecord
 from actors.edge.messages import OpenTowards, SendReady
+from actors.edge.opening import Gone, Opening, Rejected, StreamEnd
 from actors.runtime import (
     NORMAL,
     Actor,
     ActorDown,
-    ActorRef,
     AskTimeout,
     Down,
     MailboxFull,
@@ -46,7 +45,7 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.claim import StreamClaim
-from actors.transport.stream import CloseReason, Stream, StreamClosed
+from actors.transport.stream import CloseReason, StreamClosed
 from wire.errors import PeerError
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
@@ -54,76 +53,10 @@ from wire.orp.frame import FrameReader
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
 from wire.orp.messages import (
     IncomingStream,
-    OpenStream,
     StreamAccept,
     StreamReject,
     decode,
 )
-
-
-@dataclass(slots=True)
-class Opening:
-    """What an agent's connection hands over.
-
-    Attributes:
-        message: the OPEN_STREAM.
-        stream: the consumer's stream, paused; the pair owns it from its `init` on.
-        rest: application bytes that came with the frame; not consumed yet.
-        consumer, tenant: who asks.
-        connection: the consumer's agent connection.
-    """
-
-    message: OpenStream
-    stream: Stream
-    rest: bytes
-    consumer: str
-    tenant: str
-    connection: ActorRef
-
-    def refuse(self, answer: StreamReject = reject.RELAY_UNAVAILABLE) -> None:
-        """Reject and finish both halves, so that the consumer gets its stream credit back."""
-        stream = self.stream
-        stream.forget_callbacks()
-        if not stream.write_closed:
-            stream.write(answer.encode())
-            stream.write_eof()
-        stream.stop_sending(ResetCode.REJECTED)
-
-
-class _Rejected(Exception):
-    """The open sequence ended with this reject."""
-
-    def __init__(self, answer: StreamReject) -> None:
-        super().__init__(answer.reason)
-        self.answer = answer
-
-
-class _Gone(Exception):
-    """One side disappeared during the open sequence."""
-
-
-class _End:
-    """One side's stream as an owned resource: if this actor dies, the stream is reset."""
-
-    __slots__ = ("eof", "settled", "stream")
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.eof = False  # it sent its FIN (or will not be read any more)
-        self.settled = False
-
-    @property
-    def bytes_in(self) -> int:
-        return self.stream.bytes_in
-
-    @property
-    def bytes_out(self) -> int:
-        return self.stream.bytes_out
-
-    def abort(self) -> None:
-        if not self.settled:
-            self.settled = True
-            self.stream.abort(ResetCode.RELAY_FAULT)
 
 
 class StreamPair(Actor):
@@ -137,9 +70,11 @@ class StreamPair(Actor):
         self._opening = opening
         self._phase = "opening"
         self._relay_mode = RelayMode.SPLICE
+        self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
+        self._allocated_monitor = 0
         self._provider_uri = ""
-        self._consumer_end = _End(opening.stream)
-        self._provider_end: _End | None = None
+        self._consumer_end = StreamEnd(opening.stream)
+        self._provider_end: StreamEnd | None = None
         self._held = [opening.rest] if opening.rest else []
         self._consumer_eof = False
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
@@ -183,9 +118,9 @@ class StreamPair(Actor):
             provider = await self._choose_provider()
             rest = await self._ask_provider(provider)
             granted = await self._allocate(provider)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             self._reject(rejected.answer)
-        except _Gone:
+        except Gone:
             self._fail_pair("gone while opening")
         else:
             if granted is not None:
@@ -197,13 +132,13 @@ class StreamPair(Actor):
         """Steps 2 to 4 of sheet 3.3."""
         message, opening = self._opening.message, self._opening
         if self._door.draining:
-            raise _Rejected(reject.RELAY_UNAVAILABLE)
+            raise Rejected(reject.RELAY_UNAVAILABLE)
         caller = await self._decide(opening.consumer, opening.tenant, message.target_service)
         if not caller.allow:
-            raise _Rejected(reject.denied(caller.reason))
+            raise Rejected(reject.denied(caller.reason))
         self._relay_mode = caller.relay_mode
         if self._relay_mode is RelayMode.FORWARD and self._door.forward is None:
-            raise _Rejected(reject.FORWARD_UNAVAILABLE)
+            raise Rejected(reject.FORWARD_UNAVAILABLE)
         settings = self._door.settings
         try:
             resolution = await self._door.control().registry.ask_again(
@@ -211,16 +146,16 @@ class StreamPair(Actor):
                 timeout=settings.resolve_deadline,
             )
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
-            raise _Rejected(reject.REGISTRY_UNAVAILABLE) from None
+            raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
         if not resolution.providers:
-            raise _Rejected(reject.SERVICE_NOT_FOUND)
+            raise Rejected(reject.SERVICE_NOT_FOUND)
         local = [p for p in resolution.providers if p.connection is not None]
         if not local:
-            raise _Rejected(reject.INTER_RELAY_UNAVAILABLE)
+            raise Rejected(reject.INTER_RELAY_UNAVAILABLE)
         provider = local[0]
         callee = await self._decide(provider.uri, opening.tenant, opening.consumer)
         if not callee.allow:
-            raise _Rejected(reject.denied_callee(callee.reason))
+            raise Rejected(reject.denied_callee(callee.reason))
         return provider
 
     async def _decide(self, caller: str, tenant: str, target: str) -> Decision:
@@ -245,17 +180,17 @@ class StreamPair(Actor):
             await self._claim()
             self.monitor(self._door.control().registry)
         if provider.connection is None:
-            raise _Rejected(reject.SERVICE_NOT_FOUND)
+            raise Rejected(reject.SERVICE_NOT_FOUND)
         claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
         try:
             await provider.connection.ask(OpenTowards(claim), timeout=settings.incoming_deadline)
             stream = claim.take()
         except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed):
             claim.abort()
-            raise _Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+            raise Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
         finally:
             self.disown(claim)
-        self._provider_end = self.own(_End(stream), "stream")
+        self._provider_end = self.own(StreamEnd(stream), "stream")
         stream.on_data = self.guard("provider", self._provider_answered)
         stream.on_eof = self.guard("provider", self._provider_silent)
         stream.on_reset = self.guard("provider", self._provider_silent)
@@ -267,13 +202,13 @@ class StreamPair(Actor):
         try:
             stream.write(incoming.encode())
         except StreamClosed:
-            raise _Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+            raise Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
         try:
             async with asyncio.timeout(settings.accept_deadline):
                 return await self._answer
         except TimeoutError:
             self._door.counters["accept_timeout"] += 1
-            raise _Rejected(reject.PROVIDER_REJECTED) from None
+            raise Rejected(reject.PROVIDER_REJECTED) from None
 
     async def _allocate(self, provider: Provider) -> Granted | None:
         """Sheet 3.5 step 2; None: this stream is spliced."""
@@ -281,7 +216,7 @@ class StreamPair(Actor):
         if self._relay_mode is not RelayMode.FORWARD:
             return None
         if provider.connection is None or place is None:
-            raise _Rejected(reject.FORWARD_UNAVAILABLE)
+            raise Rejected(reject.FORWARD_UNAVAILABLE)
         consumer = (opening.consumer, opening.connection)
         granted = await allocate(
             place,
@@ -291,7 +226,9 @@ class StreamPair(Actor):
             (provider.uri, provider.connection),
         )
         if isinstance(granted, StreamReject):
-            raise _Rejected(granted)
+            raise Rejected(granted)
+        self._allocated = granted.record
+        self._allocated_monitor = self.monitor(place.registry())
         return granted
 
     async def _claim(self) -> None:
@@ -303,9 +240,9 @@ class StreamPair(Actor):
                 claim, timeout=self._door.settings.resolve_deadline
             )
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
-            raise _Rejected(reject.REGISTRY_UNAVAILABLE) from None
+            raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
         if not claimed:
-            raise _Rejected(reject.STREAM_ID_COLLISION)
+            raise Rejected(reject.STREAM_ID_COLLISION)
 
     def _provider_answered(self, chunk: bytes) -> None:
         """Bytes from the provider before the splice: its answer, then early data."""
@@ -322,30 +259,30 @@ class StreamPair(Actor):
             answer = decode(frame)
         except PeerError as error:
             self._door.counters[f"provider_{error.label}"] += 1
-            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
             return
         stream.pause()
         if isinstance(answer, StreamAccept):
             self._resolve_answer(rest)
         elif isinstance(answer, StreamReject):
             self._door.counters["provider_rejected"] += 1
-            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
         else:
             self._door.counters["provider_unexpected"] += 1
-            self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
 
     def _provider_silent(self, _: object = None) -> None:
         self._door.counters["provider_no_answer"] += 1
-        self._resolve_answer(_Rejected(reject.PROVIDER_REJECTED))
+        self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
 
     def _consumer_ended(self) -> None:
         self._consumer_eof = True
 
     def _reset_while_opening(self, code: int) -> None:
-        self._resolve_answer(_Gone())
+        self._resolve_answer(Gone())
 
     def _lost_while_opening(self, reason: CloseReason) -> None:
-        self._resolve_answer(_Gone())
+        self._resolve_answer(Gone())
 
     def _resolve_answer(self, outcome: bytes | Exception) -> None:
         if self._answer.done():
@@ -400,7 +337,7 @@ class StreamPair(Actor):
         consumer.stream.start()
         other.stream.start()
 
-    def _couple(self, source: _End, sink: _End) -> None:
+    def _couple(self, source: StreamEnd, sink: StreamEnd) -> None:
         """Bytes of `source` go to `sink`; credit comes back as `sink`'s peer acknowledges."""
         side = "consumer" if source is self._consumer_end else "provider"
         source.stream.on_data = self.guard(side, sink.stream.write)
@@ -410,7 +347,7 @@ class StreamPair(Actor):
         source.stream.on_lost = self.guard(side, lambda reason: self._broken(side, "lost"))
         source.stream.on_stop_sending = self.guard(side, lambda code: self._unwanted(sink, code))
 
-    def _drained(self, source: _End, sink: _End) -> Callable[[int], None]:
+    def _drained(self, source: StreamEnd, sink: StreamEnd) -> Callable[[int], None]:
         consume = source.stream.consume
 
         def drained(count: int) -> None:
@@ -420,13 +357,13 @@ class StreamPair(Actor):
 
         return drained
 
-    def _ended(self, source: _End, sink: _End) -> None:
+    def _ended(self, source: StreamEnd, sink: StreamEnd) -> None:
         """`source` sent FIN: so do we, towards the other side."""
         source.eof = True
         sink.stream.write_eof()
         self._finish_if_done()
 
-    def _unwanted(self, source: _End, code: int) -> None:
+    def _unwanted(self, source: StreamEnd, code: int) -> None:
         """The receiver of `source`'s bytes wants no more: nor do we."""
         source.eof = True
         source.stream.stop_sending(code)
@@ -488,19 +425,31 @@ class StreamPair(Actor):
                 finish(end.stream)
         self.stop(shutdown(why) if why else NORMAL)
 
+    async def _restore(self) -> None:
+        place, record = self._door.forward, self._allocated
+        if place is None or record is None:
+            return
+        if await restore(place, record):
+            self._allocated_monitor = self.monitor(place.registry())
+        else:
+            self._forward_over("forward: plane lost")
+
     @handles(ForwardEnded)
     def _forward_ended(self, message: ForwardEnded) -> None:
         self._forward_over(f"forward: {message.why}")
 
-    def _settle(self, end: _End) -> None:
+    def _settle(self, end: StreamEnd) -> None:
         end.settled = True
         self.disown(end)
 
     @handles(Down)
-    async def _registry_down(self, _: Down) -> None:
-        """The registry restarts without memory of stream ids: claim ours again."""
+    async def _registry_down(self, down: Down) -> None:
+        """A registry restarts without memory: claim our stream id, or our allocations, again."""
+        if down.token == self._allocated_monitor:
+            await self._restore()
+            return
         self.monitor(self._door.control().registry)
         try:
             await self._claim()
-        except _Rejected:
+        except Rejected:
             self._door.counters["claim_lost"] += 1

@@ -109,6 +109,29 @@ def test_socket_and_supervisor_come_back_and_streams_go_on(
     run(main())
 
 
+def test_the_death_of_the_whole_plane_costs_no_stream(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            stream, other = await up.open(1), await up.open(2)
+            for one in (stream, other):
+                one.register()
+                await one.exchange("before")
+            for number in range(3):
+                await _kill(up, "/edge/forward")
+                # The same ids; where the agents are is learnt from what both send.
+                await stream.exchange(f"after kill {number}")
+                await other.exchange(f"after kill {number}")
+            assert len(up.place.table.routes) == 4
+            assert len(up.allocations()) == 4
+            for one in (stream, other):
+                one.theirs.stream.write_eof()
+            await eventually(lambda: up.allocations() == [])
+            assert up.place.table.routes == {}
+            assert up.says("/edge/forward/registry", "pairs") == 0
+
+    run(main())
+
+
 def test_a_killed_stream_pair_ends_its_allocations(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         async with forward_relay(pki, tmp_path) as up:

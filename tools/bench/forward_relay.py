@@ -121,7 +121,7 @@ async def _plane(pipe: Connection) -> None:
 
         address = place.table.address
         assert address is not None
-        await _serve(pipe, Ready((address[0], address[1]), grants[0].ids), answer)
+        await _serve(pipe, Ready((address[0], address[1]), grants[0].record.ids), answer)
     finally:
         await system.stop(timeout=5.0)
 

@@ -28,6 +28,7 @@ from actors.edge.forward.messages import (
     Heard,
     PairRecord,
     Release,
+    Restore,
 )
 from actors.edge.forward.place import ForwardPlace
 from actors.runtime import (
@@ -54,6 +55,8 @@ BACKOFF = Backoff(base=0.0, cap=0.0)
 MAX_REVIVALS = 20
 REVIVAL_PERIOD = 10.0
 REVIVE_PAUSE = 0.02
+#: Seconds in which live allocations announce themselves to a restarted registry.
+RESTORE_GRACE = 0.1
 
 
 class _Entry:
@@ -82,6 +85,15 @@ class _Entry:
 
 class _IdleCheck:
     """See whether anybody was heard."""
+
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: _Entry) -> None:
+        self.entry = entry
+
+
+class _Complete:
+    """See that both allocations of a restored pair live."""
 
     __slots__ = ("entry",)
 
@@ -216,6 +228,9 @@ class AllocationRegistry(Actor):
         for index, address in enumerate(message.known.at):
             if address is not None:
                 entry.addresses.at[index] = address
+        former = entry.allocations[side]
+        if former is not None and former.path != message.allocation.path:
+            former.try_tell(Release("replaced"))
         entry.allocations[side] = message.allocation
         self._watch(entry, message.allocation, side)
         self._answer_grant(entry)
@@ -230,7 +245,21 @@ class AllocationRegistry(Actor):
         if endpoints[0] is None or endpoints[1] is None:
             reply.send(Refusal("unreachable"))
         else:
-            reply.send(Granted(entry.record.ids, (endpoints[0], endpoints[1])))
+            reply.send(Granted(entry.record, (endpoints[0], endpoints[1])))
+
+    @handles(Restore)
+    def _restore(self, message: Restore) -> None:
+        """The allocations announce themselves if they live; what is missing then is started."""
+        if message.record.ids[0] not in self._by_id:
+            self._enter(message.record)
+        self.start_timer(RESTORE_GRACE, _Complete(self._by_id[message.record.ids[0]]))
+
+    @handles(_Complete)
+    def _complete(self, message: _Complete) -> None:
+        entry = message.entry
+        for side in (0, 1):
+            if entry.allocations[side] is None:
+                self._revive(_Revive(entry, side))
 
     @handles(Bound)
     def _bound(self, message: Bound) -> None:

@@ -5,7 +5,9 @@ Source: protocol sheet ORP 3.5, 2.5.
 
 from __future__ import annotations
 
-from actors.edge.forward.messages import Grant, Granted, Member
+import asyncio
+
+from actors.edge.forward.messages import Grant, Granted, Member, PairRecord, Restore
 from actors.edge.forward.place import ForwardPlace
 from actors.edge.messages import RemoteAddress, SendGranted
 from actors.runtime import (
@@ -18,6 +20,10 @@ from actors.runtime import (
 )
 from wire.orp import reject
 from wire.orp.messages import AllocGranted, StreamReject
+
+#: How long a stream waits for its forward plane to come back, and how often it looks.
+RESTORE_SECONDS = 20.0
+RESTORE_PAUSE = 0.02
 
 
 async def allocate(
@@ -54,7 +60,19 @@ async def allocate(
 def tell_granted(stream_id: int, granted: Granted, connections: tuple[ActorRef, ActorRef]) -> None:
     """ALLOC_GRANTED to both agents, the consumer first (sheet 3.5 step 2)."""
     for side, connection in enumerate(connections):
-        message = AllocGranted(
-            stream_id, granted.ids[side], granted.ids[1 - side], granted.endpoints[side]
-        )
+        ids = granted.record.ids
+        message = AllocGranted(stream_id, ids[side], ids[1 - side], granted.endpoints[side])
         connection.try_tell(SendGranted(message))
+
+
+async def restore(place: ForwardPlace, record: PairRecord) -> bool:
+    """After the end of the allocation registry: tell the next one. False when there is none."""
+    deadline = asyncio.get_running_loop().time() + RESTORE_SECONDS
+    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+        try:
+            await place.registry().ask_again(Restore(record), timeout=left)
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, ChildRefused):
+            await asyncio.sleep(RESTORE_PAUSE)  # the whole subtree is being restarted
+        else:
+            return True
+    return False

@@ -57,9 +57,9 @@ class PairRecord:
 
 @dataclass(slots=True)
 class Granted:
-    """Two live allocations: ids and forward endpoints (``ip:port``), consumer first."""
+    """Two live allocations: their record, and forward endpoints (``ip:port``), consumer first."""
 
-    ids: tuple[int, int]
+    record: PairRecord
     endpoints: tuple[str, str]
 
 
@@ -73,6 +73,17 @@ class Grant(Request[Granted]):
     stream_id: int
     pair: ActorRef
     members: tuple[Member, Member]
+
+
+@dataclass(slots=True)
+class Restore(Request[None]):
+    """To a registry that was restarted: this was granted, see that both allocations live.
+
+    From the stream pair, which has the record as long as the stream. Alone, a restarted registry
+    hears of them from the allocations; this one matters when these died with it.
+    """
+
+    record: PairRecord
 
 
 @dataclass(slots=True)

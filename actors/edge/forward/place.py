@@ -17,8 +17,7 @@ class ForwardPlace:
     Attributes:
         settings: limits and addresses.
         table: the routes; also holds the counters.
-        registry, allocations: find the actors once the tree is up; they raise `ChildRefused`
-            while there are none.
+        registry, allocations: find the actors; they raise `ChildRefused` until the tree was up.
     """
 
     settings: ForwardSettings

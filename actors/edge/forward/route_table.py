@@ -104,8 +104,8 @@ class RouteTable:
     def receive(self, buffer: memoryview, segment_size: int, source: Address) -> None:
         """One datagram, or a run of one sender and size; the views are valid during the call."""
         size = len(buffer)
-        if size < PREFIX.size:
-            self.counters["short"] += 1
+        if size < PREFIX.size or segment_size < PREFIX.size:
+            self.counters["short"] += datagrams(buffer, segment_size) or 1
             return
         if size <= segment_size or one_prefix(buffer, segment_size):
             deliver = self.deliver.get(PREFIX.unpack_from(buffer)[0])

@@ -37,10 +37,13 @@ BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 def forward_place(system: ActorSystem, settings: ForwardSettings, base: str) -> ForwardPlace:
     """What the actors of the plane at `base` share."""
 
+    found: dict[str, ActorRef] = {}  # a reference names a place and stays valid over restarts
+
     def place(name: str) -> ActorRef:
-        ref = system.ref(f"{base}/{name}")
+        ref = found.get(name) or system.ref(f"{base}/{name}")
         if ref is None:
             raise ChildRefused(base, name, "down")
+        found[name] = ref
         return ref
 
     return ForwardPlace(
