@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge import agent_connection, stream_pair
+from actors.edge import agent_connection, opening
 from actors.node.admin_process import process_figures
 from actors.runtime import (
     Actor,
@@ -239,7 +239,7 @@ def test_a_killed_pair_resets_its_stream_and_nothing_else(pki: PkiFixture, tmp_p
 def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fin_instead(end: stream_pair._End) -> None:
+    def fin_instead(end: opening.StreamEnd) -> None:
         if not end.settled:
             end.settled = True
             end.stream.forget_callbacks()
@@ -248,7 +248,7 @@ def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
 
     async def main() -> None:
         async with _broken_relay(pki, tmp_path) as (struck, workload):
-            monkeypatch.setattr(stream_pair._End, "abort", fin_instead)
+            monkeypatch.setattr(opening.StreamEnd, "abort", fin_instead)
             transfer = asyncio.create_task(workload.transfer(_LARGE))
             await _kill_the_pair(struck)
             struck.history.transfers.append(await transfer)
