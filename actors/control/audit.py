@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 
-from actors.control.backend import AuditFilter, BackendError, Connect
+from actors.control.backend import AuditFilter, BackendError, BackendUnavailable, Connect
 from actors.control.limits import (
     AUDIT_ATTEMPTS,
     AUDIT_BATCH,
@@ -85,7 +85,8 @@ class AuditActor(Actor):
         connect: makes the backend.
         queue: records held for the store.
         linger: seconds the first record of a batch waits for company.
-        attempts, pause: how often, and with which first pause in seconds, a batch is tried.
+        attempts, pause: how often, and with which first pause in seconds, a batch is tried;
+            0 attempts: until it is stored, only the bound of the queue loses records then.
     """
 
     # The real bound is `queue`; the mailbox only has to take the queue back at a restart. Who is
@@ -194,16 +195,21 @@ class AuditActor(Actor):
         records = self._held.records
         batch = tuple(islice(records, AUDIT_BATCH))
         pause = self._first_pause
-        for attempt in range(1, self._attempts + 1):
+        for attempt in count(1):
             if not batch:
                 return True
             try:
                 await self._backend.record_audit(batch)
             except BackendError as exc:
                 self._last_error = str(exc)[:300]
-                if self._stopping.is_set() or attempt == self._attempts:
+                most = self._attempts
+                if not most and not isinstance(exc, BackendUnavailable):
+                    most = AUDIT_ATTEMPTS  # it does not want them: that will not pass
+                if self._stopping.is_set() or attempt == most:
                     break
                 self._retries += 1
+                if not self._attempts:
+                    await self._answer_queries()  # they would wait for a very long time
                 try:
                     async with asyncio.timeout(pause):
                         await self._stopping.wait()

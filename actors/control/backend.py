@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.control.limits import AUDIT_ATTEMPTS
 from actors.control.messages import AuditRecord
 from actors.control.rule import Rule
 from actors.runtime import Actor, ActorRef, ChildSpec
@@ -84,6 +85,29 @@ class ServiceRecord:
     relay_endpoint: str
     local_address: str
     updated_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """One service of one agent at one relay that is not published any more."""
+
+    tenant: str
+    name: str
+    agent_uri: str
+    relay_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidersChanged:
+    """To a watching actor: what the store committed, in the order it happened."""
+
+    relays: tuple[Relay, ...]
+    services: tuple[Registration | Withdrawn, ...]
+
+
+@dataclass(slots=True)
+class BackendRestored:
+    """To the registry: the backend was away and may have forgotten what was published."""
 
 
 # Policy.
@@ -159,6 +183,10 @@ class ControlBackend(ABC):
     ) -> tuple[tuple[ServiceRecord, ...], ...]:
         """Providers of each (tenant, name), newest first; relays believed dead left out."""
 
+    def watch_losses(self, watcher: ActorRef) -> None:
+        """Tell `watcher` `BackendRestored` whenever that happens. The default never forgets."""
+        del watcher
+
     # Policy.
 
     @abstractmethod
@@ -207,7 +235,10 @@ class BackendSpec:
     Attributes:
         children: specs of the actors it consists of, started before registry, policy and audit.
         connect: see `Connect`; a sibling is found next to the given actor's own path.
+        audit_attempts: how often one batch of decisions is tried before it is lost; 0: for as
+            long as it takes, the bounded queue then decides what is lost.
     """
 
     children: tuple[ChildSpec, ...]
     connect: Connect
+    audit_attempts: int = AUDIT_ATTEMPTS

@@ -84,3 +84,27 @@ MAX_STORE_REQUESTS: Final = 4_096
 GROUP_COMMIT: Final = 256
 #: Actors told about changed rules.
 MAX_WATCHERS: Final = 64
+
+# Link to a remote controller.
+
+#: Seconds an RPC may take; below what the control actors wait for their backend.
+RPC_SECONDS: Final = 4.0
+#: Seconds a lookup may take: a stream is waiting for it.
+LOOKUP_RPC_SECONDS: Final = 2.0
+#: Seconds after which a watch is begun anew, so that it has a deadline too.
+WATCH_SECONDS: Final = 3600.0
+#: Pauses before a watch that ended begins again: the first, and what it doubles up to.
+WATCH_PAUSE_SECONDS: Final = 0.1
+WATCH_PAUSE_CAP_SECONDS: Final = 5.0
+#: Deadlines missed in a row after which the connection is taken for dead and dialled again.
+MISSED_DEADLINES: Final = 2
+#: RPCs of one batch that are on their way at the same time.
+RPC_WIDTH: Final = 16
+#: Requests of the control actors on their way; a further one is refused.
+MAX_LINK_REQUESTS: Final = 4_096
+#: Services remembered for when the controller is away; the one unused for longest is forgotten.
+MAX_KNOWN_SERVICES: Final = 65_536
+#: Bytes of one message from or to a controller (a list of rules is the longest).
+MAX_CONTROLLER_MESSAGE: Final = 32 * 1024 * 1024
+#: Seconds an operator's change of the rules waits until the watch has told it back.
+RULE_ECHO_SECONDS: Final = 2.0

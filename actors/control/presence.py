@@ -44,30 +44,50 @@ class Presence:
         self._heartbeat = heartbeat
         self._wall_ms = wall_ms
         self.failures = 0
+        self._wake = asyncio.Event()
         actor.spawn_task(self._announce(), "heartbeat")
+
+    def announce(self) -> None:
+        """Announce at once, not at the next heartbeat."""
+        self._wake.set()
 
     def withdraw_stale(self, before_ms: int) -> None:
         """Withdraw what this relay published before that time."""
         self._actor.spawn_task(self._withdraw(before_ms), "withdrawal of stale services")
 
     async def _announce(self) -> None:
+        failing = False
         while True:
             pause = self._heartbeat
+            self._wake.clear()
             try:
                 await self._backend.upsert_relay(self._relay, self._wall_ms())
             except BackendError as exc:
                 self.failures += 1
-                self._actor.log.warning("this relay could not be announced: {}", exc)
+                if not failing:  # an outage is two lines, not one a second
+                    self._actor.log.warning("this relay could not be announced: {}", exc)
+                failing = True
                 pause = min(RETRY_SECONDS, pause)
-            await asyncio.sleep(pause)
+            else:
+                if failing:
+                    self._actor.log.info("this relay is announced again")
+                failing = False
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
 
     async def _withdraw(self, before_ms: int) -> None:
+        failing = False
         while True:
             try:
                 gone = await self._backend.deregister_stale(self._relay.id, before_ms)
             except BackendError as exc:
                 self.failures += 1
-                self._actor.log.warning("stale services were not withdrawn: {}", exc)
+                if not failing:
+                    self._actor.log.warning("stale services were not withdrawn: {}", exc)
+                failing = True
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 if gone:

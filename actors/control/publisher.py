@@ -117,6 +117,12 @@ class Publisher:
         for service in agent.services.values():
             self.publish(agent, service, None)
 
+    def repeat(self, agent: Agent) -> None:
+        """Publish what is published once more; others never see it gone."""
+        for service in agent.services.values():
+            if service.listed:
+                self.publish(agent, service, None)
+
     async def flush(self, seconds: float) -> bool:
         """Finish what can be done without trying again, at most so long. True: all done."""
         self._stopping.set()

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from actors.control.agents import Agent, AgentTable, Claim, ClaimTable, Service
-from actors.control.backend import BackendError, Connect, Relay
+from actors.control.backend import BackendError, BackendRestored, Connect, Relay
 from actors.control.limits import (
     CARRY_SECONDS,
     GRACE_SECONDS,
@@ -136,6 +136,7 @@ class RegistryActor(Actor):
         self._remote = RemoteProviders(
             self, self._backend, relay_id=self._relay.id, wall_ms=self._wall_ms
         )
+        self._backend.watch_losses(self.ref)
         self.start_timer(self._grace, _GraceOver())
         self._presence = Presence(
             self, self._backend, self._relay, heartbeat=self._heartbeat, wall_ms=self._wall_ms
@@ -258,6 +259,13 @@ class RegistryActor(Actor):
         elif message.local_address:
             service.local_address = message.local_address
         self._publisher.publish(agent, service, reply)
+
+    @handles(BackendRestored)
+    def _restored(self, message: BackendRestored) -> None:
+        """It may have forgotten, or expired, what was published: say it all again."""
+        self._presence.announce()
+        for agent in self._agents:
+            self._publisher.repeat(agent)
 
     def _listed(self, agent: Agent, service: Service) -> None:
         self._unpark(("service", agent.tenant, service.name))

@@ -3,7 +3,8 @@
 `PRAGMA user_version` counts the migrations. 0 is an empty file or the database of a reference
 controller, which never counts; such a database may lack the columns that came later. Columns,
 names and constraints are those of the sheet, with one difference: services are unique per
-(tenant, name, agent_uri) instead of (tenant, name), see docs/decisions/0020.
+(tenant, name, agent_uri) instead of (tenant, name), see docs/decisions/0020; and relays have a
+column that tells whether they repeat their announcement.
 
 Migrations run in one transaction: a crash leaves the database as it was. A database that is newer
 than this program is refused, because an older program would write wrong rows.
@@ -120,8 +121,19 @@ def _several_providers(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _heartbeats(connection: sqlite3.Connection) -> None:
+    """2 -> 3: whether a relay repeats its announcement. One of a reference relay does not."""
+    connection.execute(
+        "ALTER TABLE relay_instances ADD COLUMN heartbeats INTEGER NOT NULL DEFAULT 0"
+    )
+
+
 #: Migration n turns user_version n into n + 1.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_sheet, _several_providers)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _sheet,
+    _several_providers,
+    _heartbeats,
+)
 VERSION = len(MIGRATIONS)
 
 

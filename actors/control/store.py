@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from actors.control.backend import (
@@ -25,6 +25,10 @@ from actors.control.backend import (
     FileRules,
     PolicyChanged,
     PolicySource,
+    ProvidersChanged,
+    Registration,
+    Relay,
+    Withdrawn,
 )
 from actors.control.database import IN_MEMORY, Database, Outcome
 from actors.control.limits import MAX_STORE_REQUESTS, MAX_WATCHERS
@@ -33,8 +37,10 @@ from actors.control.store_requests import (
     DeleteRule,
     DeregisterAgents,
     DeregisterStale,
+    ExpireDead,
     FindAudit,
     FindProviders,
+    FindRelays,
     InsertRule,
     KeepFileRules,
     LoadRules,
@@ -42,6 +48,7 @@ from actors.control.store_requests import (
     StoreRequest,
     UpsertRelay,
     WatchPolicy,
+    WatchProviders,
 )
 from actors.runtime import (
     DEFERRED,
@@ -71,7 +78,9 @@ class StoreActor(Actor):
         #: Bound: MAX_STORE_REQUESTS; one more is refused.
         self._waiting: dict[int, tuple[StoreRequest[object], Reply[object]]] = {}
         self._last_token = 0
+        #: Bound: MAX_WATCHERS; one more is told nothing.
         self._watchers: dict[int, ActorRef] = {}
+        self._provider_watchers: dict[int, ActorRef] = {}
         self._kept: FileRules | None = None
         self._failures = 0
         self._last_error = ""
@@ -116,6 +125,8 @@ class StoreActor(Actor):
         DeleteRule,
         AppendAudit,
         FindAudit,
+        FindRelays,
+        ExpireDead,
     )
     def _request(self, request: StoreRequest[object]) -> Deferred | Refusal:
         if len(self._waiting) >= MAX_STORE_REQUESTS:
@@ -128,6 +139,8 @@ class StoreActor(Actor):
     def _delivered(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of one committed (or failed) transaction."""
         changed = False
+        relays: list[Relay] = []
+        services: list[Registration | Withdrawn] = []
         bug: Exception | None = None
         for outcome in outcomes:
             request, reply = self._waiting.pop(outcome.token)
@@ -135,6 +148,8 @@ class StoreActor(Actor):
             if error is None:
                 changed = changed or self._changed_rules(request, outcome.value)
                 value = outcome.value
+                if self._provider_watchers:
+                    _note_providers(request, value, relays, services)
                 if isinstance(value, PolicySource):
                     value = replace(value, file_rules=self._kept)
                 reply.send(value)
@@ -149,6 +164,13 @@ class StoreActor(Actor):
         if changed:
             for watcher in self._watchers.values():
                 watcher.try_tell(PolicyChanged())
+        if relays or services:
+            news = ProvidersChanged(tuple(relays), tuple(services))
+            for token, watcher in list(self._provider_watchers.items()):
+                if not watcher.try_tell(news):
+                    # It would miss a change for ever: rather it starts over.
+                    del self._provider_watchers[token]
+                    self.system.kill(watcher, "missed changes of the registry", initiator=self.path)
         if bug is not None:
             raise bug
 
@@ -169,6 +191,34 @@ class StoreActor(Actor):
             return
         self._watchers[self.monitor(message.watcher)] = message.watcher
 
+    @handles(WatchProviders)
+    def _watch_providers(self, message: WatchProviders) -> None:
+        if len(self._provider_watchers) >= MAX_WATCHERS:
+            self.log.error("more than {} actors watch the registry", MAX_WATCHERS)
+            return
+        self._provider_watchers[self.monitor(message.watcher)] = message.watcher
+
     @handles(Down)
     def _watcher_ended(self, down: Down) -> None:
         self._watchers.pop(down.token, None)
+        self._provider_watchers.pop(down.token, None)
+
+
+def _note_providers(
+    request: StoreRequest[object],
+    value: object,
+    relays: list[Relay],
+    services: list[Registration | Withdrawn],
+) -> None:
+    """Collect what a committed request changed in the registry."""
+    if isinstance(request, UpsertRelay):
+        relays.append(request.relay)
+    elif isinstance(request, RegisterServices) and isinstance(value, tuple):
+        refused: Iterable[object] = value
+        services.extend(
+            each for each, why in zip(request.registrations, refused, strict=True) if not why
+        )
+    elif isinstance(request, DeregisterAgents | DeregisterStale | ExpireDead) and isinstance(
+        value, tuple
+    ):
+        services.extend(value)

@@ -28,6 +28,7 @@ from actors.control.backend import (
     Relay,
     ServiceRecord,
     Withdrawal,
+    Withdrawn,
 )
 from actors.control.limits import MAX_AUDIT_ROWS, MAX_RULES
 from actors.control.messages import AuditRecord, P2PMode, RelayMode
@@ -38,6 +39,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 #: Providers of one name a lookup returns.
 MAX_PROVIDERS = 256
+#: Relays a controller tells its watchers the endpoints of.
+MAX_RELAYS = 10_000
+_RETURNING = "RETURNING tenant, name, agent_uri, relay_id"
 #: Rows of values in one statement: old builds of SQLite allow 999 values.
 CHUNK_ROWS = 100
 #: Rows in one JSON text.
@@ -80,17 +84,33 @@ class UpsertRelay(StoreRequest[None]):
 
     relay: Relay
     now_ms: int
+    heartbeats: bool = True
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """See the class."""
+        """See the class. A relay that `heartbeats` is dead when it stops."""
         relay = self.relay
         connection.execute(
-            "INSERT INTO relay_instances (id, region, endpoint, last_heartbeat_unix_ms)"
-            " VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET region = excluded.region,"
-            " endpoint = excluded.endpoint,"
+            "INSERT INTO relay_instances (id, region, endpoint, last_heartbeat_unix_ms, heartbeats)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET region = excluded.region,"
+            " endpoint = excluded.endpoint, heartbeats = excluded.heartbeats,"
             " last_heartbeat_unix_ms = excluded.last_heartbeat_unix_ms",
-            (relay.id, relay.region or None, relay.endpoint, self.now_ms),
+            (relay.id, relay.region or None, relay.endpoint, self.now_ms, self.heartbeats),
         )
+
+
+@dataclass(slots=True)
+class FindRelays(StoreRequest[tuple[Relay, ...]]):
+    """Every relay that announced itself, at most `MAX_RELAYS`, the last ones heard of."""
+
+    writes: ClassVar[bool] = False
+
+    def run(self, connection: sqlite3.Connection) -> tuple[Relay, ...]:
+        """See the class."""
+        rows = connection.execute(
+            "SELECT id, coalesce(region, ''), endpoint FROM relay_instances"
+            f" ORDER BY last_heartbeat_unix_ms DESC LIMIT {MAX_RELAYS}"
+        )
+        return tuple(Relay(*row) for row in rows)
 
 
 @dataclass(slots=True)
@@ -153,46 +173,94 @@ class RegisterServices(StoreRequest[tuple[str, ...]]):
 
 
 @dataclass(slots=True)
-class DeregisterAgents(StoreRequest[None]):
-    """Withdraw every service of these agents at their relay; the agent rows stay."""
+class DeregisterAgents(StoreRequest[tuple[Withdrawn, ...]]):
+    """Withdraw every service of these agents at their relay; the agent rows stay.
+
+    Answer: the services that were there.
+    """
 
     agents: Sequence[Withdrawal]
 
     single: ClassVar[bool] = False
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
         """See the class."""
         rows = [(agent.tenant, agent.agent_uri, agent.relay_id) for agent in self.agents]
+        gone: list[Withdrawn] = []
         for count, values in _chunks(rows):
-            connection.execute(
+            deleted = connection.execute(
                 f"WITH gone (tenant, uri, relay) AS (VALUES {_values(3, count)})"
                 " DELETE FROM services WHERE rowid IN (SELECT s.rowid FROM gone CROSS JOIN"
                 " services s ON s.tenant = gone.tenant AND s.agent_uri = gone.uri"
-                " AND s.relay_id = gone.relay)",
+                " AND s.relay_id = gone.relay)"
+                f" {_RETURNING}",
                 values,
             )
+            gone.extend(Withdrawn(*row) for row in deleted.fetchall())
+        return tuple(gone)
 
 
 @dataclass(slots=True)
-class DeregisterStale(StoreRequest[int]):
-    """Withdraw what a relay published before a time. Answer: how many services."""
+class DeregisterStale(StoreRequest[tuple[Withdrawn, ...]]):
+    """Withdraw what a relay published before a time. Answer: those services."""
 
     relay_id: str
     before_ms: int
 
-    def run(self, connection: sqlite3.Connection) -> int:
+    def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
         """See the class."""
-        return connection.execute(
-            "DELETE FROM services WHERE relay_id = ? AND updated_at_unix_ms < ?",
+        deleted = connection.execute(
+            f"DELETE FROM services WHERE relay_id = ? AND updated_at_unix_ms < ? {_RETURNING}",
             (self.relay_id, self.before_ms),
-        ).rowcount
+        )
+        return tuple(Withdrawn(*row) for row in deleted.fetchall())
+
+
+@dataclass(slots=True)
+class ExpireDead(StoreRequest[tuple[Withdrawn, ...]]):
+    """Withdraw the services of relays not heard of since a time; forget what is long gone.
+
+    A relay that never said it repeats its announcement counts as alive, unless `silent_too`.
+    Services of a relay that never announced itself go by their own age. Relays without services,
+    and agents without services, are forgotten when not heard of since `forget_before_ms`.
+    Answer: the services withdrawn.
+    """
+
+    alive_since_ms: int
+    forget_before_ms: int
+    silent_too: bool = False
+
+    single: ClassVar[bool] = False
+
+    def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
+        """See the class."""
+        deleted = connection.execute(
+            "DELETE FROM services WHERE rowid IN (SELECT s.rowid FROM services s"
+            " LEFT JOIN relay_instances r ON r.id = s.relay_id WHERE CASE WHEN r.id IS NULL"
+            " THEN s.updated_at_unix_ms < :alive ELSE r.last_heartbeat_unix_ms < :alive"
+            f" AND (r.heartbeats = 1 OR :silent) END) {_RETURNING}",
+            {"alive": self.alive_since_ms, "silent": self.silent_too},
+        )
+        gone = tuple(Withdrawn(*row) for row in deleted.fetchall())
+        connection.execute(
+            "DELETE FROM relay_instances WHERE last_heartbeat_unix_ms < ?"
+            " AND id NOT IN (SELECT relay_id FROM services)",
+            (self.forget_before_ms,),
+        )
+        connection.execute(
+            "DELETE FROM agents WHERE last_seen_unix_ms < ?"
+            " AND uri NOT IN (SELECT agent_uri FROM services)",
+            (self.forget_before_ms,),
+        )
+        return gone
 
 
 @dataclass(slots=True)
 class FindProviders(StoreRequest[tuple[tuple[ServiceRecord, ...], ...]]):
     """Providers per (tenant, name), newest first.
 
-    With `alive_since_ms` above 0, only those of relays that showed a heartbeat since.
+    With `alive_since_ms` above 0, only those of relays that showed a heartbeat since, or never
+    said that they repeat it.
     """
 
     names: Sequence[tuple[str, str]]
@@ -216,7 +284,7 @@ class FindProviders(StoreRequest[tuple[tuple[ServiceRecord, ...], ...]]):
                 " FROM wanted CROSS JOIN services s"
                 " ON s.tenant = wanted.tenant AND s.name = wanted.name"
                 " LEFT JOIN relay_instances r ON r.id = s.relay_id"
-                " WHERE ? = 0 OR coalesce(r.last_heartbeat_unix_ms, 0) >= ?)"
+                " WHERE ? = 0 OR r.heartbeats = 0 OR coalesce(r.last_heartbeat_unix_ms, 0) >= ?)"
                 f" WHERE place <= {MAX_PROVIDERS} GROUP BY place / {PAGE_ROWS // 5}",
                 (*values, self.alive_since_ms, self.alive_since_ms),
             )
@@ -345,6 +413,20 @@ class KeepFileRules:
 @dataclass(slots=True)
 class WatchPolicy:
     """To the store, a plain message: tell `watcher` about changed rules while it lives."""
+
+    watcher: ActorRef
+
+
+@dataclass(slots=True)
+class WatchProviders:
+    """To the store, a plain message: tell `watcher` `ProvidersChanged` while it lives."""
+
+    watcher: ActorRef
+
+
+@dataclass(slots=True)
+class WatchLosses:
+    """To a controller link, a plain message: tell `watcher` `BackendRestored` while it lives."""
 
     watcher: ActorRef
 

@@ -59,6 +59,7 @@ def control_spec(
     carry: float = CARRY_SECONDS,
     heartbeat: float = HEARTBEAT_SECONDS,
     child_id: str = "control",
+    more: Sequence[ChildSpec] = (),
 ) -> ChildSpec:
     """The supervised subtree.
 
@@ -70,6 +71,7 @@ def control_spec(
         audit_queue: decisions held for the store.
         grace, carry, heartbeat: seconds, see `limits`.
         child_id: the subtree's place below its supervisor.
+        more: further children, which depend on all of the above (the served controller).
     """
     relay = Relay(relay_id, region, endpoint)
     files = tuple(policy_files)
@@ -81,7 +83,7 @@ def control_spec(
         return PolicyActor(backend.connect, files, enforce=enforce)
 
     def audit() -> AuditActor:
-        return AuditActor(backend.connect, queue=audit_queue)
+        return AuditActor(backend.connect, queue=audit_queue, attempts=backend.audit_attempts)
 
     def control() -> Supervisor:
         return Supervisor(
@@ -90,6 +92,7 @@ def control_spec(
                 ChildSpec("registry", registry, mailbox="keep", backoff=BACKOFF),
                 ChildSpec("policy", policy, mailbox="keep", backoff=BACKOFF),
                 ChildSpec("audit", audit, mailbox="keep", backoff=BACKOFF),
+                *more,
             ],
             strategy=Strategy.REST_FOR_ONE,
             intensity=INTENSITY,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.control.actor_backend import ActorBackend
 from actors.control.audit import AuditActor
 from actors.control.backend import AuditFilter, BackendSpec, BackendUnavailable
-from actors.control.embedded import EmbeddedBackend, embedded_backend
+from actors.control.embedded import embedded_backend
 from actors.control.messages import AuditRecord, Decide, Unavailable
 from actors.control.operator_messages import QueryAudit
 from actors.runtime import (
@@ -111,7 +112,7 @@ def test_no_record_is_lost_when_an_actor_dies(tmp_path: Path, name: str, verb: s
     run(main())
 
 
-class Broken(EmbeddedBackend):
+class Broken(ActorBackend):
     """A store that takes no records for a while."""
 
     broken = False

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     AuditFilter,
     BackendSpec,
     BackendUnavailable,
     PolicySource,
 )
-from actors.control.embedded import EmbeddedBackend, embedded_backend
+from actors.control.embedded import embedded_backend
 from actors.control.messages import Decide, Decision, P2PMode
 from actors.control.operator_messages import (
     AddRule,
@@ -140,7 +141,7 @@ def test_a_rule_of_somebody_else_at_the_store_comes_into_force(tmp_path: Path) -
     async def main() -> None:
         async with running(tmp_path / "c.db") as rig:
             await decide(rig)
-            store = EmbeddedBackend(rig.ref("/control/store"))
+            store = ActorBackend(rig.ref("/control/store"))
             await store.add_rule(stored("s"))
             await eventually(lambda: rig.describe("policy")["store_rules"] == 1)
             assert await decide(rig) == "allow s"
@@ -219,7 +220,7 @@ def test_without_readable_files_everything_is_denied_until_they_are_repaired(
     run(main())
 
 
-class Silent(EmbeddedBackend):
+class Silent(ActorBackend):
     """A backend whose rules cannot be loaded."""
 
     silent = True

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.control import registry
+from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     BackendSpec,
     BackendUnavailable,
@@ -18,7 +19,7 @@ from actors.control.backend import (
     ServiceRecord,
     Withdrawal,
 )
-from actors.control.embedded import EmbeddedBackend, embedded_backend
+from actors.control.embedded import embedded_backend
 from actors.control.messages import (
     AgentUp,
     PeerOf,
@@ -416,7 +417,7 @@ def test_providers_at_another_relay(tmp_path: Path) -> None:
     run(main())
 
 
-class Failing(EmbeddedBackend):
+class Failing(ActorBackend):
     """The embedded backend behind a line that can be cut."""
 
     cut = False

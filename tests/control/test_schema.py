@@ -87,6 +87,7 @@ _SHEET: dict[str, list[tuple[str, str, int, object]]] = {
         ("region", TEXT, 0, None),
         ("endpoint", TEXT, 1, None),
         ("last_heartbeat_unix_ms", INT, 1, None),
+        ("heartbeats", INT, 1, "0"),
     ],
     "policies": [
         ("id", TEXT, 1, None),

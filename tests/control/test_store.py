@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.control import store as store_module
+from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     AuditFilter,
     BackendUnavailable,
@@ -23,7 +24,6 @@ from actors.control.backend import (
     Withdrawal,
 )
 from actors.control.database import open_database
-from actors.control.embedded import EmbeddedBackend
 from actors.control.messages import AuditRecord
 from actors.control.rule import Effect, Rule
 from actors.control.store import StoreActor
@@ -52,7 +52,7 @@ class Watcher(Actor):
 
 
 @asynccontextmanager
-async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, EmbeddedBackend]]:
+async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, ActorBackend]]:
     system = ActorSystem("test", seed=1)
     await system.start(
         lambda: Supervisor(
@@ -66,7 +66,7 @@ async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, Embedd
     ref = system.ref("/store")
     assert ref is not None
     try:
-        yield system, ref, EmbeddedBackend(ref)
+        yield system, ref, ActorBackend(ref)
     finally:
         await system.stop()
 
@@ -161,7 +161,7 @@ def test_rules_are_ordered_by_creation_also_when_the_clock_steps_back(tmp_path: 
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_system, ref, _):
             seconds = iter([100.0, 50.0, 50.0])
-            backend = EmbeddedBackend(ref, wall_clock=lambda: next(seconds))
+            backend = ActorBackend(ref, wall_clock=lambda: next(seconds))
             for name in ("z", "y", "a"):
                 assert await backend.add_rule(allow(name)) == name
             rules = (await backend.load_policy()).rules
@@ -284,7 +284,7 @@ class OpenStore(StoreActor):
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, EmbeddedBackend]]:
+async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, ActorBackend]]:
     system = ActorSystem("test", seed=1)
     await system.start(
         lambda: Supervisor(
@@ -294,7 +294,7 @@ async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, E
     ref = system.ref("/store")
     assert ref is not None
     try:
-        yield system, ref, EmbeddedBackend(ref)
+        yield system, ref, ActorBackend(ref)
     finally:
         await system.stop()
 

@@ -1,0 +1,239 @@
+"""The gRPC channel to a controller: one resource, every call with a deadline, errors as values.
+
+Knows nothing of what is asked. Certificates are read whenever the channel is opened, so renewed
+files take effect with the next `reopen`. gRPC itself dials again, with pauses that grow to
+`RECONNECT_CAP_MS`; a call made between two attempts fails at once.
+
+A cancelled call raises `CancelledError` in whoever waits for it, also when not the waiting task
+but the call was cancelled, by closing the channel. The two are told apart here.
+
+Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP 4.1, 6.2 R28.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from actors.control.backend import BackendError, BackendUnavailable
+from actors.control.grpc_codec import METHODS, Method
+from actors.control.limits import MAX_CONTROLLER_MESSAGE
+
+M = TypeVar("M", bound=Message)
+
+#: Pauses between attempts to connect, milliseconds.
+RECONNECT_FIRST_MS: Final = 100
+RECONNECT_CAP_MS: Final = 2_000
+#: Answers that are about the request; everything else may be better the next time.
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,  # all that a reference controller ever says
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+
+
+class ControllerRefused(BackendError):
+    """The controller answered with an error that asking again does not change."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class MethodUnknown(BackendError):
+    """The controller does not have this method."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How to authenticate, and whom to expect.
+
+    Attributes:
+        certificate, key: PEM files of this side.
+        ca: PEM file of the authorities the controller's certificate must chain to.
+        server_name: DNS name its certificate must have.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path
+    server_name: str = "localhost"
+
+
+class ControllerChannel:
+    """See the module docstring. A resource.
+
+    Args:
+        address: `host:port`.
+        tls: None for plaintext.
+    """
+
+    def __init__(self, address: str, tls: ClientTls | None) -> None:
+        self._address = address
+        self._tls = tls
+        self._channel: Any = None
+        self.opened = 0
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Drop the connection with everything on it, and begin anew.
+
+        Raises:
+            OSError: a certificate file cannot be read; the channel is closed then.
+        """
+        self.abort()
+        options: list[tuple[str, object]] = [
+            ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
+            ("grpc.min_reconnect_backoff_ms", RECONNECT_FIRST_MS),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_CAP_MS),
+            ("grpc.max_receive_message_length", MAX_CONTROLLER_MESSAGE),
+            ("grpc.max_send_message_length", MAX_CONTROLLER_MESSAGE),
+            ("grpc.enable_retries", 0),
+            # A subchannel of its own: `reopen` must not find the broken one in a global pool.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
+        ]
+        if self._tls is None:
+            self._channel = grpc.aio.insecure_channel(self._address, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(
+                root_certificates=self._tls.ca.read_bytes(),
+                private_key=self._tls.key.read_bytes(),
+                certificate_chain=self._tls.certificate.read_bytes(),
+            )
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+            self._channel = grpc.aio.secure_channel(self._address, credentials, options=options)
+        self.opened += 1
+
+    def abort(self) -> None:
+        """Close it; calls on it fail."""
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        closing = channel.close(None)
+        try:
+            closing.send(None)  # without a grace it closes in its first step
+        except StopIteration:
+            pass
+        finally:
+            closing.close()
+
+    async def call(
+        self,
+        name: str,
+        request: Message,
+        response: type[M],
+        *,
+        timeout: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> tuple[M, dict[str, str]]:
+        """One unary RPC: the answer and its trailing metadata.
+
+        Raises:
+            ControllerRefused, MethodUnknown, BackendUnavailable.
+        """
+        method = METHODS[name]
+        assert method.response is response
+        multicallable = self._open().unary_unary(
+            method.path,
+            request_serializer=_serialize,
+            response_deserializer=response.FromString,
+        )
+        call = multicallable(request, timeout=timeout, metadata=_pairs(metadata))
+        try:
+            answer: M = await call
+            trailing = await call.trailing_metadata()
+        except grpc.aio.AioRpcError as error:
+            raise _failure(method, error) from None
+        except asyncio.CancelledError:
+            raise_if_cancelled()
+            raise BackendUnavailable(f"{name}: the connection was given up") from None
+        return answer, _texts(trailing)
+
+    async def watch(
+        self, name: str, request: Message, response: type[M], *, timeout: float
+    ) -> AsyncGenerator[M | None, None]:
+        """One server stream: None once the answer began, then its messages.
+
+        Close it (`aclosing`) to cancel the RPC. Raises as `call`.
+        """
+        method = METHODS[name]
+        assert method.response is response
+        multicallable = self._open().unary_stream(
+            method.path,
+            request_serializer=_serialize,
+            response_deserializer=response.FromString,
+        )
+        call = multicallable(request, timeout=timeout)
+        try:
+            await call.initial_metadata()
+            if not call.done():
+                yield None
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise _failure(method, error) from None
+        except asyncio.CancelledError:
+            raise_if_cancelled()
+            raise BackendUnavailable(f"{name}: the connection was given up") from None
+        finally:
+            call.cancel()
+
+    def _open(self) -> Any:  # the library ships no types
+        if self._channel is None:
+            raise BackendUnavailable("the connection is closed")
+        return self._channel
+
+
+def raise_if_cancelled() -> None:
+    """While handling a `CancelledError`: raise it again when it was meant for this task."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise  # what the caller is handling
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _pairs(metadata: Mapping[str, str] | None) -> tuple[tuple[str, str], ...] | None:
+    return tuple(metadata.items()) if metadata else None
+
+
+def _texts(metadata: Any) -> dict[str, str]:  # the library ships no types
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
+
+
+def _failure(method: Method, error: Any) -> BackendError:  # as above
+    code = error.code()
+    text = str(error.details() or "")[:300]
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return MethodUnknown(f"{method.short}: {text}")
+    if code in _REFUSALS:
+        return ControllerRefused(code.name, f"{method.short}: {text}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineMissed(f"{method.short}: no answer in time")
+    kind = WatchDropped if code is grpc.StatusCode.ABORTED else BackendUnavailable
+    return kind(f"{method.short}: {code.name}: {text}")
+
+
+class WatchDropped(BackendUnavailable):
+    """The controller ended a watch whose reader was too slow; it is fine otherwise."""
+
+
+class DeadlineMissed(BackendUnavailable):
+    """No answer within the deadline."""

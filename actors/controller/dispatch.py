@@ -1,0 +1,189 @@
+"""The frame around every RPC of the served controller: who may, how long, and what went wrong.
+
+A handler is a plain coroutine; what it refuses it raises as `Refused`. Failures of the store become
+the status that tells a caller whether to try again (R29). Anything else is a bug: the caller gets
+INTERNAL, and the server actor fails.
+
+Source: protocol sheet ORP 4.1; 6.2 R28, R29.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from actors.control.backend import BackendError, DuplicateRule
+from actors.control.grpc_codec import METHODS, WATCHING, Method
+from actors.controller.authority import ANYBODY, Caller, caller_of
+from actors.controller.grpc_server import peer_identity
+from actors.controller.limits import CALL_SECONDS, WATCH_WRITE_SECONDS
+from actors.controller.request_checks import Refused
+from actors.controller.watches import WatchEnded
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One RPC: who calls, with which metadata, and the metadata to end the answer with."""
+
+    caller: Caller
+    metadata: Mapping[str, str]
+    trailing: dict[str, str]
+
+    def speak_for(self, relay_id: str) -> None:
+        """Raise `Refused` unless the caller may act as this relay."""
+        if not self.caller.speaks_for(relay_id):
+            text = f"{self.caller.name} may not act as relay {relay_id!r}"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, text)
+
+
+Unary = Callable[[Call, Any], Awaitable[Message]]
+
+
+class Writer:
+    """Where the messages of a streamed answer go."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:  # the library ships no types
+        self._context = context
+
+    async def begin(self) -> None:
+        """Say that nothing is missed from here on."""
+        await self._context.send_initial_metadata(((WATCHING, "1"),))
+
+    async def send(self, message: Message) -> None:
+        """Send one message. Raises `WatchEnded` when the reader takes too long."""
+        try:
+            async with asyncio.timeout(WATCH_WRITE_SECONDS):
+                await self._context.write(message)
+        except TimeoutError:
+            raise WatchEnded("reader too slow", dropped=True) from None
+
+
+Streamed = Callable[[Call, Any, Writer], Awaitable[None]]
+
+
+class Dispatcher:
+    """See the module docstring.
+
+    Args:
+        failed: told of a bug, as `guard` tells it.
+        tls: False makes every caller `ANYBODY`.
+        operators: identities with the role operator.
+        warn: logs a line.
+    """
+
+    def __init__(
+        self,
+        *,
+        failed: Callable[[Exception], object],
+        tls: bool,
+        operators: Collection[str],
+        warn: Callable[[str], object],
+    ) -> None:
+        self._failed = failed
+        self._tls = tls
+        self._operators = frozenset(operators)
+        self._warn = warn
+        self.served: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+
+    def services(
+        self, unary: Mapping[str, Unary], streamed: Mapping[str, Streamed]
+    ) -> dict[str, dict[str, Any]]:
+        """Handlers by method, by full service name; `unary` and `streamed` by `service/method`."""
+        table: dict[str, dict[str, Any]] = {}
+        for short, method in METHODS.items():
+            _, service, name = method.path.split("/")
+            if method.streams:
+                make = grpc.unary_stream_rpc_method_handler
+                behaviour = self._stream_frame(method, streamed[short])
+            else:
+                make = grpc.unary_unary_rpc_method_handler
+                behaviour = self._unary_frame(method, unary[short])
+            table.setdefault(service, {})[name] = make(
+                behaviour,
+                request_deserializer=method.request.FromString,
+                response_serializer=_serialize,
+            )
+        return table
+
+    def _unary_frame(self, method: Method, handler: Unary) -> Any:
+        async def frame(request: Message, context: Any) -> Message:
+            problem: Refused
+            try:
+                call = self._call(method, context)
+                async with asyncio.timeout(CALL_SECONDS):
+                    answer = await handler(call, request)
+            except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
+                problem = self._problem(error)
+            else:
+                self.served[method.short] += 1
+                if call.trailing:
+                    context.set_trailing_metadata(tuple(call.trailing.items()))
+                return answer
+            self.refused[problem.code.name] += 1
+            await context.abort(problem.code, str(problem))
+            raise problem  # not reached: abort raises
+
+        return frame
+
+    def _stream_frame(self, method: Method, handler: Streamed) -> Any:
+        async def frame(request: Message, context: Any) -> None:
+            problem: Refused | None = None
+            try:
+                call = self._call(method, context)
+                await handler(call, request, Writer(context))
+            except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
+                problem = self._problem(error)
+            if problem is None:
+                self.served[method.short] += 1
+                return
+            self.refused[problem.code.name] += 1
+            await context.abort(problem.code, str(problem))
+
+        return frame
+
+    def _call(self, method: Method, context: Any) -> Call:
+        caller = ANYBODY
+        if self._tls:
+            caller = caller_of(peer_identity(context.auth_context()), self._operators)
+        if not caller.may(method.short):
+            self._warn(f"{caller.name} may not call {method.short}")
+            text = f"{caller.name} may not call {method.short}"
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, text)
+        pairs = context.invocation_metadata() or ()
+        metadata = {key: value for key, value in pairs if isinstance(value, str)}
+        return Call(caller, metadata, {})
+
+    def _problem(self, error: Exception) -> Refused:
+        """The status for what a handler raised; a bug is reported."""
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, DuplicateRule):
+            return Refused(grpc.StatusCode.ALREADY_EXISTS, str(error))
+        if isinstance(error, BackendError):
+            return Refused(grpc.StatusCode.UNAVAILABLE, f"the store: {error}")
+        if isinstance(error, WatchEnded):
+            code = grpc.StatusCode.ABORTED if error.dropped else grpc.StatusCode.UNAVAILABLE
+            return Refused(code, str(error))
+        if isinstance(error, TimeoutError):
+            return Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "not done in time")
+        if isinstance(error, grpc.aio.UsageError | grpc.aio.BaseError | asyncio.InvalidStateError):
+            # The caller is gone, and with it the RPC.
+            return Refused(grpc.StatusCode.CANCELLED, "the caller is gone")
+        self._failed(error)
+        return Refused(grpc.StatusCode.INTERNAL, type(error).__name__)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -1,0 +1,186 @@
+"""The gRPC listener: one resource, stopped by `abort()`, its port kept over restarts of its owner.
+
+Knows nothing of what is served. gRPC runs handlers in tasks of its own; they end with the server:
+`abort()` begins that at once, the last steps (closing the sockets) follow in the loop within
+milliseconds. The next incarnation of the owner waits for them (`Port.free`) before it listens.
+
+Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP 4; 6.2 R28, R29.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from cryptography import x509
+
+from actors.control.limits import MAX_CONTROLLER_MESSAGE
+from actors.controller.limits import (
+    KEEPALIVE_SECONDS,
+    KEEPALIVE_TIMEOUT_SECONDS,
+    MAX_CONNECTIONS,
+    MAX_REQUEST,
+    MAX_RPCS,
+    MAX_RPCS_PER_CONNECTION,
+    MIN_PING_SECONDS,
+)
+
+#: Seconds the sockets of an aborted server may take to close.
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """PEM files: this side's chain and key, and the authorities callers must chain to."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class Port:
+    """Where a server listens, over the restarts of its owner.
+
+    Args:
+        host, port: 0 takes a free port once, and keeps it.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._closing: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def close(self, server: Any) -> None:  # the library ships no types
+        """Stop a server at once; the task is kept here until its sockets are closed."""
+        self._closing = asyncio.get_running_loop().create_task(server.stop(None))
+
+    async def free(self) -> None:
+        """Wait until the server before is gone.
+
+        Raises:
+            OSError: it is still there after `CLOSE_SECONDS`.
+        """
+        if self._closing is not None:
+            done, _ = await asyncio.wait({self._closing}, timeout=CLOSE_SECONDS)
+            if not done:
+                raise OSError(errno.EADDRINUSE, f"{self}: the server before has not ended")
+            self._closing = None
+
+
+class GrpcServer:
+    """See the module docstring. A resource.
+
+    Args:
+        port: where to listen.
+        services: handlers by method, by full service name.
+        tls: None for plaintext.
+    """
+
+    def __init__(
+        self, port: Port, services: Mapping[str, Mapping[str, Any]], tls: ServerTls | None
+    ) -> None:
+        self._port = port
+        self._tls = tls
+        self._stopped = False
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),  # two daemons on one port must not share it silently
+                ("grpc.max_receive_message_length", MAX_REQUEST),
+                ("grpc.max_send_message_length", MAX_CONTROLLER_MESSAGE),
+                ("grpc.max_concurrent_streams", MAX_RPCS_PER_CONNECTION),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
+                ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
+                ("grpc.keepalive_permit_without_calls", 1),
+                (
+                    "grpc.http2.min_recv_ping_interval_without_data_ms",
+                    int(MIN_PING_SECONDS * 1000),
+                ),
+            ],
+            maximum_concurrent_rpcs=MAX_RPCS,
+        )
+        for service, handlers in services.items():
+            self._server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service, dict(handlers)),)
+            )
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is in use or not ours, or a certificate file cannot be read.
+        """
+        await self._port.free()
+        try:
+            if self._tls is None:
+                port = self._server.add_insecure_port(str(self._port))
+            else:
+                port = self._server.add_secure_port(str(self._port), _credentials(self._tls))
+        except RuntimeError as error:
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {self._port}: {error}") from None
+        self._port.port = port
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """No new calls; wait so many seconds for those under way, then cancel them."""
+        if not self._stopped:
+            self._stopped = True
+            await self._server.stop(grace)
+
+    def abort(self) -> None:
+        """Stop at once; idempotent."""
+        if not self._stopped:
+            self._stopped = True
+            self._port.close(self._server)
+
+
+def _credentials(tls: ServerTls) -> Any:  # the library ships no types
+    """Server credentials that take renewed files with the next handshake."""
+    stamp, configuration = _read(tls)
+    state = {"stamp": stamp}
+
+    def fetch() -> object:
+        try:
+            if _stamp(tls) == state["stamp"]:
+                return None
+            state["stamp"], renewed = _read(tls)
+        except OSError:
+            return None  # half written: the certificate before stays until it is readable
+        return renewed
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration, fetch, require_client_authentication=True
+    )
+
+
+def _stamp(tls: ServerTls) -> tuple[int, ...]:
+    return tuple(path.stat().st_mtime_ns for path in (tls.certificate, tls.key, tls.ca))
+
+
+def _read(tls: ServerTls) -> tuple[tuple[int, ...], object]:
+    stamp = _stamp(tls)
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    return stamp, grpc.ssl_server_certificate_configuration([pair], tls.ca.read_bytes())
+
+
+def peer_identity(auth_context: Mapping[str, list[bytes]]) -> str:
+    """The first URI of the caller's certificate, exactly as it is; empty when there is none."""
+    pem = auth_context.get("x509_pem_cert")
+    if not pem:
+        return ""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem[0])
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return ""
+    return uris[0] if uris else ""

@@ -1,0 +1,175 @@
+"""Registry and Fleet of the served controller: providers, relays, and the time.
+
+Source: protocol sheet ORP 4.1 (Registry), 4.2, 4.3; 6.2 R19, R20, R29.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from actors.control.backend import Registration, Relay, ServiceRecord, Withdrawal
+from actors.control.grpc_codec import (
+    HEARTBEATS,
+    MAX_RESOLVED,
+    REGIONS,
+    provider_message,
+    service_id,
+)
+from actors.control.limits import MAX_SERVICE_NAME
+from actors.controller.dispatch import Call, Streamed, Unary, Writer
+from actors.controller.limits import MAX_RELAY_TEXT, MAX_TEXT, MAX_WATCHED_NAMES
+from actors.controller.request_checks import bad_request, required
+from actors.controller.state import ProviderChange
+from actors.controller.store_access import ControllerStore
+from actors.controller.watches import Watches
+from wire.orp import control_pb2, fleet_pb2
+
+#: A region that fits into metadata; any other is not told.
+_REGION: Final = re.compile(r"[A-Za-z0-9._-]{0,63}")
+
+
+class RegistryService:
+    """See the module docstring.
+
+    Args:
+        store: where it is kept.
+        watches: who is told of changes.
+        admit: raises `Refused` when there are too many watches.
+        wall_ms: wall-clock milliseconds.
+    """
+
+    def __init__(
+        self,
+        store: ControllerStore,
+        watches: Watches[ProviderChange],
+        *,
+        admit: Callable[[], None],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._watches = watches
+        self._admit = admit
+        self._wall_ms = wall_ms
+
+    @property
+    def unary(self) -> Mapping[str, Unary]:
+        """The unary methods."""
+        return {
+            "Registry/RegisterService": self.register,
+            "Registry/DeregisterAgent": self.deregister,
+            "Registry/Resolve": self.resolve,
+            "Registry/UpsertRelay": self.upsert_relay,
+            "Fleet/WithdrawStale": self.withdraw_stale,
+            "Fleet/Clock": self.clock,
+        }
+
+    @property
+    def streamed(self) -> Mapping[str, Streamed]:
+        """The streams."""
+        return {"Registry/Watch": self.watch}
+
+    async def register(
+        self, call: Call, request: control_pb2.RegisterServiceRequest
+    ) -> control_pb2.RegisterServiceResponse:
+        """Publish one service of one agent."""
+        tenant = required("tenant", request.tenant)
+        name = required("service_name", request.service_name, most=MAX_SERVICE_NAME)
+        agent_uri = required("agent_uri", request.agent_uri)
+        relay_id = required("relay_id", request.relay_id, most=MAX_RELAY_TEXT)
+        if len(request.local_addr) > MAX_TEXT:
+            raise bad_request("local_addr is too long")
+        call.speak_for(relay_id)
+        registration = Registration(
+            tenant, name, agent_uri, relay_id, request.local_addr, self._wall_ms()
+        )
+        (problem,) = await self._store.register_services([registration])
+        if problem:
+            raise bad_request(problem)
+        return control_pb2.RegisterServiceResponse(service_id=service_id(tenant, name))
+
+    async def deregister(
+        self, call: Call, request: control_pb2.DeregisterAgentRequest
+    ) -> control_pb2.DeregisterAgentResponse:
+        """Withdraw every service of an agent at one relay."""
+        withdrawal = Withdrawal(
+            required("tenant", request.tenant),
+            required("agent_uri", request.agent_uri),
+            required("relay_id", request.relay_id, most=MAX_RELAY_TEXT),
+        )
+        call.speak_for(withdrawal.relay_id)
+        await self._store.deregister_agents([withdrawal])
+        return control_pb2.DeregisterAgentResponse()
+
+    async def resolve(
+        self, call: Call, request: control_pb2.ResolveRequest
+    ) -> control_pb2.ResolveResponse:
+        """Providers, those of the caller's region first, then the newest. None is no error."""
+        name = (required("tenant", request.tenant), required("service_name", request.service_name))
+        (rows,) = await self._store.resolve([name], self._wall_ms())
+        ranked = sorted(rows, key=_nearness(request.caller_region))[:MAX_RESOLVED]
+        regions = [
+            row.relay_region if _REGION.fullmatch(row.relay_region) else "" for row in ranked
+        ]
+        if any(regions):
+            call.trailing[REGIONS] = ",".join(regions)
+        return control_pb2.ResolveResponse(providers=[provider_message(row) for row in ranked])
+
+    async def upsert_relay(
+        self, call: Call, request: control_pb2.UpsertRelayRequest
+    ) -> control_pb2.UpsertRelayResponse:
+        """Announce a relay, or renew its heartbeat."""
+        relay = Relay(
+            required("id", request.id, most=MAX_RELAY_TEXT),
+            request.region,
+            required("endpoint", request.endpoint, most=MAX_RELAY_TEXT),
+        )
+        if len(relay.region) > MAX_RELAY_TEXT:
+            raise bad_request("region is too long")
+        call.speak_for(relay.id)
+        await self._store.announce(
+            relay, self._wall_ms(), heartbeats=call.metadata.get(HEARTBEATS) == "1"
+        )
+        return control_pb2.UpsertRelayResponse()
+
+    async def watch(self, call: Call, request: control_pb2.WatchRequest, writer: Writer) -> None:
+        """Live changes; no snapshot."""
+        del call
+        if len(request.service_names) > MAX_WATCHED_NAMES:
+            raise bad_request(f"at most {MAX_WATCHED_NAMES} service names")
+        tenant, names = request.tenant, frozenset(request.service_names)
+
+        def wanted(change: ProviderChange) -> bool:
+            return tenant in ("", change.tenant) and (not names or change.name in names)
+
+        self._admit()
+        watch = self._watches.open(wanted)
+        try:
+            await writer.begin()
+            while True:
+                await writer.send((await watch.get()).event)
+        finally:
+            self._watches.close(watch)
+
+    async def withdraw_stale(
+        self, call: Call, request: fleet_pb2.WithdrawStaleRequest
+    ) -> fleet_pb2.WithdrawStaleResponse:
+        """Withdraw what an earlier life of a relay published."""
+        relay_id = required("relay_id", request.relay_id, most=MAX_RELAY_TEXT)
+        call.speak_for(relay_id)
+        gone = await self._store.deregister_stale(relay_id, request.before_unix_ms)
+        return fleet_pb2.WithdrawStaleResponse(services=gone)
+
+    async def clock(self, call: Call, request: fleet_pb2.ClockRequest) -> fleet_pb2.ClockResponse:
+        """This controller's wall clock."""
+        del call, request
+        return fleet_pb2.ClockResponse(unix_ms=self._wall_ms())
+
+
+def _nearness(region: str) -> Callable[[ServiceRecord], tuple[object, ...]]:
+    def key(row: ServiceRecord) -> tuple[object, ...]:
+        far = bool(region) and row.relay_region != region
+        return (far, -row.updated_ms, row.agent_uri, row.relay_id)
+
+    return key

@@ -1,0 +1,208 @@
+"""The controller goes away and comes back: what is known serves, what is decided stays."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from actors.control.backend import AuditFilter
+from actors.control.messages import AuditRecord, Resolve, Unavailable
+from actors.control.operator_messages import QueryAudit, RemoveRule
+from actors.runtime import ReplyError
+from tests.conftest import eventually, run
+from tests.control.rig import Rig
+from tests.controller.rig import Controller, add_rule, allow, client, decide, link, server, watching
+
+
+async def known(rig: Rig, service: str, expected: list[str]) -> None:
+    async with asyncio.timeout(10):
+        while await rig.providers(service) != expected:
+            await asyncio.sleep(0.02)
+
+
+async def away(rig: Rig) -> None:
+    """The relay noticed that the controller is gone."""
+    await eventually(lambda: not link(rig)["watching"] and not link(rig)["reachable"])
+
+
+def test_known_services_and_rules_outlast_the_controller(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.relay("a") as a, controller.relay("bb") as b:
+            async with controller.run() as c:
+                await add_rule(c, allow("r1", "web"))
+                await watching(a, b)
+                await a.connect("u1", "web")
+                await known(b, "web", ["u1"])
+            await away(b)
+            # Longer than any answer is fresh, so that every resolve comes from what is known.
+            for _ in range(4):
+                await asyncio.sleep(0.4)
+                assert await b.providers("web") == ["u1"]
+                assert (await decide(b, "web")).allow
+            assert link(b)["served_stale"] > 0
+            # What is not known is not "not found": it cannot be told.
+            with pytest.raises(ReplyError) as caught:
+                await b.registry.ask(Resolve("acme", "other"), timeout=5)
+            assert isinstance(caught.value.refusal, Unavailable)
+            async with controller.run():
+                await watching(a, b)
+                await known(b, "web", ["u1"])
+                await known(b, "other", [])
+
+    run(main(), timeout=40)
+
+
+def test_a_relay_that_starts_without_its_controller_denies_and_recovers(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as c:  # takes its port
+            await add_rule(c, allow("r1"))
+        async with controller.relay("a") as a:
+            assert not (await decide(a, "web")).allow
+            connection = a.idle()
+            generation = await a.up("u1", connection)
+            register = asyncio.create_task(a.register("u1", "web", generation))
+            await away(a)
+            async with controller.run(), client(controller.address) as foreign:
+                assert await register == "acme/web"
+                assert await foreign.resolve("web") == ["u1@a"]
+                await eventually(lambda: a.describe("policy")["store_rules"] == 1)
+                assert (await decide(a, "web")).allow
+
+    run(main(), timeout=40)
+
+
+def test_the_rules_are_replaced_at_once_and_never_empty(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.relay("a") as a:
+            async with controller.run() as c:
+                for number in range(50):
+                    await add_rule(c, allow(f"old{number}", f"s{number}"))
+                await add_rule(c, allow("stays", "web"))
+                await watching(a)
+                await eventually(lambda: a.describe("policy")["store_rules"] == 51)
+            await away(a)
+            async with AsyncExitStack() as stack:
+                # While it is away its rules change; the relay is not connected yet.
+                c = await stack.enter_async_context(Controller(controller.database).run())
+                for number in range(50):
+                    await c.policy.ask(RemoveRule("acme", f"old{number}"), timeout=5)
+                await add_rule(c, allow("new", "s7"))
+            refused = 0
+            snapshots = link(a)["rule_snapshots"]
+            async with controller.run():
+                async with asyncio.timeout(10):
+                    while (await decide(a, "s7")).reason != "new":
+                        refused += not (await decide(a, "web")).allow
+                        assert a.describe("policy")["store_rules"] in (51, 2)
+                        await asyncio.sleep(0)
+                assert refused == 0
+                assert link(a)["rule_snapshots"] == snapshots + 1
+                assert not (await decide(a, "s8")).allow
+
+    run(main(), timeout=40)
+
+
+def test_decisions_are_kept_up_to_the_declared_queue(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.relay("a", audit_queue=500) as a:
+            async with controller.run() as c:
+                await add_rule(c, allow("r1"))
+                await watching(a)
+                await eventually(lambda: a.describe("policy")["store_rules"] == 1)
+            await away(a)
+            for number in range(600):
+                await decide(a, f"s{number}")
+            await eventually(lambda: a.describe("audit")["queued"] == 500)
+            await eventually(lambda: a.describe("audit")["lost"] == 100)
+            assert a.describe("audit")["stored"] == 0
+            async with controller.run() as c:
+                await eventually(lambda: a.describe("audit")["stored"] == 500, timeout=10)
+                wanted = AuditFilter("acme", caller="caller", limit=1000)
+                records = await c.audit.ask(QueryAudit(wanted), timeout=5)
+                # The newest are dropped, the oldest kept.
+                assert {record.target for record in records} == {f"s{n}" for n in range(500)}
+            assert a.system.dead_letters.by_type[AuditRecord.__name__, "queue full"] == 100
+
+    run(main(), timeout=40)
+
+
+def test_a_controller_that_forgot_everything_is_told_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.relay("a", region="us") as a:
+            async with controller.run():
+                await watching(a)
+                await a.connect("u1", "web", "db")
+            await away(a)
+            controller.database = tmp_path / "empty.db"
+            async with controller.run(), client(controller.address) as foreign:
+                async with asyncio.timeout(10):
+                    while await foreign.resolve("web") + await foreign.resolve("db") != [
+                        "u1@a",
+                        "u1@a",
+                    ]:
+                        await asyncio.sleep(0.02)
+                async with controller.relay("bb") as b:
+                    (provider,) = (await b.resolve("web")).providers
+                    assert provider.relay_endpoint == "192.0.2.1:1"  # it announced itself too
+
+    run(main(), timeout=40)
+
+
+def test_killing_the_server_or_the_link_loses_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as c, controller.relay("a") as a:
+            await add_rule(c, allow("r1"))
+            await watching(a)
+            await a.connect("u1", "web")
+            await eventually(lambda: a.describe("policy")["store_rules"] == 1)
+            for _ in range(5):
+                place = c.ref("/control/controller/server")
+                before = place.incarnation
+                c.system.kill(place)
+                assert (await decide(a, "web")).allow
+                await eventually(lambda: place.incarnation != before)  # noqa: B023  # awaited here
+                await eventually(lambda: server(c)["listening"], timeout=10)
+                await add_rule(c, allow(f"n{before}"))
+                await watching(a)
+                await eventually(
+                    lambda: a.describe("policy")["store_rules"] == link(a)["rules"] > 1
+                )
+            a.system.kill(a.ref("/control/link"))
+            async with asyncio.timeout(10):
+                while not (await decide(a, "web")).allow:
+                    await asyncio.sleep(0.02)
+            await watching(a)
+
+    run(main(), timeout=40)
+
+
+def test_a_controller_that_answers_nothing_is_dialled_again(tmp_path: Path) -> None:
+    """A port that takes connections and never speaks, then a controller in its place."""
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            silent.bind((controller.port.host, controller.port.port))
+            silent.listen()
+            async with controller.relay("a") as a:
+                with pytest.raises(ReplyError) as caught:
+                    await a.registry.ask(Resolve("acme", "web"), timeout=10)
+                assert isinstance(caught.value.refusal, Unavailable)
+                await eventually(lambda: link(a)["channels"] > 1, timeout=15)
+                silent.close()
+                async with controller.run():
+                    await watching(a)
+                    assert await a.providers("web") == []
+
+    run(main(), timeout=60)
