@@ -31,6 +31,8 @@ M = TypeVar("M", bound=Message)
 #: Pauses between attempts to connect, milliseconds.
 RECONNECT_FIRST_MS: Final = 100
 RECONNECT_CAP_MS: Final = 2_000
+#: Milliseconds one attempt may take, TLS included.
+CONNECT_MS: Final = 3_000
 #: Answers that are about the request; everything else may be better the next time.
 _REFUSALS: Final = frozenset(
     {
@@ -98,7 +100,7 @@ class ControllerChannel:
         self.abort()
         options: list[tuple[str, object]] = [
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
-            ("grpc.min_reconnect_backoff_ms", RECONNECT_FIRST_MS),
+            ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_CAP_MS),
             ("grpc.max_receive_message_length", MAX_CONTROLLER_MESSAGE),
             ("grpc.max_send_message_length", MAX_CONTROLLER_MESSAGE),

@@ -104,11 +104,12 @@ def link(rig: Rig) -> Mapping[str, Any]:
 
 async def watching(*rigs: Rig) -> None:
     """Wait until these relays hear of changes and have the rules."""
-    for rig in rigs:
-        await eventually(
-            lambda rig=rig: link(rig)["watching"] and not link(rig)["tenants_without_rules"],
-            what="the link watches",
-        )
+
+    def ready() -> bool:
+        told = [link(rig) for rig in rigs]
+        return all(one["watching"] and not one["tenants_without_rules"] for one in told)
+
+    await eventually(ready, timeout=10, what="the links watch")
 
 
 def allow(rule_id: str, target: str = "*", *, tenant: str = "acme", **more: Any) -> Rule:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from actors.control.backend import AuditFilter
 from actors.control.messages import AuditRecord, Resolve, Unavailable
 from actors.control.operator_messages import QueryAudit, RemoveRule
+from actors.controller.grpc_server import Port
 from actors.runtime import ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import Rig
@@ -186,23 +187,69 @@ def test_killing_the_server_or_the_link_loses_nothing(tmp_path: Path) -> None:
     run(main(), timeout=40)
 
 
-def test_a_controller_that_answers_nothing_is_dialled_again(tmp_path: Path) -> None:
-    """A port that takes connections and never speaks, then a controller in its place."""
+class Wire:
+    """A TCP connection in the middle, which can fall silent without breaking."""
 
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+
+    async def _connected(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        far, out = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers += [back, out]
+        for one in (self._carry(near, out), self._carry(far, back)):
+            self._tasks.add(asyncio.create_task(one))
+
+    def fall_silent(self) -> None:
+        """Nothing passes any more; new connections do."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.fall_silent()
+        await asyncio.wait(self._tasks)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+def test_a_connection_that_fell_silent_is_given_up(tmp_path: Path) -> None:
     async def main() -> None:
         controller = Controller(tmp_path / "c.db")
-        with socket.socket() as silent:
-            silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            silent.bind((controller.port.host, controller.port.port))
-            silent.listen()
-            async with controller.relay("a") as a:
-                with pytest.raises(ReplyError) as caught:
-                    await a.registry.ask(Resolve("acme", "web"), timeout=10)
-                assert isinstance(caught.value.refusal, Unavailable)
+        async with controller.run() as c, Wire(controller.port.port) as wire:
+            through = Controller(tmp_path / "unused", port=Port("127.0.0.1", wire.port))
+            async with through.relay("a") as a:
+                await watching(a)
+                await add_rule(c, allow("r1"))
+                await eventually(lambda: a.describe("policy")["store_rules"] == 1)
+                wire.fall_silent()
+                await add_rule(c, allow("r2"))
+                questions = [
+                    asyncio.create_task(a.registry.ask(Resolve("acme", name), timeout=10))
+                    for name in ("web", "db")
+                ]
                 await eventually(lambda: link(a)["channels"] > 1, timeout=15)
-                silent.close()
-                async with controller.run():
-                    await watching(a)
-                    assert await a.providers("web") == []
+                await asyncio.wait(questions)
+                for question in questions:
+                    question.exception()
+                await watching(a)
+                await eventually(lambda: a.describe("policy")["store_rules"] == 2)
+                assert await a.providers("web") == []
 
     run(main(), timeout=60)
