@@ -29,7 +29,16 @@ async def agents(
     running: Relay, pki: PkiFixture, target_port: int
 ) -> AsyncIterator[tuple[str, int]]:
     """A provider of a local port and a consumer; yields the consumer's local address."""
-    systems = []
+    async with agent_systems(running, pki, target_port) as (address, _):
+        yield address
+
+
+@asynccontextmanager
+async def agent_systems(
+    running: Relay, pki: PkiFixture, target_port: int
+) -> AsyncIterator[tuple[tuple[str, int], list[ActorSystem]]]:
+    """As `agents`, with the two agents' actor systems: provider, consumer."""
+    systems: list[ActorSystem] = []
     for leaf, provide, consume in (
         (pki.provider, (Service(SERVICE, "127.0.0.1", target_port),), ()),
         (pki.consumer, (), (Service(SERVICE, "127.0.0.1", 0),)),
@@ -53,7 +62,7 @@ async def agents(
         assert listener.children is not None
         place = next(iter(listener.children.values())).path
         host, _, port = str(says(systems[1], place, "address")).rpartition(":")
-        yield host, int(port)
+        yield (host, int(port)), systems
     finally:
         for system in reversed(systems):
             await system.stop(timeout=5.0)

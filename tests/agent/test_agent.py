@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.agent.rig import agents
+from actors.runtime import ActorSystem, Event
+from tests.agent.rig import agent_systems, agents, says
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
 from tools.chaos.history import History
@@ -77,3 +78,46 @@ def test_agents_reconnect_and_register_again(pki: PkiFixture, tmp_path: Path) ->
         await target.stop()
 
     run(main(), timeout=60)
+
+
+def only_bridge(system: ActorSystem) -> str:
+    """The path of an agent's only bridge; empty when there is none."""
+    place = system.find("/bridges")
+    paths = [cell.path for cell in (place.children or {}).values()] if place is not None else []
+    return paths[0] if len(paths) == 1 else ""
+
+
+def test_a_stream_that_ends_while_it_is_being_accepted_ends_its_bridge_in_order(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        async with (
+            relay(pki, tmp_path) as running,
+            agent_systems(running, pki, target.port) as (address, (provider, _)),
+        ):
+            ended: list[Event] = []
+            provider.events.subscribe(ended.append)
+            workload = Workload(address, history, target=target)
+            # The provider's link answers nobody: its bridge waits between dialling and accepting.
+            link = provider.ref("/link")
+            assert link is not None
+            provider.suspend(link)
+            transfer = asyncio.create_task(workload.transfer(workload.small_plan()))
+            await eventually(lambda: says(provider, only_bridge(provider), "local_address"))
+            bridge = provider.find(only_bridge(provider))
+            assert bridge is not None
+            running.kill(running.only("/edge/streams"))
+            assert (await transfer).outcome in ("refused", "reset")
+            await eventually(lambda: getattr(bridge.actor, "_broken", False))
+            provider.resume(link)
+            await eventually(lambda: only_bridge(provider) == "")
+            exits = [event for event in ended if event.kind == "exited"]
+            assert [event.fields["kind"] for event in exits] == ["shutdown"]
+            # And the next one works.
+            assert (await workload.transfer(workload.small_plan())).outcome == "complete"
+        await target.stop()
+
+    run(main())

@@ -88,6 +88,28 @@ def test_a_new_stream_that_waits_without_a_fault_is_seen() -> None:
     )
 
 
+def test_only_a_machine_that_is_seen_to_be_slow_excuses_a_late_stream() -> None:
+    fault = [_killed("/control/registry")]
+    late = _worked(101.3)
+    for machine, excused in ((0.01, False), (0.3, True)):
+        direct = Probe(100.5, machine, "", "direct")
+        found = checks.new_streams_work(History(actions=fault, probes=[late, direct]))
+        assert bool(found) is not excused
+    elsewhere = Probe(90.0, 0.3, "", "direct")
+    assert checks.new_streams_work(History(actions=fault, probes=[late, elsewhere]))
+
+
+def test_a_crash_in_an_agent_is_seen() -> None:
+    def ended(kind: str) -> History:
+        event = {"kind": "exited", "path": "/bridges/in-1", "fields": {"kind": kind}}
+        return History(agent_events=[event])
+
+    assert not checks.agents_are_unharmed(ended("shutdown"))
+    assert not checks.agents_are_unharmed(ended("normal"))
+    assert checks.agents_are_unharmed(ended("crash"))
+    assert checks.agents_are_unharmed(ended("killed"))
+
+
 def test_pages_must_come_back() -> None:
     history = History(actions=[_killed("/control/registry")])
     history.probes = [Probe(100.5, 0.1, "refused"), Probe(102.0, 0.1)]

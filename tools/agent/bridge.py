@@ -376,7 +376,7 @@ class ProviderBridge(_Bridge):
             self.disown(self._stream_guard)
             if granted is not None:
                 await self._tunnel(granted, self._peer_uri)
-        except (ConnectionError, TunnelFailed) as error:
+        except (ConnectionError, StreamClosed, TunnelFailed) as error:
             self.stop(shutdown(f"not bridged: {error}"))
             return
         self.disown(guarded)
@@ -390,7 +390,7 @@ class ProviderBridge(_Bridge):
             The grant, or None for a splice.
 
         Raises:
-            ConnectionError: the stream ended before that.
+            ConnectionError, StreamClosed: the stream ended before that.
         """
         if self._stream_id:
             watch = WatchMode(self._stream_id, self.guard("mode", self._decide))

@@ -60,7 +60,8 @@ class Probe:
         at: when it began.
         seconds: until it was decided.
         error: empty when it worked.
-        source: `stream` (through the run's own agents) or `url`.
+        source: `stream` (through the run's own agents), `url`, or `direct`: the same exchange
+            without relay and agents, which measures the machine.
     """
 
     at: float
@@ -93,4 +94,5 @@ class History:
     transfers: list[Transfer] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     overfull: list[Overfull] = field(default_factory=list)
+    agent_events: list[Mapping[str, object]] = field(default_factory=list)
     events_lost: int = 0

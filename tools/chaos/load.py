@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from actors.runtime import ActorDown, ActorSystem, inspection
 from tools.agent.settings import AgentSettings
@@ -63,6 +64,7 @@ class Load:
         self._target = Target(history)
         self._systems: list[ActorSystem] = []
         self._workload: Workload
+        self._direct: Workload
         self._running: asyncio.Task[None] | None = None
         self._prober: asyncio.Task[None] | None = None
         self._stopped = False
@@ -91,6 +93,9 @@ class Load:
             pause=USER_PAUSE,
             target=self._target,
         )
+        self._direct = Workload(
+            ("127.0.0.1", self._target.port), self._history, target=self._target, seed=self._seed
+        )
         warm_up = [self._workload.plan(slot) for slot in range(self._streams)]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._workload.transfer(plan)) for plan in warm_up]
@@ -112,6 +117,7 @@ class Load:
             consume=consume,
         )
         system = ActorSystem("chaos-agent")
+        system.events.subscribe(lambda event: self._history.agent_events.append(asdict(event)))
         self._systems.append(system)
         try:
             await system.start(lambda: agent_root(settings))
@@ -154,6 +160,7 @@ class Load:
                 if self._probes < MAX_PROBES:
                     self._probes += 1
                     group.create_task(self._new_stream())
+                    group.create_task(self._directly())
                 await asyncio.sleep(PROBE_PAUSE)
 
     async def _new_stream(self) -> None:
@@ -164,6 +171,13 @@ class Load:
         error = "" if transfer.outcome == "complete" else f"{transfer.outcome} {transfer.detail}"
         self._history.probes.append(
             Probe(transfer.began, transfer.ended - transfer.began, error, "stream")
+        )
+
+    async def _directly(self) -> None:
+        """The same exchange without relay and agents: what the machine allows at present."""
+        transfer = await self._direct.transfer(self._direct.small_plan())
+        self._history.probes.append(
+            Probe(transfer.began, transfer.ended - transfer.began, "", "direct")
         )
 
 

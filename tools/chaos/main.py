@@ -142,11 +142,12 @@ def _report(plan: Plan, history: History, violations: list[Violation]) -> int:
     faults = sum(action.done for action in history.actions)
     outcomes = Counter(transfer.outcome for transfer in history.transfers)
     streams = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-    failed = sum(1 for probe in history.probes if probe.error)
+    probes = [probe for probe in history.probes if probe.source != "direct"]
+    failed = sum(1 for probe in probes if probe.error)
     summary = (
         f"seed {plan.seed}: {faults} faults, {len(history.events)} events, "
         f"{sum(outcomes.values())} streams ({streams or 'none asked for'}), "
-        f"{len(history.probes)} probes ({failed} failed)"
+        f"{len(probes)} probes ({failed} failed)"
     )
     if violations:
         click.echo(f"verdict: broken: {len(violations)} violations; {summary}")

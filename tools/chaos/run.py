@@ -176,6 +176,7 @@ def judge(
         *stream_checks.transfers_are_honest(history),
         *stream_checks.resets_are_explained(history),
         *stream_checks.refusals_are_explained(history, within=plan.within),
+        *stream_checks.agents_are_unharmed(history),
         *stream_checks.pages_recover(history, within=plan.within),
     ]
     if plan.streams:
