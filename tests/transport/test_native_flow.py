@@ -100,6 +100,20 @@ def test_the_connection_window_holds() -> None:
     assert flow.unconsumed == 500
 
 
+def test_a_sender_that_comes_to_an_old_limit_later_is_told_again() -> None:
+    flow = ReceiveFlow(WINDOW, 1 << 20)
+    assert flow.received(4, 600)
+    flow.consumed(4, 600)
+    assert parse(flow.frames(5.0, 0.0, 100)) == {4: 1600}
+    assert flow.next_timer() is None
+    assert flow.received(4, 400)
+    when = flow.next_timer()
+    assert when is not None
+    assert when > 5.0
+    flow.handle_timer(when)
+    assert parse(flow.frames(when, 0.0, 100)) == {4: 1600}
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 700), st.integers(0, 1500), st.booleans()), max_size=60))
 def test_no_sender_stays_stopped_and_none_exceeds_its_window(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import click
 import orjson
 
+from tools.bench.quic_engine import measure as measure_engines
 from tools.bench.runtime import Row, measure
 
 
@@ -43,3 +45,23 @@ def _show(rows: list[Row], *, as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['what']:<62} {row['value']:>12.3f} {row['unit']}")
+
+
+@cli.command()
+@click.option("--mib", default=64, show_default=True, help="Per native round; aioquic a quarter.")
+@click.option("--rounds", default=3, show_default=True, help="Rounds; the cheapest counts.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def engine(mib: int, rounds: int, as_json: bool) -> None:
+    """One hop through each QUIC engine, in memory: CPU seconds per GiB."""
+    rows = [asdict(row) for row in measure_engines(mib, rounds)]
+    if as_json:
+        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        return
+    click.echo(
+        f"{'engine':<8} {'datagram':>8} {'streams':>7} {'cpu s/GiB':>10} {'us/datagram':>11}"
+    )
+    for row in rows:
+        click.echo(
+            f"{row['engine']:<8} {row['datagram']:>8} {row['streams']:>7} "
+            f"{row['cpu_s_per_gib']:>10.2f} {row['us_per_datagram']:>11.2f}"
+        )

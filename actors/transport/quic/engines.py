@@ -46,8 +46,12 @@ class EngineMaker(Protocol):
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
         reset_token: Callable[[bytes], bytes] | None = None,
+        peer_cid: bytes | None = None,
     ) -> Engine:
-        """A fresh connection."""
+        """A fresh connection.
+
+        `peer_cid`: servers: the source connection id of the client's first packet.
+        """
         ...
 
 
@@ -76,8 +80,10 @@ def make_aioquic(
     original_destination_cid: bytes | None = None,
     retry_source_cid: bytes | None = None,
     reset_token: Callable[[bytes], bytes] | None = None,
+    peer_cid: bytes | None = None,
 ) -> Engine:
     """An aioquic connection."""
+    del peer_cid  # any will do
     return AioquicEngine(
         settings,
         configuration(settings, identity, alpn, client=client, server_name=server_name),
@@ -131,10 +137,36 @@ def _probe_native() -> tuple[EngineMaker, str]:
         from actors.transport.quic.self_test import SelfTestFailed, self_test
     except ImportError as error:
         raise EngineUnavailable(f"import failed: {error}") from None
+
+    def make_native(
+        settings: QuicSettings,
+        identity: TlsIdentity,
+        alpn: tuple[str, ...],
+        *,
+        client: bool,
+        server_name: str | None = None,
+        original_destination_cid: bytes | None = None,
+        retry_source_cid: bytes | None = None,
+        reset_token: Callable[[bytes], bytes] | None = None,
+        peer_cid: bytes | None = None,
+    ) -> Engine:
+        # qh3's core keeps writing the first destination id to a client that has none of its own.
+        make = make_aioquic if peer_cid == b"" and not client else NativeEngine
+        return make(
+            settings,
+            identity,
+            alpn,
+            client=client,
+            server_name=server_name,
+            original_destination_cid=original_destination_cid,
+            retry_source_cid=retry_source_cid,
+            reset_token=reset_token,
+        )
+
     try:
-        self_test(NativeEngine)
+        self_test(make_native)
     except SelfTestFailed as failure:
         raise EngineUnavailable(f"self-test failed: {failure}") from None
     except Exception as error:  # noqa: BLE001  # whatever broke, the other engine serves
         raise EngineUnavailable(f"self-test failed: {type(error).__name__}: {error}") from None
-    return NativeEngine, ", ".join(versions)
+    return make_native, ", ".join(versions)

@@ -1,8 +1,9 @@
-"""The native engine: qh3's compiled packet core under aioquic's TLS (`native_tls`).
+"""The native engine: qh3's compiled packet core under aioquic's TLS.
 
-The core (`qh3._hazmat.QuicConnectionCore`) does packets, loss, congestion, streams, flow control
-and paths; this module feeds it, turns its events into the seam's, and bounds what it holds. All
-use of qh3's private parts is here; `tests/transport/test_native_shape.py` fails when one changes.
+The core (`qh3._hazmat.QuicConnectionCore`) does packets, loss, congestion, streams and paths;
+this module feeds it and turns its events into the seam's. All use of private parts of qh3 and of
+aioquic by this engine is in the `native_*` modules; `tests/transport/test_native_shape.py` fails
+when one of them changes.
 
 Flow control follows consumption, per stream and per connection:
 
@@ -13,31 +14,26 @@ Flow control follows consumption, per stream and per connection:
   out while more than `connection_window` is delivered and not consumed. Then every stream of the
   connection waits, as flow control wants it, and so do RESET and STOP_SENDING, until consumption
   goes on. A connection holds at most two `connection_window`s and one event (64 KiB);
-* more than a stream's limit closes the connection with FLOW_CONTROL_ERROR.
+* more than a stream's limit closes the connection with FLOW_CONTROL_ERROR;
+* what is written waits in `native_send` until the core can send it.
 
 What differs from the aioquic engine:
 
 * `Drained` and `backlog` count bytes that were not sent for the first time yet, not bytes that were
   not acknowledged: the core does not tell per stream what was acknowledged. Bytes in flight are
   held by the core in addition, at most the congestion window and the peer's limits;
-* `send_finished` is known for the whole stream only: it turns true when both halves are finished;
-* a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; at most three
-  changes of address per connection (the core keeps four paths, and never forgets one);
-* connection ids after the first, and their stateless reset tokens, are the core's random ones.
+* `send_finished` is known for the whole stream only: true when both halves are finished;
+* a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; three changes of
+  address per connection (see `native_paths`);
+* connection ids after the first, and their stateless reset tokens, are the core's random ones;
+* a server cannot talk to a client without a connection id (`engines` gives it the other engine);
+* keys are updated after `KEY_UPDATE_PACKETS`.
 """
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
-
-from aioquic._buffer import Buffer
-from aioquic.quic.packet import QuicPacketType, get_retry_integrity_tag
-from aioquic.quic.packet import pull_quic_header as parse_header
-from qh3._hazmat import pull_quic_header
 
 from actors.transport.quic.engine import (
     Address,
@@ -46,44 +42,34 @@ from actors.transport.quic.engine import (
     Closed,
     Data,
     Drained,
-    Established,
     Event,
     Reset,
     StopSending,
     StreamCredit,
 )
-from actors.transport.quic.native_core import apply_parameters, install_keys, open_core
 from actors.transport.quic.native_flow import ReceiveFlow
-from actors.transport.quic.native_packets import PacketMaker
-from actors.transport.quic.native_paths import PeerAddresses
-from actors.transport.quic.native_tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
+from actors.transport.quic.native_handshake import NativeHandshake
+from actors.transport.quic.native_packets import PacketNumberLost
+from actors.transport.quic.native_tls import VERSION_1
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
-CID_LENGTH = 8
 _INTERNAL_ERROR = 1
-_SMALLEST_INITIAL = 1200
-_INITIAL_SPACE = 0
-_APPLICATION_SPACE = 2
-_ONE_RTT_EPOCH = 3
-_FLOW_CONTROL_ERROR = 0x03
-_STREAM_FRAME = 0x08
+_FLOW_CONTROL_ERROR = 3
+_STREAM_FRAME = 8
+_PADDING_FRAME = 0
 #: Frames of one packet of stream credit: with everything else it fits into any datagram.
 _CREDIT_BYTES = 1024
+_LONG_HEADER = 0x80
 #: Packets under one AEAD key before a key update; the limit of AES-GCM is 2^23 (RFC 9001 6.6).
 KEY_UPDATE_PACKETS = 1 << 22
-_LONG_HEADER = 0x80
 #: Longest reason phrase: a CONNECTION_CLOSE has to fit into the smallest datagram.
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
-AMPLIFICATION_LIMIT = "packet builder capacity exhausted"
-#: The core's words for a retransmission of a stream that is through.
-STREAM_GONE = "reserved stream is missing"
-#: How many of those one transmission steps over.
-_CORE_RETRIES = 16
+NO_ROOM = "packet builder capacity exhausted"
 
 
-class NativeEngine:
+class NativeEngine(NativeHandshake):
     """`Engine` over qh3's packet core.
 
     Args:
@@ -109,49 +95,25 @@ class NativeEngine:
         retry_source_cid: bytes | None = None,
         reset_token: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        self._settings = settings
-        self._client = client
-        original = original_destination_cid or os.urandom(CID_LENGTH)
-        self._cids = CidSet(os.urandom(CID_LENGTH), original, retry_source_cid)
-        token = None if client or reset_token is None else reset_token(self._cids.ours)
-        self._tls = TlsDriver(
+        super().__init__(
             settings,
             identity,
             alpn,
-            self._cids,
             client=client,
             server_name=server_name,
-            reset_token=token if client or token else os.urandom(16),
+            original_destination_cid=original_destination_cid,
+            retry_source_cid=retry_source_cid,
+            reset_token=reset_token,
         )
-        self._core: Any = None
-        self._started = False
-        self._established = False
-        self._parameters_applied = False
-        self._events: list[Event] = []
-        self._closed_reported = False
-        self._terminated = False
-        self._pings = 0
-        #: CRYPTO bytes of a client's first flight, to be sent again after a Retry.
-        self._first_flight: list[tuple[int, int, bytes]] = []
-        self._datagrams_sent = 0
-        self._key_packets = 0
         self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
-        #: Makes the packets that carry stream credit; None before the 1-RTT keys.
-        self._packets: PacketMaker | None = None
+        self._pings = 0
+        self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
         self._receive_ended: set[int] = set()
         #: Streams whose both halves are finished, until `forget`.
         self._finished: set[int] = set()
-        #: Streams -> bytes written and not sent for the first time.
-        self._unsent: dict[int, int] = {}
-        self._addresses: PeerAddresses | None = None
-
-    # State.
-
-    @property
-    def source_cid(self) -> bytes:
-        """Our first connection id."""
-        return self._cids.ours
+        #: Streams with bytes that the core has not sent yet.
+        self._in_core: dict[int, None] = {}
 
     @property
     def peer_address(self) -> Address | None:
@@ -172,92 +134,8 @@ class NativeEngine:
 
     @property
     def held(self) -> bool:
-        """True while a limit of the module docstring keeps events in the core."""
+        """True while the connection's limit keeps events in the core."""
         return self._flow.held
-
-    # The handshake.
-
-    def connect(self, address: Address, now: float) -> None:
-        """Begin as a client."""
-        self._create_core(address, self._cids.original, now)
-        self._tls.start()
-        self._advance_handshake()
-
-    def _create_core(self, address: Address, initial_cid: bytes, now: float) -> None:
-        self._addresses = PeerAddresses(address, now)
-        self._core = open_core(
-            self._settings, self._cids, initial_cid, address, now, client=self._client
-        )
-
-    def _advance_handshake(self) -> None:
-        """Carry what TLS made into the core."""
-        core, driver = self._core, self._tls
-        for keys in driver.take_keys():
-            install_keys(core, keys)
-            if keys.direction == "send" and keys.epoch == _ONE_RTT_EPOCH:
-                advance = partial(core.restore_send_packet_number, _APPLICATION_SPACE)
-                self._packets = PacketMaker(keys, len(self._cids.peers or b""), advance)
-        for piece in driver.take_outgoing():
-            if self._client and piece.epoch == 0:
-                self._first_flight.append(piece)
-            core.send_crypto(piece.epoch, piece.offset, piece.data)
-        parameters = driver.parameters
-        if parameters is not None and not self._parameters_applied:
-            self._parameters_applied = True
-            apply_parameters(core, parameters)
-            if parameters.initial_max_streams_bidi:
-                self._events.append(StreamCredit())
-        if driver.complete and not self._established:
-            self._established = True
-            core.handshake_complete()
-            self._first_flight.clear()
-            self._events.append(Established(driver.chain, driver.alpn))
-
-    def _receive_handshake(self, data: bytes, address: Address, now: float) -> None:
-        """Packet by packet: TLS has to make the keys for the next packet of the datagram."""
-        core = self._core
-        if self._client and data[0] & _LONG_HEADER and self._receive_retry(data, address, now):
-            return
-        offset = 0
-        while offset < len(data):
-            try:
-                header = pull_quic_header(data, offset, CID_LENGTH)
-            except ValueError:
-                return
-            end = max(header[9], offset + 1)
-            report = core.receive_datagram(data[offset:end], address, now, len(data))
-            # The packet was authentic: its source id is the one the parameters must name.
-            if report[2] and header[4] and not self._established:
-                self._cids.peers = header[4]
-            self._pump()
-            offset = end
-
-    def _receive_retry(self, data: bytes, address: Address, now: float) -> bool:
-        """Start again with the token of a valid Retry (RFC 9000 section 17.2.5)."""
-        try:
-            header = parse_header(Buffer(data=data), host_cid_length=CID_LENGTH)
-        except ValueError:
-            return True
-        if header.packet_type is not QuicPacketType.RETRY:
-            return False
-        cids = self._cids
-        tag = get_retry_integrity_tag(data[:-16], cids.original, VERSION_1)
-        if (
-            self._core.received_authenticated_packet
-            or cids.retry is not None
-            or header.version != VERSION_1
-            or header.destination_cid != cids.ours
-            or not hmac.compare_digest(data[-16:], tag)
-        ):
-            return True
-        cids.retry = header.source_cid
-        self._create_core(address, header.source_cid, now)
-        self._core.set_initial_token(header.token)
-        # Packet numbers go on, and the ClientHello stays the same.
-        self._core.restore_send_packet_number(_INITIAL_SPACE, self._datagrams_sent)
-        for epoch, offset, piece in self._first_flight:
-            self._core.send_crypto(epoch, offset, piece)
-        return True
 
     # Datagrams.
 
@@ -266,14 +144,13 @@ class NativeEngine:
         if self._established:
             self._core.receive_datagram(data, self._name(address, now), now)
             self._pump()
-        elif data and self._open(data, address, now):
-            self._receive_handshake(data, self._name(address, now), now)
+        else:
+            self._receive_first(data, address, now)
 
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender, oldest first."""
         if self._established:
-            name = self._name(address, now)
-            self._core.receive_many_datagrams(list(datagrams), name, now)
+            self._core.receive_many_datagrams(list(datagrams), self._name(address, now), now)
             self._pump()
             return
         for data in datagrams:
@@ -296,61 +173,64 @@ class NativeEngine:
         self._pump()
         return self._terminated
 
-    def _open(self, data: bytes, address: Address, now: float) -> bool:
-        if self._core is not None:
-            return not self._terminated
-        if self._client or self._closed_reported or len(data) < _SMALLEST_INITIAL:
-            return False
-        self._create_core(address, self._cids.retry or self._cids.original, now)
-        return True
-
-    def _name(self, address: Address, now: float) -> Address:
-        assert self._addresses is not None
-        return self._addresses.name(address, now)
-
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
         core = self._core
         if core is None or self._terminated:
             return []
-        # Consumption may have ended a hold: the credit leaves with these datagrams.
+        # Consumption may have ended a hold: the core's credit leaves with these datagrams.
         self._pump()
-        result = self._poll(now)
+        result: list[tuple[bytes, Address]] = []
+        # First what the core has: acknowledgements, repetitions, the rest of the last round.
+        self._poll(now, result)
+        while not self._sending.idle and not self._in_core and not self._closed_reported:
+            fed = self._sending.feed(core, trust_limits=not self._flow.held)
+            if not fed:
+                break
+            self._in_core.update(dict.fromkeys(fed))
+            self._poll(now, result)
+        if result and self._first_flight:
+            result = self._without_bare_probes(result)
+        if result:
+            self._count(result)
         if self._packets is not None:
             self._add_stream_credit(result, now)
-        if result:
-            self._datagrams_sent += len(result)
-            self._key_packets += len(result)
-            if self._key_packets >= KEY_UPDATE_PACKETS:
-                self._update_keys()
-            if self._addresses is not None and self._addresses.renamed:
-                real = self._addresses.real
-                result = [(data, real(name)) for data, name in result]
-            if self._unsent:
-                self._collect_sent()
+        addresses = self._addresses
+        if addresses is not None and addresses.renamed:
+            result = [(data, addresses.real(name)) for data, name in result]
         return result
 
-    def _poll(self, now: float) -> list[tuple[bytes, Address]]:
-        """What the core wants to send."""
-        result: list[tuple[bytes, Address]] = []
+    def _poll(self, now: float, result: list[tuple[bytes, Address]]) -> None:
+        """Every datagram the core may send now, and what that means for the backlog."""
         poll = self._core.poll_transmit
-        for _ in range(_CORE_RETRIES):
+        try:
+            while (datagram := poll(now)) is not None:
+                result.append((datagram[0], datagram[1]))
+        except RuntimeError as error:
+            # The next frame is larger than what may be sent to an address that is not validated
+            # yet (three times what came from it); it stays queued.
+            if str(error) != NO_ROOM:
+                raise
+        except ValueError as error:
+            # A stream ended under a reserved frame: the core lost track.
+            self.close(_INTERNAL_ERROR, str(error), application=False)
+            return
+        for stream_id in list(self._in_core):
+            count = self._sending.sent(self._core, stream_id)
+            if count:
+                self._events.append(Drained(stream_id, count))
+            if not self._sending.in_core(stream_id):
+                del self._in_core[stream_id]
+
+    def _count(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        self._datagrams_sent += len(datagrams)
+        self._key_packets += len(datagrams)
+        if self._key_packets >= KEY_UPDATE_PACKETS:
             try:
-                while (datagram := poll(now)) is not None:
-                    result.append((datagram[0], datagram[1]))
-            except RuntimeError as error:
-                # The next frame is larger than what may be sent to an address that is not
-                # validated yet (three times what came from it); it stays queued.
-                if str(error) != AMPLIFICATION_LIMIT:
-                    raise
-            except ValueError as error:
-                # The core dropped a stream that was acknowledged while it waited for its turn to
-                # be sent again. It has dropped its turn, too, by now.
-                if str(error) != STREAM_GONE:
-                    raise
-                continue
-            break
-        return result
+                self._core.request_key_update()
+            except (RuntimeError, ValueError):
+                return  # the last update is not acknowledged yet: asked again next time
+            self._key_packets = 0
 
     def _add_stream_credit(self, result: list[tuple[bytes, Address]], now: float) -> None:
         """Put packets of our own behind those of the core when limits are to be announced."""
@@ -365,20 +245,11 @@ class NativeEngine:
         address = core.active_path[2]
         while flow.due:
             frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
-            result.append((packets.packet(frames), address))
-
-    def _refuse_excess(self) -> None:
-        """The peer sent beyond a stream's limit."""
-        text = "more than the stream's limit"
-        self._core.close(_FLOW_CONTROL_ERROR, _STREAM_FRAME, text.encode())
-        self._report_closed(Closed(_FLOW_CONTROL_ERROR, False, text, peer=False, idle=False))
-
-    def _update_keys(self) -> None:
-        try:
-            self._core.request_key_update()
-        except (RuntimeError, ValueError):
-            return  # the last update is not acknowledged yet: asked again with the next packet
-        self._key_packets = 0
+            try:
+                result.append((packets.packet(frames), address))
+            except PacketNumberLost as error:
+                self.close(_INTERNAL_ERROR, f"packet number: {error}", application=False)
+                return
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""
@@ -412,7 +283,8 @@ class NativeEngine:
         if self._core is None:
             self._terminated = True
         else:
-            self._core.close(code, None if application else 0, text.encode()[:MAX_REASON_BYTES])
+            frame = None if application else _PADDING_FRAME
+            self._core.close(code, frame, text.encode()[:MAX_REASON_BYTES])
         self._report_closed(Closed(code, application, text, peer=False, idle=False))
 
     # Events.
@@ -421,11 +293,6 @@ class NativeEngine:
         """What happened since the last call."""
         result, self._events = self._events, []
         return result
-
-    def _report_closed(self, closed: Closed) -> None:
-        if not self._closed_reported:
-            self._closed_reported = True
-            self._events.append(closed)
 
     def _pump(self) -> None:
         """Take events out of the core while the limits allow it."""
@@ -440,19 +307,24 @@ class NativeEngine:
                 _, stream_id, data, end = native
                 if not flow.received(stream_id, len(data)):
                     self._refuse_excess()
-                    return
+                    continue
                 if end:
                     self._receive_ended.add(stream_id)
                     flow.ended(stream_id)
                 self._events.append(Data(stream_id, data, end))
 
+    def _refuse_excess(self) -> None:
+        """The peer sent beyond a stream's limit."""
+        text = "more than the stream's limit"
+        self._core.close(_FLOW_CONTROL_ERROR, _STREAM_FRAME, text.encode())
+        self._report_closed(Closed(_FLOW_CONTROL_ERROR, False, text, peer=False, idle=False))
+
     def _take(self, native: tuple[Any, ...]) -> None:
         kind = native[0]
         if kind == "crypto_data":
-            self._take_crypto(native[1], native[3])
+            self._take_crypto(native[3])
         elif kind == "stream_finished":
             self._finished.add(native[1])
-            self._receive_ended.discard(native[1])
         elif kind == "peer_closed":
             text = native[4].decode("utf-8", "replace")
             self._report_closed(Closed(native[2], native[1], text, peer=True, idle=False))
@@ -469,11 +341,23 @@ class NativeEngine:
                 self._flow.ended(native[1])
                 self._events.append(Reset(native[1], native[2]))
         elif kind == "stop_sending":
-            self._unsent.pop(native[1], None)
+            self._sending.drop(native[1])
+            self._in_core.pop(native[1], None)
             self._events.append(StopSending(native[1], native[2]))
         elif kind == "streams_available":
             if not native[1]:
                 self._events.append(StreamCredit())
+        elif kind == "stream_credit":
+            self._sending.stream_credit(native[1], native[2])
+        elif kind == "connection_credit":
+            self._sending.connection_credit(native[1])
+        elif kind == "peer_blocked":
+            if native[1] is not None:
+                self._flow.asked(native[1])
+        elif kind == "path_validated":
+            # What was sent on the old path is not probed for; an acknowledgement from the new one
+            # lets the core find it lost.
+            self.ping()
         elif kind == "connection_id_issued":
             self._events.append(CidIssued(native[1]))
         elif kind == "connection_id_retired":
@@ -483,16 +367,6 @@ class NativeEngine:
             text = "Could not find a common protocol version"
             self._report_closed(Closed(_INTERNAL_ERROR, False, text, peer=False, idle=False))
 
-    def _take_crypto(self, epoch: int, data: bytes) -> None:
-        try:
-            self._tls.receive(epoch, data)
-        except HandshakeFailed as failure:
-            self._core.close(failure.code, failure.frame_type, failure.text.encode())
-            self._report_closed(Closed(failure.code, False, failure.text, peer=False, idle=False))
-            return
-        if not self._closed_reported:
-            self._advance_handshake()
-
     def _take_termination(self, code: int, reason: bytes) -> None:
         """The core is through: the closing period ended, nothing was heard, or a reset came."""
         self._terminated = True
@@ -500,17 +374,6 @@ class NativeEngine:
             self._report_closed(Closed(0, False, "", peer=False, idle=True))
         else:
             self._report_closed(Closed(code, False, "stateless reset", peer=True, idle=False))
-
-    def _collect_sent(self) -> None:
-        size = self._core.get_send_buffer_size
-        for stream_id, known in list(self._unsent.items()):
-            left = size(stream_id)
-            if left < known:
-                self._events.append(Drained(stream_id, known - left))
-                if left:
-                    self._unsent[stream_id] = left
-                else:
-                    del self._unsent[stream_id]
 
     # Streams.
 
@@ -528,16 +391,13 @@ class NativeEngine:
         """Queue bytes."""
         if self._closed_reported:
             return
-        try:
-            self._core.send_stream(stream_id, data, end)
-        except ValueError:
-            return  # reset by either side meanwhile
-        if data:
-            self._unsent[stream_id] = self._unsent.get(stream_id, 0) + len(data)
+        if self._core.can_send_stream(stream_id):
+            self._sending.write(stream_id, data, end=end)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Reset our sending half."""
-        self._unsent.pop(stream_id, None)
+        self._sending.drop(stream_id)
+        self._in_core.pop(stream_id, None)
         if self._closed_reported:
             return
         try:
@@ -555,7 +415,7 @@ class NativeEngine:
             return  # both halves are finished
 
     def consume(self, stream_id: int, count: int) -> None:
-        """Let the limits breathe; a hold they ended is over with the next `transmit`."""
+        """Move the stream's limit, and the connection's; announced with the next `transmit`."""
         self._flow.consumed(stream_id, count)
 
     def settle(self, stream_id: int) -> None:
@@ -565,7 +425,8 @@ class NativeEngine:
     def forget(self, stream_id: int) -> None:
         """Both halves are finished: drop our book-keeping."""
         self._flow.forget(stream_id)
-        self._unsent.pop(stream_id, None)
+        self._sending.drop(stream_id)
+        self._in_core.pop(stream_id, None)
         self._finished.discard(stream_id)
         self._receive_ended.discard(stream_id)
 
@@ -575,4 +436,4 @@ class NativeEngine:
 
     def backlog(self, stream_id: int) -> int:
         """Bytes that were not sent for the first time yet."""
-        return self._unsent.get(stream_id, 0)
+        return self._sending.backlog(stream_id)

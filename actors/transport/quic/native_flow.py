@@ -56,10 +56,12 @@ class ReceiveFlow:
     """
 
     __slots__ = (
+        "_announced_at",
         "_connection_window",
         "_due",
         "_repeat_at",
         "_repeats",
+        "_round_trip",
         "_step",
         "_stopped",
         "_streams",
@@ -79,6 +81,8 @@ class ReceiveFlow:
         self._stopped: set[int] = set()
         self._repeat_at: float | None = None
         self._repeats = 0
+        #: Time and smoothed RTT of the latest announcement.
+        self._announced_at = self._round_trip = 0.0
 
     @property
     def held(self) -> bool:
@@ -107,7 +111,9 @@ class ReceiveFlow:
         while stream.received > stream.floor:
             stream.floor = stream.announced.popleft()
         if stream.stopped:
+            # It came to its limit after the newer one was announced, and may not have heard of it.
             self._stopped.add(stream_id)
+            self._set_repeat()
         elif stream_id in self._stopped:
             self._progress(stream_id)
         return True
@@ -167,10 +173,15 @@ class ReceiveFlow:
             result += _varint(stream_id) + _varint(stream.limit)
             if stream.stopped:
                 self._stopped.add(stream_id)
-        if self._stopped and self._repeat_at is None:
-            pause = max(REPEAT_SECONDS, 3 * round_trip) * 2.0**self._repeats
-            self._repeat_at = now + min(LONGEST_PAUSE, pause)
+        self._announced_at, self._round_trip = now, round_trip
+        if self._stopped:
+            self._set_repeat()
         return bytes(result)
+
+    def _set_repeat(self) -> None:
+        if self._repeat_at is None:
+            pause = max(REPEAT_SECONDS, 3 * self._round_trip) * 2.0**self._repeats
+            self._repeat_at = self._announced_at + min(LONGEST_PAUSE, pause)
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""

@@ -162,13 +162,12 @@ class TlsDriver:
         """Make the client's first flight."""
         self._handle(b"")
 
-    def receive(self, epoch: int, data: bytes) -> None:
-        """Contiguous CRYPTO bytes of the peer.
+    def receive(self, data: bytes) -> None:
+        """Contiguous CRYPTO bytes of the peer, of whatever epoch its state allows.
 
         Raises:
             HandshakeFailed: close with its code.
         """
-        del epoch  # the library refuses a message in the wrong state
         self._handle(data)
 
     def take_keys(self) -> list[PacketKeys]:

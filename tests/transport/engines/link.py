@@ -135,6 +135,8 @@ class Link:
         make_server: Callable[[bytes], Engine],
         weather: Weather | None = None,
         seed: int = 1,
+        *,
+        carry_first: bool = True,
     ) -> None:
         self.weather = weather or Weather()
         self.now = 1000.0
@@ -151,7 +153,7 @@ class Link:
         self._random = random.Random(seed)
         self._flights: list[_Flight] = []
         self._number = 0
-        for data, target in flight:
+        for data, target in flight if carry_first else []:
             self._send(self.client, data, target)
 
     @property

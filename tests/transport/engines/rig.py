@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from actors.node.dev_pki import LeafFiles
 from actors.transport.quic.engine import Engine
 from actors.transport.quic.engines import EngineMaker, select
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import CLIENT, Link, Weather
+from tests.transport.engines.link import Link, Weather
+from tests.transport.engines.stock import stock_client
 
 ALPN = ("orp/1",)
+#: Every pairing: client, server.
+OURS = [(c, s) for c in ("native", "aioquic") for s in ("native", "aioquic")]
+PAIRINGS = [*OURS, ("stock", "native"), ("stock", "aioquic")]
 
 
 def maker(name: str) -> EngineMaker:
     """What makes engines of this kind."""
-    return select(name).make
+    return stock_client if name == "stock" else select(name).make
 
 
 def identity(pki: PkiFixture, leaf: LeafFiles) -> TlsIdentity:
@@ -28,20 +34,26 @@ def first_destination_cid(datagram: bytes) -> bytes:
     return datagram[6 : 6 + datagram[5]]
 
 
-class LateServer:
+def server_of(
+    name: str,
+    settings: QuicSettings,
+    identity: TlsIdentity,
+    alpn: tuple[str, ...] = ALPN,
+) -> Callable[[bytes], Engine]:
     """Makes the server's engine from the first datagram, as the endpoint does."""
 
-    def __init__(self, name: str, settings: QuicSettings, identity: TlsIdentity) -> None:
-        self.name, self.settings, self.identity = name, settings, identity
-
-    def make(self, first: bytes) -> Engine:
-        return maker(self.name)(
-            self.settings,
-            self.identity,
-            ALPN,
+    def make(first: bytes) -> Engine:
+        after = 6 + first[5]
+        return maker(name)(
+            settings,
+            identity,
+            alpn,
             client=False,
             original_destination_cid=first_destination_cid(first),
+            peer_cid=first[after + 1 : after + 1 + first[after]],
         )
+
+    return make
 
 
 def join(
@@ -62,8 +74,5 @@ def join(
         client=True,
         server_name="localhost",
     )
-    late = LateServer(server, server_settings or QuicSettings(), identity(pki, pki.relay))
-    return Link(first, late.make, weather, seed)
-
-
-__all__ = ["ALPN", "CLIENT", "Link", "Weather", "identity", "join", "maker"]
+    make = server_of(server, server_settings or QuicSettings(), identity(pki, pki.relay))
+    return Link(first, make, weather, seed)

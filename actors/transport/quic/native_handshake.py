@@ -1,0 +1,219 @@
+"""From the first datagram to an established connection of the native engine.
+
+TLS makes keys and CRYPTO bytes, the packet core carries them; this is what lies between. A Retry
+starts the core again with the token, with the same ClientHello and with packet numbers going on
+(RFC 9000 section 17.2.5).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aioquic._buffer import Buffer
+from aioquic.quic.packet import QuicPacketType, get_retry_integrity_tag
+from aioquic.quic.packet import pull_quic_header as parse_header
+from qh3._hazmat import pull_quic_header
+
+from actors.transport.quic.engine import Address, Closed, Established, Event, StreamCredit
+from actors.transport.quic.native_core import apply_parameters, install_keys, open_core
+from actors.transport.quic.native_packets import PacketMaker
+from actors.transport.quic.native_paths import PeerAddresses
+from actors.transport.quic.native_send import SendQueue
+from actors.transport.quic.native_tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
+from actors.transport.quic.settings import QuicSettings
+from actors.transport.tls import TlsIdentity
+
+CID_LENGTH = 8
+_SMALLEST_INITIAL = 1200
+_INITIAL_SPACE, _APPLICATION_SPACE = 0, 2
+_INITIAL_EPOCH, _APPLICATION_EPOCH = 0, 3
+_LONG_HEADER = 0x80
+_TAG_BYTES = 16
+
+
+class NativeHandshake(ABC):
+    """The part of `NativeEngine` that ends with `Established`; see there for the arguments."""
+
+    def __init__(
+        self,
+        settings: QuicSettings,
+        identity: TlsIdentity,
+        alpn: tuple[str, ...],
+        *,
+        client: bool,
+        server_name: str | None,
+        original_destination_cid: bytes | None,
+        retry_source_cid: bytes | None,
+        reset_token: Callable[[bytes], bytes] | None,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        original = original_destination_cid or os.urandom(CID_LENGTH)
+        self._cids = CidSet(os.urandom(CID_LENGTH), original, retry_source_cid)
+        token = None
+        if not client:
+            token = reset_token(self._cids.ours) if reset_token else os.urandom(16)
+        self._tls = TlsDriver(
+            settings,
+            identity,
+            alpn,
+            self._cids,
+            client=client,
+            server_name=server_name,
+            reset_token=token,
+        )
+        self._core: Any = None
+        self._addresses: PeerAddresses | None = None
+        #: Makes the packets that carry stream credit; None before the 1-RTT keys.
+        self._packets: PacketMaker | None = None
+        self._sending = SendQueue(client, settings.max_datagram)
+        self._established = False
+        self._parameters_applied = False
+        self._closed_reported = False
+        self._terminated = False
+        self._events: list[Event] = []
+        #: CRYPTO bytes of a client's first flight, to be sent again after a Retry.
+        self._first_flight: list[tuple[int, int, bytes]] = []
+        self._flight_datagrams = 0
+        self._datagrams_sent = 0
+
+    @property
+    def source_cid(self) -> bytes:
+        """Our first connection id."""
+        return self._cids.ours
+
+    def connect(self, address: Address, now: float) -> None:
+        """Begin as a client."""
+        self._create_core(address, self._cids.original, now)
+        self._tls.start()
+        self._advance_handshake()
+
+    @abstractmethod
+    def _pump(self) -> None:
+        """Take events out of the core."""
+
+    def _create_core(self, address: Address, initial_cid: bytes, now: float) -> None:
+        self._addresses = PeerAddresses(address, now)
+        self._core = open_core(
+            self._settings, self._cids, initial_cid, address, now, client=self._client
+        )
+
+    def _name(self, address: Address, now: float) -> Address:
+        assert self._addresses is not None
+        return self._addresses.name(address, now)
+
+    def _receive_first(self, data: bytes, address: Address, now: float) -> None:
+        """A datagram before the handshake is complete."""
+        if self._terminated or not data:
+            return
+        if self._core is None:
+            if self._client or self._closed_reported or len(data) < _SMALLEST_INITIAL:
+                return
+            self._create_core(address, self._cids.retry or self._cids.original, now)
+        if self._client and data[0] & _LONG_HEADER and self._receive_retry(data, address, now):
+            return
+        name = self._name(address, now)
+        # Packet by packet: TLS has to make the keys for the next packet of the datagram.
+        offset = 0
+        while offset < len(data):
+            try:
+                header = pull_quic_header(data, offset, CID_LENGTH)
+            except ValueError:
+                return
+            end = max(header[9], offset + 1)
+            report = self._core.receive_datagram(data[offset:end], name, now, len(data))
+            if report[2] and data[offset] & _LONG_HEADER and not self._parameters_applied:
+                # The packet was authentic: this is the id that the parameters must name.
+                self._cids.peers = header[4]
+            self._pump()
+            offset = end
+
+    def _receive_retry(self, data: bytes, address: Address, now: float) -> bool:
+        """True when this was a Retry; a valid one starts the handshake again."""
+        try:
+            header = parse_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+        except ValueError:
+            return True
+        if header.packet_type is not QuicPacketType.RETRY:
+            return False
+        cids = self._cids
+        tag = get_retry_integrity_tag(data[:-_TAG_BYTES], cids.original, VERSION_1)
+        if (
+            self._core.received_authenticated_packet
+            or cids.retry is not None
+            or header.version != VERSION_1
+            or header.destination_cid != cids.ours
+            or not hmac.compare_digest(data[-_TAG_BYTES:], tag)
+        ):
+            return True
+        cids.retry = header.source_cid
+        self._create_core(address, header.source_cid, now)
+        self._core.set_initial_token(header.token)
+        self._core.restore_send_packet_number(_INITIAL_SPACE, self._datagrams_sent)
+        for epoch, offset, piece in self._first_flight:
+            self._core.send_crypto(epoch, offset, piece)
+        return True
+
+    def _without_bare_probes(
+        self, datagrams: list[tuple[bytes, Address]]
+    ) -> list[tuple[bytes, Address]]:
+        """A client's first flight, and its repetitions, without what follows the ClientHello.
+
+        A probe timeout makes the core repeat the ClientHello and then send a PING alone, which a
+        server that sees it first refuses (RFC 9000 section 17.2.2).
+        """
+        if self._core.received_authenticated_packet:
+            return datagrams
+        self._flight_datagrams = self._flight_datagrams or len(datagrams)
+        return datagrams[: self._flight_datagrams]
+
+    def _take_crypto(self, data: bytes) -> None:
+        """CRYPTO bytes of the peer, in order."""
+        try:
+            self._tls.receive(data)
+        except HandshakeFailed as failure:
+            self._core.close(failure.code, failure.frame_type, failure.text.encode())
+            self._report_closed(Closed(failure.code, False, failure.text, peer=False, idle=False))
+            return
+        if not self._closed_reported:
+            self._advance_handshake()
+
+    def _advance_handshake(self) -> None:
+        """Carry what TLS made into the core."""
+        core, driver = self._core, self._tls
+        for keys in driver.take_keys():
+            install_keys(core, keys)
+            if keys.epoch == _APPLICATION_EPOCH and keys.direction == "send":
+                advance = partial(core.restore_send_packet_number, _APPLICATION_SPACE)
+                self._packets = PacketMaker(keys, len(self._cids.peers or b""), advance)
+        for piece in driver.take_outgoing():
+            if self._client and piece.epoch == _INITIAL_EPOCH:
+                self._first_flight.append(piece)
+            core.send_crypto(piece.epoch, piece.offset, piece.data)
+        parameters = driver.parameters
+        if parameters is not None and not self._parameters_applied:
+            self._parameters_applied = True
+            apply_parameters(core, parameters)
+            self._sending.peer_limits(
+                parameters.initial_max_data or 0,
+                parameters.initial_max_stream_data_bidi_remote or 0,
+                parameters.initial_max_stream_data_bidi_local or 0,
+                parameters.max_udp_payload_size,
+            )
+            if parameters.initial_max_streams_bidi:
+                self._events.append(StreamCredit())
+        if driver.complete and not self._established:
+            self._established = True
+            core.handshake_complete()
+            self._first_flight.clear()
+            self._events.append(Established(driver.chain, driver.alpn))
+
+    def _report_closed(self, closed: Closed) -> None:
+        if not self._closed_reported:
+            self._closed_reported = True
+            self._events.append(closed)

@@ -1,0 +1,180 @@
+"""What is written and not sent yet: the send side of the native engine.
+
+The packet core would take everything at once. But it reserves frames of up to sixteen streams for a
+packet that holds one of them; while the congestion window is full it keeps the others reserved,
+sends no acknowledgements meanwhile, and breaks when a stream with a reservation ends. So bytes wait
+here, and the core gets as much as one packet, or one stream, can carry now.
+
+Streams take turns, `QUANTUM` bytes at a time; small pieces of several streams share a packet.
+`max_backlog` of the writers bounds what waits (see `Stream.write`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+#: Bytes of one stream before the next has its turn.
+QUANTUM = 32 * 1024
+#: Header, tag and frame overhead of a packet, and of one more frame in it.
+_PACKET_OVERHEAD = 64
+_FRAME_OVERHEAD = 24
+
+
+class _Outgoing:
+    __slots__ = ("chunks", "ended", "fed", "in_core", "limit", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.chunks: deque[bytes | memoryview] = deque()
+        self.waiting = 0
+        #: Bytes given to the core, and those of them that it has not sent yet.
+        self.fed = 0
+        self.in_core = 0
+        self.limit = limit
+        self.ended = False
+
+    @property
+    def sendable(self) -> bool:
+        return bool(self.chunks) or self.ended
+
+
+class SendQueue:
+    """Bytes of one connection's streams, and the limits its peer gave."""
+
+    def __init__(self, client: bool, datagram: int) -> None:
+        self._client = client
+        self._datagram = datagram
+        self._streams: dict[int, _Outgoing] = {}
+        #: Streams with something to feed, in turn.
+        self._turns: dict[int, None] = {}
+        self._limit = 0
+        self._fed = 0
+        self._initial_ours = self._initial_theirs = 0
+
+    def peer_limits(self, connection: int, ours: int, theirs: int, datagram: int | None) -> None:
+        """From transport parameters: credit of the connection, of streams we or they open."""
+        self._limit = connection
+        self._initial_ours, self._initial_theirs = ours, theirs
+        if datagram is not None:
+            self._datagram = min(self._datagram, datagram)
+
+    def connection_credit(self, limit: int) -> None:
+        """MAX_DATA."""
+        self._limit = max(self._limit, limit)
+
+    def stream_credit(self, stream_id: int, limit: int) -> None:
+        """MAX_STREAM_DATA."""
+        stream = self._stream(stream_id)
+        stream.limit = max(stream.limit, limit)
+        if stream.sendable:
+            self._turns[stream_id] = None
+
+    def _stream(self, stream_id: int) -> _Outgoing:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            ours = (stream_id & 1 == 0) == self._client
+            limit = self._initial_ours if ours else self._initial_theirs
+            stream = self._streams[stream_id] = _Outgoing(limit)
+        return stream
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+        """Queue bytes, and the end."""
+        stream = self._stream(stream_id)
+        if data:
+            stream.chunks.append(bytes(data))
+            stream.waiting += len(data)
+        stream.ended |= end
+        if stream.sendable:
+            self._turns[stream_id] = None
+
+    def backlog(self, stream_id: int) -> int:
+        """Bytes not sent for the first time yet."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.waiting + stream.in_core
+
+    def in_core(self, stream_id: int) -> int:
+        """Bytes given to the core that it has not sent yet."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.in_core
+
+    def drop(self, stream_id: int) -> None:
+        """The sending half was reset, or is over."""
+        stream = self._streams.pop(stream_id, None)
+        self._turns.pop(stream_id, None)
+        if stream is not None:
+            self._fed -= stream.in_core  # never sent: costs the peer no credit
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits for its turn."""
+        return not self._turns
+
+    def feed(self, core: Any, *, trust_limits: bool) -> list[int]:
+        """Give the core one round: a run of one stream, or small pieces that share a packet.
+
+        `trust_limits` is False while news of limits may be held back: the core knows better then.
+        Returns the streams that got something; empty when nothing may be sent now.
+        """
+        room = core.congestion_window - core.bytes_in_flight
+        if room < self._datagram:
+            return []
+        fed: list[int] = []
+        packet = self._datagram - _PACKET_OVERHEAD
+        while self._turns:
+            stream_id = next(iter(self._turns))
+            stream = self._streams[stream_id]
+            count = stream.waiting
+            if trust_limits:
+                count = min(count, stream.limit - stream.fed, self._limit - self._fed)
+            count = max(0, min(count, QUANTUM, room))
+            if not count and stream.waiting:
+                # No credit: the stream's own comes with a turn, the connection's for all.
+                if stream.limit > stream.fed:
+                    return fed
+                del self._turns[stream_id]
+                continue
+            if fed and count + _FRAME_OVERHEAD > packet:
+                return fed
+            del self._turns[stream_id]
+            self._give(core, stream_id, stream, count)
+            fed.append(stream_id)
+            if stream.sendable:
+                self._turns[stream_id] = None  # behind the others
+            packet -= count + _FRAME_OVERHEAD
+            if packet <= 0:
+                return fed
+        return fed
+
+    def _give(self, core: Any, stream_id: int, stream: _Outgoing, count: int) -> None:
+        """Move `count` bytes, and the end when they are the last."""
+        left = count
+        while stream.chunks:
+            chunk = stream.chunks.popleft()
+            if len(chunk) > left:
+                view = memoryview(chunk)  # no copy of the rest per round
+                stream.chunks.appendleft(view[left:])
+                chunk = view[:left]
+            left -= len(chunk)
+            end = stream.ended and not stream.chunks
+            if chunk:
+                core.send_stream(stream_id, chunk, end)
+            if not left:
+                break
+        else:
+            core.send_stream(stream_id, b"", True)
+        if stream.ended and not stream.chunks:
+            stream.ended = False
+        stream.waiting -= count
+        stream.fed += count
+        stream.in_core += count
+        self._fed += count
+
+    def sent(self, core: Any, stream_id: int) -> int:
+        """Bytes that the core sent since the last look."""
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.in_core:
+            return 0
+        left: int = core.get_send_buffer_size(stream_id)
+        count = stream.in_core - left
+        stream.in_core = left
+        return count

@@ -1,0 +1,178 @@
+"""A stock aioquic client behind the seam: nothing of ours but the translation of events."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+
+from aioquic.quic import events as quic
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from actors.transport.quic.engine import (
+    Address,
+    CidIssued,
+    CidRetired,
+    Closed,
+    Data,
+    Engine,
+    Established,
+    Event,
+    Reset,
+    StopSending,
+)
+from actors.transport.quic.settings import QuicSettings
+from actors.transport.tls import TlsIdentity
+
+
+class StockClient:
+    """`Engine` over an unmodified `QuicConnection`; credit is the library's own."""
+
+    def __init__(
+        self,
+        settings: QuicSettings,
+        identity: TlsIdentity | None,
+        alpn: tuple[str, ...],
+        *,
+        cid_length: int = 8,
+    ) -> None:
+        configuration = QuicConfiguration(
+            is_client=True,
+            alpn_protocols=list(alpn),
+            connection_id_length=cid_length,
+            idle_timeout=settings.idle_timeout,
+            max_data=settings.connection_window,
+            max_stream_data=settings.stream_window,
+            server_name="localhost",
+            verify_mode=ssl.CERT_NONE,
+        )
+        if identity is not None:
+            configuration.certificate = identity.chain[0]
+            configuration.certificate_chain = list(identity.chain[1:])
+            configuration.private_key = identity.key
+        self.quic = QuicConnection(configuration=configuration)
+        if not cid_length:
+            # The library would issue more ids of length zero, which no peer may accept.
+            self.quic._replenish_connection_ids = lambda: None  # type: ignore[method-assign]
+
+    @property
+    def source_cid(self) -> bytes:
+        return bytes(self.quic.host_cid)
+
+    @property
+    def peer_address(self) -> Address | None:
+        return None
+
+    @property
+    def round_trip(self) -> float:
+        return 0.0
+
+    @property
+    def terminated(self) -> bool:
+        return False
+
+    def connect(self, address: Address, now: float) -> None:
+        self.quic.connect(address, now=now)
+
+    def receive(self, data: bytes, address: Address, now: float) -> None:
+        self.quic.receive_datagram(data, address, now=now)
+
+    def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        for data in datagrams:
+            self.receive(data, address, now)
+
+    def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
+        for start in range(0, len(buffer), size):
+            self.receive(buffer[start : start + size], address, now)
+
+    def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
+        return False
+
+    def events(self) -> list[Event]:
+        result: list[Event] = []
+        while (event := self.quic.next_event()) is not None:
+            match event:
+                case quic.StreamDataReceived():
+                    result.append(Data(event.stream_id, event.data, event.end_stream))
+                case quic.StreamReset():
+                    result.append(Reset(event.stream_id, event.error_code))
+                case quic.StopSendingReceived():
+                    result.append(StopSending(event.stream_id, event.error_code))
+                case quic.ConnectionIdIssued():
+                    result.append(CidIssued(event.connection_id))
+                case quic.ConnectionIdRetired():
+                    result.append(CidRetired(event.connection_id))
+                case quic.HandshakeCompleted():
+                    result.append(Established([], event.alpn_protocol or ""))
+                case quic.ConnectionTerminated():
+                    result.append(
+                        Closed(
+                            event.error_code,
+                            event.frame_type is None,
+                            event.reason_phrase,
+                            peer=True,
+                            idle=event.reason_phrase == "Idle timeout",
+                        )
+                    )
+        return result
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        return self.quic.datagrams_to_send(now=now)
+
+    def next_timer(self) -> float | None:
+        return self.quic.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        self.quic.handle_timer(now=now)
+
+    def ping(self) -> None:
+        self.quic.send_ping(1)
+
+    def open_stream(self) -> int | None:
+        stream_id = self.quic.get_next_available_stream_id()
+        self.quic.send_stream_data(stream_id, b"")
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+        self.quic.send_stream_data(stream_id, bytes(data), end_stream=end)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self.quic.reset_stream(stream_id, code)
+
+    def stop_sending(self, stream_id: int, code: int) -> None:
+        self.quic.stop_stream(stream_id, code)
+
+    def consume(self, stream_id: int, count: int) -> None:
+        """The library gives credit on receipt."""
+
+    def settle(self, stream_id: int) -> None:
+        """As `consume`."""
+
+    def forget(self, stream_id: int) -> None:
+        """The library forgets by itself."""
+
+    def send_finished(self, stream_id: int) -> bool:
+        return True
+
+    def backlog(self, stream_id: int) -> int:
+        return 0
+
+    def close(self, code: int, text: str, *, application: bool) -> None:
+        self.quic.close(error_code=code, frame_type=None if application else 0, reason_phrase=text)
+
+
+def stock_client(
+    settings: QuicSettings,
+    identity: TlsIdentity,
+    alpn: tuple[str, ...],
+    *,
+    client: bool,
+    server_name: str | None = None,
+    original_destination_cid: bytes | None = None,
+    retry_source_cid: bytes | None = None,
+    reset_token: Callable[[bytes], bytes] | None = None,
+    peer_cid: bytes | None = None,
+) -> Engine:
+    """In the form of an `EngineMaker`."""
+    assert client
+    return StockClient(settings, identity, alpn)

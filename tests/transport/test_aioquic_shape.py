@@ -1,0 +1,83 @@
+"""Everything private that the aioquic engine uses is still what it was written against."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import metadata
+
+import pytest
+from aioquic.quic import connection, stream
+from aioquic.quic.configuration import QuicConfiguration
+
+#: Overridden methods and their parameters.
+OVERRIDDEN = {
+    "_initialize": ["self", "peer_cid"],
+    "_handle_connection_close_frame": ["self", "context", "frame_type", "buf"],
+    "_on_max_stream_data_delivery": ["self", "delivery", "stream"],
+    "_replenish_connection_ids": ["self"],
+    "_write_connection_limits": ["self", "builder", "space"],
+    "_write_stream_limits": ["self", "builder", "space", "stream"],
+}
+ATTRIBUTES = (
+    "_close_event",
+    "_host_cids",
+    "_is_client",
+    "_local_max_data",
+    "_local_max_streams_bidi",
+    "_local_max_streams_uni",
+    "_loss",
+    "_remote_max_streams_bidi",
+    "_state",
+    "_streams",
+    "host_cid",
+)
+
+
+def _connection() -> connection.QuicConnection:
+    return connection.QuicConnection(configuration=QuicConfiguration(is_client=True))
+
+
+def test_the_version_is_that_the_engine_was_written_for() -> None:
+    assert metadata.version("aioquic").startswith("1.7.")
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_overridden_methods_take_what_they_took(name: str) -> None:
+    method = getattr(connection.QuicConnection, name)
+    assert list(inspect.signature(method).parameters) == OVERRIDDEN[name]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_the_connection_has_its_attributes(name: str) -> None:
+    assert hasattr(_connection(), name)
+
+
+def test_streams_are_iterated_for_their_limits_and_nothing_else() -> None:
+    source = inspect.getsource(connection)
+    assert source.count("self._streams.values()") == 1
+
+
+def test_limits_are_written_per_stream_of_that_loop() -> None:
+    source = inspect.getsource(connection.QuicConnection._write_application)
+    assert "for stream in self._streams.values():" in source
+    assert "self._write_stream_limits(" in source
+
+
+def test_a_stream_has_the_parts_that_are_used() -> None:
+    one = stream.QuicStream(stream_id=0)
+    for name in ("_buffer_start", "_buffer_stop", "_reset_error_code", "is_finished"):
+        assert hasattr(one.sender, name), name
+    for name in ("highest_offset", "is_finished"):
+        assert hasattr(one.receiver, name), name
+    assert hasattr(one, "max_stream_data_local")
+    assert hasattr(one, "max_stream_data_local_sent")
+
+
+def test_a_limit_has_the_parts_that_are_used() -> None:
+    limit = _connection()._local_max_data
+    for name in ("frame_type", "sent", "used", "value"):
+        assert hasattr(limit, name), name
+
+
+def test_an_idle_timeout_is_recognised_by_these_words() -> None:
+    assert 'reason_phrase="Idle timeout"' in inspect.getsource(connection)
