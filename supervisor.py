@@ -40,6 +40,8 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     """Command-line options as dotted setting keys; options not given stay out."""
     names = {
         "listen": "edge.listen",
+        "listen_forward": "edge.forward.listen",
+        "advertise_forward": "edge.forward.advertise",
         "relay_id": "edge.relay_id",
         "region": "edge.region",
         "advertise": "edge.advertise",
@@ -73,6 +75,8 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option("--demo", is_flag=True, help="Run the built-in demo with development certificates.")
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="UDP address for QUIC.")
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
+@click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
+@click.option("--advertise-forward", metavar="IP:PORT", help="Address agents send forward data to.")
 @click.option("--relay-id", help="Name of this relay.")
 @click.option("--region", help="Region of this relay.")
 @click.option("--cert", metavar="PEM", help="Certificate chain of this relay.")

@@ -246,3 +246,17 @@ def test_any_file_either_loads_or_is_refused_with_a_problem(
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(data)
     _loads_or_names_problems(path, {}, DEMO)
+
+
+def test_the_forward_plane_takes_addresses_agents_can_use() -> None:
+    settings = load(environ={}, flags=DEMO | {"edge.forward.listen": "0.0.0.0:9443"}).edge.forward
+    assert settings.listen == Endpoint("0.0.0.0", 9443)
+    assert settings.advertise is None
+    for key, value, complaint in (
+        ("edge.forward.listen", "relay.example:9443", "IP address"),
+        ("edge.forward.advertise", "relay.example:9443", "IP address"),
+        ("edge.forward.advertise", "0.0.0.0:9443", "wildcard"),
+        ("edge.forward.advertise", "[::]:9443", "wildcard"),
+    ):
+        problems = _problems(flags=DEMO | {key: value})
+        assert any(complaint in problem for problem in problems), (value, problems)

@@ -93,7 +93,9 @@ class _Peer(Actor):
 async def _plane(pipe: Connection) -> None:
     """The real actors."""
     system = ActorSystem("bench")
-    place = forward_place(system, ForwardSettings(listen=("127.0.0.1", 0)), "/forward")
+    place = forward_place(
+        system, ForwardSettings(listen=("127.0.0.1", 0), idle=86_400.0), "/forward"
+    )
     children = [ChildSpec("peer", _Peer), forward_spec(place)]
     await system.start(lambda: Supervisor(children, intensity=Intensity(100, 1.0)))
     try:
