@@ -27,10 +27,11 @@ FORWARD_ALL = (
 class Plug:
     """An agent's UDP socket towards the forward plane."""
 
-    def __init__(self, endpoint: str, host: str = "127.0.0.1") -> None:
+    def __init__(self, endpoint: str, host: str = "") -> None:
         address, _, port = endpoint.rpartition(":")
         self.relay = (address.strip("[]"), int(port))
         family = socket.AF_INET6 if ":" in self.relay[0] else socket.AF_INET
+        host = host or ("::1" if family == socket.AF_INET6 else "127.0.0.1")
         self.sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.sock.bind((host, 0))
         self.received: list[bytes] = []

@@ -308,3 +308,22 @@ def test_invented_ids_work_with_the_lab_switch_only(pki: PkiFixture, tmp_path: P
                 theirs.close()
 
     run(main())
+
+
+def test_agents_connected_over_ipv4_may_forward_over_ipv6(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = ForwardSettings(listen=("::", 0), advertise=("::1", 0))
+        async with forward_relay(pki, tmp_path, settings) as up:
+            stream = await up.open(1)
+            assert stream.grants[0].forward_endpoint.startswith("[::1]:")
+            stream.register()
+            await stream.exchange("over IPv6")
+            # The first address pinned the IP: the other family is no way in.
+            other = f"127.0.0.1:{stream.grants[0].forward_endpoint.rpartition(':')[2]}"
+            intruder = Plug(other, "127.0.0.2")
+            intruder.register(stream.grants[0].my_allocation)
+            await eventually(lambda: up.counters.get("registration_refused", 0) == 1)
+            intruder.close()
+            await stream.exchange("still")
+
+    run(main())

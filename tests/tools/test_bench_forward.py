@@ -11,7 +11,7 @@ def test_throughput_rows_name_both_relays_and_their_cost() -> None:
         for traffic in ("batched", "single"):
             assert rows[f"{relay}, {traffic} datagrams: forwarded"] > 0
             assert rows[f"{relay}, {traffic} datagrams: relay CPU"] > 0
-    assert rows["forward plane / DatagramProtocol, batched"] > 0
+    assert rows["forward plane / DatagramProtocol, batched: packets/s"] > 0
 
 
 def test_a_killed_allocation_forwards_again() -> None:

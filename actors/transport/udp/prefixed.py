@@ -20,6 +20,10 @@ class PrefixedSocket(UdpSocket):
 
     prefix: bytes = b""
 
+    def send(self, datagram: Datagram, address: Address) -> int:
+        """Like `UdpSocket.send`, with the prefix."""
+        return super().send(b"".join((self.prefix, datagram)), address)
+
     def send_buffer(self, buffer: Datagram, segment_size: int, address: Address) -> int:
         """Like `UdpSocket.send_buffer`, with the prefix."""
         view = memoryview(buffer)
@@ -37,4 +41,4 @@ class PrefixedSocket(UdpSocket):
 
     def send_bare(self, datagram: Datagram, address: Address) -> int:
         """Send one datagram as it is."""
-        return super().send_segments((datagram,), len(datagram), address)
+        return super().send(datagram, address)
