@@ -146,6 +146,9 @@ class AgentConnection(Actor):
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,
             "round_trip_ms": round(statistics.round_trip * 1000, 3),
+            "congestion_window": statistics.congestion_window,
+            "in_flight": statistics.in_flight,
+            "lost": statistics.lost,
         }
 
     # The connection.

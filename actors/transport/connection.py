@@ -19,6 +19,9 @@ class ConnectionStatistics(NamedTuple):
     bytes_out: int  #: bytes of them
     streams: int  #: streams open now
     round_trip: float  #: smoothed RTT, seconds; 0 while unknown
+    congestion_window: int  #: bytes that may be in flight
+    in_flight: int  #: bytes in flight
+    lost: int  #: packets declared lost; -1: the engine does not count them
 
 
 def _ignore(*_: object) -> None:

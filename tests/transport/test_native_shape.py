@@ -56,6 +56,7 @@ CORE_PROPERTIES = (
     "send_key_phase",
     "bytes_in_flight",
     "congestion_window",
+    "loss_total",
     "smoothed_rtt",
     "stream_limits",
     "active_path",

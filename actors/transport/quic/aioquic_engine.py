@@ -40,6 +40,7 @@ from actors.transport.quic.engine import (
     Drained,
     Established,
     Event,
+    PathStatistics,
     Reset,
     StopSending,
     StreamCredit,
@@ -354,6 +355,12 @@ class AioquicEngine:
         )
 
     @property
+    def path(self) -> PathStatistics:
+        """The path as congestion control sees it; the library does not count losses."""
+        loss = self._quic._loss
+        return PathStatistics(loss.congestion_window, loss.bytes_in_flight, -1)
+
+    @property
     def terminated(self) -> bool:
         """True once nothing will be sent or received any more."""
         return self._reset_seen or self._quic._state is QuicConnectionState.TERMINATED
@@ -430,10 +437,10 @@ class AioquicEngine:
         self._credited.pop(stream_id, None)
         self._unacknowledged.pop(stream_id, None)
 
-    def send_finished(self, stream_id: int) -> bool:
-        """True when FIN or RESET of our half was acknowledged, or the stream is gone."""
+    def finished(self, stream_id: int) -> bool:
+        """True when both halves are over and ours was acknowledged, or the stream is gone."""
         stream = self._quic._streams.get(stream_id)
-        return stream is None or stream.sender.is_finished
+        return stream is None or stream.is_finished
 
     def backlog(self, stream_id: int) -> int:
         """Unacknowledged bytes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from cryptography import x509
 
@@ -104,6 +104,14 @@ Event: TypeAlias = (
 )
 
 
+class PathStatistics(NamedTuple):
+    """How a connection's path fares."""
+
+    congestion_window: int  #: bytes that may be in flight
+    in_flight: int  #: bytes in flight
+    lost: int  #: packets declared lost, since the connection began; -1: not counted
+
+
 class Engine(Protocol):
     """One connection. No method blocks; `now` is monotonic seconds."""
 
@@ -120,6 +128,11 @@ class Engine(Protocol):
     @property
     def round_trip(self) -> float:
         """Smoothed RTT in seconds; 0 while unknown."""
+        ...
+
+    @property
+    def path(self) -> PathStatistics:
+        """The path to the peer, as congestion control sees it."""
         ...
 
     @property
@@ -199,11 +212,8 @@ class Engine(Protocol):
         """Both halves are finished: drop the book-keeping of this stream."""
         ...
 
-    def send_finished(self, stream_id: int) -> bool:
-        """True when nothing of our half has to be repeated any more.
-
-        An engine that knows this only for the whole stream says True when both halves are over.
-        """
+    def finished(self, stream_id: int) -> bool:
+        """True when both halves are over and nothing of ours has to be repeated."""
         ...
 
     def backlog(self, stream_id: int) -> int:

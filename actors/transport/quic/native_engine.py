@@ -22,7 +22,6 @@ What differs from the aioquic engine:
 * `Drained` and `backlog` count bytes that were not sent for the first time yet, not bytes that were
   not acknowledged: the core does not tell per stream what was acknowledged. Bytes in flight are
   held by the core in addition, at most the congestion window and the peer's limits;
-* `send_finished` is known for the whole stream only: true when both halves are finished;
 * a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; three changes of
   address per connection (see `native_paths`);
 * connection ids after the first, and their stateless reset tokens, are the core's random ones;
@@ -43,6 +42,7 @@ from actors.transport.quic.engine import (
     Data,
     Drained,
     Event,
+    PathStatistics,
     Reset,
     StopSending,
     StreamCredit,
@@ -126,6 +126,14 @@ class NativeEngine(NativeHandshake):
     def round_trip(self) -> float:
         """Smoothed RTT."""
         return 0.0 if self._core is None else self._core.smoothed_rtt or 0.0
+
+    @property
+    def path(self) -> PathStatistics:
+        """The path as congestion control sees it."""
+        core = self._core
+        if core is None:
+            return PathStatistics(0, 0, 0)
+        return PathStatistics(core.congestion_window, core.bytes_in_flight, core.loss_total)
 
     @property
     def terminated(self) -> bool:
@@ -430,7 +438,7 @@ class NativeEngine(NativeHandshake):
         self._finished.discard(stream_id)
         self._receive_ended.discard(stream_id)
 
-    def send_finished(self, stream_id: int) -> bool:
+    def finished(self, stream_id: int) -> bool:
         """True when both halves are finished and acknowledged."""
         return self._closed_reported or stream_id in self._finished
 

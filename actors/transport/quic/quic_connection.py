@@ -127,6 +127,7 @@ class QuicConnectionHandle(Connection):
             self.octets_out,
             len(self._streams),
             self.engine.round_trip,
+            *self.engine.path,
         )
 
     # Called by streams.

@@ -194,5 +194,5 @@ class QuicStreamHandle(Stream):
             and self._write_closed
             and not self._held
             and not self._held_end
-            and self._handle.engine.send_finished(self.stream_id)
+            and self._handle.engine.finished(self.stream_id)
         )

@@ -18,6 +18,7 @@ from actors.transport.quic.engine import (
     Engine,
     Established,
     Event,
+    PathStatistics,
     Reset,
     StopSending,
 )
@@ -66,6 +67,10 @@ class StockClient:
     @property
     def round_trip(self) -> float:
         return 0.0
+
+    @property
+    def path(self) -> PathStatistics:
+        return PathStatistics(0, 0, -1)
 
     @property
     def terminated(self) -> bool:
@@ -151,7 +156,7 @@ class StockClient:
     def forget(self, stream_id: int) -> None:
         """The library forgets by itself."""
 
-    def send_finished(self, stream_id: int) -> bool:
+    def finished(self, stream_id: int) -> bool:
         return True
 
     def backlog(self, stream_id: int) -> int:

@@ -10,10 +10,11 @@ from actors.transport.quic.aioquic_engine import AioquicEngine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
 from tests.transport.engines.link import Link, Side, Weather
-from tests.transport.engines.rig import OURS, PAIRINGS, join
+from tests.transport.engines.rig import PAIRINGS, join
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
-ours = pytest.mark.parametrize("client,server", OURS)
+#: With our own clients the same is in test_flow.
+stock = pytest.mark.parametrize("client,server", [("stock", "native"), ("stock", "aioquic")])
 WINDOW = 64 * 1024
 SMALL = QuicSettings(stream_window=WINDOW, connection_window=8 * WINDOW)
 BLOB = hashlib.shake_256(b"credit").digest(1 << 20)
@@ -59,7 +60,7 @@ def test_credit_is_given_for_what_was_consumed_and_no_more(
         link.server.engine.consume(stream_id, WINDOW)
 
 
-@pairings
+@stock
 def test_siblings_of_a_stalled_stream_do_not_notice(
     pki: PkiFixture, client: str, server: str
 ) -> None:
@@ -75,26 +76,7 @@ def test_siblings_of_a_stalled_stream_do_not_notice(
     assert all(link.server.bytes_of(s) == BLOB[: 4 * WINDOW] for s in others)
 
 
-@ours
-def test_all_stalled_streams_together_are_bounded(
-    pki: PkiFixture, client: str, server: str
-) -> None:
-    link = join(pki, client, server, server_settings=SMALL).establish()
-    streams = [_open(link.client) for _ in range(32)]
-    link.server.stalled.update(streams)
-    for stream_id in streams:
-        link.client.engine.write(stream_id, BLOB[:WINDOW], end=True)
-    link.wait(6.0)
-    delivered = sum(_arrived(link, s) for s in streams)
-    # Delivered: one connection window, and at most the event that exceeded it.
-    assert delivered <= SMALL.connection_window + 64 * 1024
-    for stream_id in streams:
-        link.server.resume(stream_id)
-    link.run(lambda: link.server.ended == set(streams))
-    assert all(link.server.bytes_of(s) == BLOB[:WINDOW] for s in streams)
-
-
-@pairings
+@stock
 @pytest.mark.parametrize("seed", range(3))
 def test_lost_credit_is_repeated(pki: PkiFixture, client: str, server: str, seed: int) -> None:
     tiny = QuicSettings(stream_window=16 * 1024, connection_window=64 * 1024)
@@ -140,18 +122,3 @@ def test_a_peer_that_ignores_its_limit_is_closed(pki: PkiFixture, server: str) -
     assert link.server.closed.code == link.client.closed.code == 3
     assert not link.server.closed.peer
     assert link.client.closed.peer
-
-
-@ours
-def test_a_reset_stream_gives_its_connection_credit_back(
-    pki: PkiFixture, client: str, server: str
-) -> None:
-    link = join(pki, client, server, server_settings=SMALL).establish()
-    # Together four connection windows; nothing of it is ever consumed.
-    for _ in range(32):
-        stream_id = _open(link.client)
-        link.server.stalled.add(stream_id)
-        link.client.engine.write(stream_id, BLOB[:WINDOW], end=False)
-        link.run(lambda s=stream_id: _arrived(link, s) == WINDOW)  # type: ignore[misc]
-        link.client.engine.reset(stream_id, 5)
-        link.run(lambda s=stream_id: s in link.server.resets)  # type: ignore[misc]

@@ -165,7 +165,7 @@ def test_finished_streams_are_forgotten(pki: PkiFixture, client: str, server: st
     link.run(lambda: stream_id in link.client.ended)
 
     def finished(engine: Engine) -> bool:
-        return engine.send_finished(stream_id)
+        return engine.finished(stream_id)
 
     link.run(lambda: finished(link.client.engine) and finished(link.server.engine))
     for side in link.sides:
@@ -182,3 +182,32 @@ def test_everything_written_leaves_the_backlog(pki: PkiFixture, client: str, ser
     link.run(lambda: link.client.engine.backlog(stream_id) == 0, 60)
     link.run(lambda: len(link.server.bytes_of(stream_id)) == len(BLOB), 60)
     assert link.client.drained[stream_id] == len(BLOB)
+
+
+@ours
+def test_a_stream_is_not_finished_before_both_halves_are(
+    pki: PkiFixture, client: str, server: str
+) -> None:
+    link = join(pki, client, server).establish()
+    stream_id = _open(link.client)
+    link.client.engine.write(stream_id, b"more to come", end=False)
+    link.run(lambda: stream_id in link.server.received)
+    link.server.engine.write(stream_id, b"done", end=True)
+    link.run(lambda: stream_id in link.client.ended)
+    link.wait(1.0)
+    assert not link.server.engine.finished(stream_id)
+    link.client.engine.write(stream_id, b"", end=True)
+    link.run(lambda: all(side.engine.finished(stream_id) for side in link.sides))
+
+
+@ours
+def test_the_path_is_described(pki: PkiFixture, client: str, server: str) -> None:
+    link = join(pki, client, server, weather=FOUL).establish()
+    stream_id = _open(link.client)
+    link.client.engine.write(stream_id, BLOB, end=True)
+    link.run(lambda: stream_id in link.server.received)
+    path = link.client.engine.path
+    assert path.congestion_window > 0
+    assert path.in_flight > 0
+    link.run(lambda: stream_id in link.server.ended, 60)
+    assert link.client.engine.path.lost > 0 or client == "aioquic"
