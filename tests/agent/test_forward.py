@@ -119,3 +119,41 @@ def test_a_consumer_that_goes_away_ends_the_providers_side(pki: PkiFixture, tmp_
         await server.wait_closed()
 
     run(main(), timeout=30)
+
+
+def test_a_consumer_that_never_speaks_does_not_hold_the_providers_target(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        opened = ended = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal opened, ended
+            opened += 1
+            try:
+                await reader.read()
+            except ConnectionError:
+                pass
+            ended += 1
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with (
+            forwarding(pki, tmp_path) as running,
+            agents(running, pki, port) as address,
+        ):
+            # Each a little later in the opening than the one before.
+            for count in range(1, 7):
+                _, writer = await asyncio.open_connection(*address)
+                for _ in range(3 * count):
+                    await asyncio.sleep(0.005)
+                writer.transport.abort()
+            # Well below the 30 s a tunnel may take to come up.
+            await eventually(lambda: opened > 0 and ended == opened, timeout=10.0)
+            await eventually(lambda: running.streams() == 0)
+            await eventually(lambda: _allocations(running) == 0)
+        server.close()
+        await server.wait_closed()
+
+    run(main(), timeout=30)

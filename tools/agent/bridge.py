@@ -151,8 +151,8 @@ class _Bridge(Actor):
 
     def _relay_over(self) -> None:
         """The other agent is done, or gone. Without tunnel: at once; else what came may finish."""
-        if self._pump is None:
-            self.stop(shutdown("the other side ended"))
+        if self._pump is None and self._forwarded is not None:
+            self._forwarded.tunnel.abort()  # and `open` fails
         elif self._phase == "bridged":
             self.start_timer(2 * LINGER, _RelayOver())
 

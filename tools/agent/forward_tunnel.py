@@ -17,6 +17,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from actors.transport.connection import Connection
 from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
@@ -100,22 +101,36 @@ class ForwardTunnel:
         try:
             self._endpoint.attach((wildcard, 0))
             self._register()
+            if not self._peer_uri:
+                await self._dial()
             async with asyncio.timeout(BRING_UP):
-                if self._peer_uri:
-                    return await self._stream
-                connection = await self._endpoint.connect(self._relay, timeout=BRING_UP)
+                return await self._stream
         except TimeoutError:
             raise TunnelFailed("timed out") from None
         except (DialFailed, OSError) as error:
             raise TunnelFailed(str(error)) from None
-        self._connection = connection
+
+    async def _dial(self) -> None:
+        """As the consumer: connect and open the stream, unless given up meanwhile."""
+        dialling = asyncio.create_task(self._endpoint.connect(self._relay, timeout=BRING_UP))
+        either: set[asyncio.Future[Any]] = {dialling, self._stream}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._stream.done():
+                return
+            self._connection = connection = dialling.result()
+        finally:
+            dialling.cancel()
+            await asyncio.wait({dialling})
+            if not dialling.cancelled():
+                dialling.exception()  # given up: what came of it does not matter
         if not self._same_tenant(connection.peer.uri):
             raise TunnelFailed("the provider is no agent of this tenant")
         connection.start()
         stream = connection.open_stream()
         if stream is None:
             raise TunnelFailed("no stream credit")
-        return stream
+        self._stream.set_result(stream)
 
     @property
     def closed(self) -> bool:
@@ -129,12 +144,13 @@ class ForwardTunnel:
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection and the socket; idempotent."""
+        """Close the connection and the socket; whoever waits in `open` is told. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._stream.done():
-            self._stream.cancel()
+            self._stream.set_exception(TunnelFailed("given up"))
+            self._stream.exception()  # nobody may be waiting
         self._endpoint.abort()
         self._socket = None
 
