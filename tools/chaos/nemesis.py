@@ -110,6 +110,8 @@ class Nemesis:
     def _eligible(self, tree: Tree, path: str) -> bool:
         if path == "/" or any(is_below(path, spared) for spared in self._spare):
             return False
+        if tree.text(path, "class") == "LinkServer":
+            return False  # carries the orders into a child process, as /ops does into this one
         if self._only is not None and not self._only.match(path):
             return False
         return tree.text(path, "state") in ("running", "busy", "suspended")
