@@ -20,6 +20,9 @@ from typing import Protocol
 from tools.chaos.groups import Row, Tree, is_below, parent_path
 from tools.chaos.history import Action, History, Overfull
 
+#: Seconds `almost_kill` may take.
+WEAR_SECONDS = 25.0
+
 
 class Control(Protocol):
     """The part of the control client the nemesis uses."""
@@ -136,41 +139,48 @@ class Nemesis:
 async def almost_kill(nemesis: Nemesis, control: Control, *, spare: tuple[str, ...]) -> int:
     """Bring every static supervisor one restart below its limit. Returns the number of kills.
 
-    Afterwards the whole tree must still serve. Supervisors are visited deepest first, so that a
-    kill of a supervisor does not reset the windows of those below it before they were used.
+    Afterwards the whole tree must still serve. All supervisors are worn down at the same time,
+    because what one spent is forgotten after its period; leaves are killed only, because a
+    supervisor below would start over with a fresh window.
     """
-    kills = 0
     tree = Tree.of(await control.tree())
-    supervisors = [
-        path
-        for path in tree.rows
-        if tree.text(path, "strategy") not in ("", "dynamic")
-        and not any(is_below(path, spared) for spared in spare)
-    ]
-    supervisors.sort(key=lambda path: (-path.count("/"), path))
-    for supervisor in supervisors:
-        victims = [
-            child
-            for child in tree.children.get(supervisor, [])
-            if tree.text(child, "restart") == "permanent"
-            # A supervisor below keeps the window it just used; only leaves are hit.
-            and not tree.text(child, "strategy")
-            and not any(is_below(child, spared) for spared in spare)
-        ]
-        if not victims:
-            continue
-        # Backoff may stretch the kills over more than a period: then the budget never runs out,
-        # and as many kills as the window allows in all are what can be asked of it.
-        for _ in range(await nemesis.budget(tree, victims[0])):
-            if await nemesis.budget(tree, victims[0]) <= 0:
-                break
-            action = await nemesis.hit(tree, victims[kills % len(victims)], "kill")
-            kills += action.done
-            await _until_running(control, action.path)
+    tasks: list[asyncio.Task[int]] = []
+    async with asyncio.TaskGroup() as group:
+        for supervisor, children in tree.children.items():
+            if tree.text(supervisor, "strategy") in ("", "dynamic"):
+                continue
+            victims = [
+                child
+                for child in children
+                if tree.text(child, "restart") == "permanent"
+                and not tree.text(child, "strategy")
+                and tree.text(child, "class") != "LinkServer"
+                and not any(is_below(child, spared) for spared in spare)
+            ]
+            if victims:
+                tasks.append(group.create_task(_wear_down(nemesis, control, tree, victims)))
+    return sum(task.result() for task in tasks)
+
+
+async def _wear_down(nemesis: Nemesis, control: Control, tree: Tree, victims: list[str]) -> int:
+    """Kill children of one supervisor until one more death would be too many.
+
+    Backoff may stretch the deaths over more than the period: then the budget never runs out, and
+    what `WEAR_SECONDS` allow is what can be asked for.
+    """
+    deadline = time.monotonic() + WEAR_SECONDS
+    kills = 0
+    while time.monotonic() < deadline and await nemesis.budget(tree, victims[0]) > 0:
+        action = await nemesis.hit(tree, victims[kills % len(victims)], "kill")
+        kills += action.done
+        try:
+            await _until_running(control, action.path, deadline - time.monotonic())
+        except TimeoutError:
+            break
     return kills
 
 
-async def _until_running(control: Control, path: str, seconds: float = 40.0) -> None:
+async def _until_running(control: Control, path: str, seconds: float) -> None:
     """Wait until somebody runs at `path` again (its backoff may take a while)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

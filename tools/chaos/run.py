@@ -44,8 +44,8 @@ class Plan:
         rate: faults per second.
         only: glob on paths.
         probe: URL fetched all the time; empty: none.
-        almost: bring every supervisor one restart below its limit instead; the load is verified
-            afterwards.
+        almost: bring every supervisor one restart below its limit instead; then the load goes on
+            for `duration`.
         streams: byte-verified streams at a time; 0: none.
         relay: where agents reach the relay; None: ask the daemon.
         pki: directory with the CA; None: beside the control socket.
@@ -125,18 +125,16 @@ async def _run(
     if plan.probe:
         tasks.append(asyncio.create_task(_probe(plan.probe, history)))
     try:
+        if load is not None:
+            load.begin()
         if plan.almost:
             kills = await almost_kill(nemesis, control, spare=SPARED)
             say(f"almost-kill: {kills} kills; every supervisor is one restart below its limit")
-            after = await _settled(control, before)
-            if load is not None:
-                load.begin()
-                await asyncio.sleep(plan.duration)
+            await _settled(control, before)
+            await asyncio.sleep(plan.duration)
         else:
-            if load is not None:
-                load.begin()
             await _strike(plan, nemesis, say)
-            after = await _settled(control, before)
+            await _settled(control, before)
         await asyncio.sleep(AFTERMATH_SECONDS)
         if load is not None:
             await load.finish()
