@@ -9,12 +9,17 @@ from pathlib import Path
 
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
-from tests.agent.rig import agents
+from actors.runtime import ActorSystem
+from tests.agent.rig import agents, says
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.forward_rig import FORWARD_ALL
+from tests.edge.forward_rig import FORWARD_ALL, granted
 from tests.edge.rig import Relay, relay
+from tools.agent.settings import AgentSettings
+from tools.agent.settings import Mapping as Service
+from tools.agent.tree import agent_root
 from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
+from wire.orp.messages import OpenStream
 
 
 @asynccontextmanager
@@ -121,38 +126,45 @@ def test_a_consumer_that_goes_away_ends_the_providers_side(pki: PkiFixture, tmp_
     run(main(), timeout=30)
 
 
-def test_a_consumer_that_never_speaks_does_not_hold_the_providers_target(
+def test_a_consumer_that_never_dials_does_not_hold_the_providers_target(
     pki: PkiFixture, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        opened = ended = 0
+        opened, ended = asyncio.Event(), asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal opened, ended
-            opened += 1
+            opened.set()
             try:
                 await reader.read()
             except ConnectionError:
                 pass
-            ended += 1
+            ended.set()
             writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with (
-            forwarding(pki, tmp_path) as running,
-            agents(running, pki, port) as address,
-        ):
-            # Each a little later in the opening than the one before.
-            for count in range(1, 7):
-                _, writer = await asyncio.open_connection(*address)
-                for _ in range(3 * count):
-                    await asyncio.sleep(0.005)
-                writer.transport.abort()
-            # Well below the 30 s a tunnel may take to come up.
-            await eventually(lambda: opened > 0 and ended == opened, timeout=10.0)
-            await eventually(lambda: running.streams() == 0)
-            await eventually(lambda: _allocations(running) == 0)
+        provider = ActorSystem("provider")
+        async with forwarding(pki, tmp_path) as running:
+            settings = AgentSettings(
+                certificate=str(pki.provider.certificate),
+                key=str(pki.provider.key),
+                ca=str(pki.ca),
+                relays=(running.address,),
+                provide=(Service("svc", "127.0.0.1", port),),
+            )
+            await provider.start(lambda: agent_root(settings))
+            await eventually(lambda: says(provider, "/link", "registered") == ["svc"])
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            mine = consumer.open(OpenStream("svc", "", 7).encode())
+            await granted(consumer, 7)
+            await opened.wait()
+            mine.stream.write_eof()  # without a word to the tunnel
+            async with asyncio.timeout(10.0):  # a tunnel has 30 s to come up
+                await ended.wait()
+            await eventually(lambda: mine.eof)
+            await eventually(lambda: running.streams() == _allocations(running) == 0)
+            await provider.stop(timeout=5.0)
         server.close()
         await server.wait_closed()
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.edge.forward.route_table import RouteTable
+from actors.transport.udp import Address
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import ForwardRelay, ForwardStream, forward_relay
 
@@ -57,6 +59,43 @@ def test_a_killed_allocation_comes_back_with_its_id_and_address(
             assert isinstance(described, dict)
             assert described["restarted"] == 5  # it was told
             assert len(up.place.table.routes) == 4
+
+    run(main())
+
+
+def test_a_failing_route_costs_its_own_allocation_only(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = b"poison"
+    genuine = RouteTable.send
+
+    def send(table: RouteTable, buffer: memoryview, segment_size: int, destination: Address) -> int:
+        if poison in bytes(buffer):
+            raise RuntimeError("a bug in the data path")
+        return genuine(table, buffer, segment_size, destination)
+
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            stream, other = await up.open(1), await up.open(2)
+            for one in (stream, other):
+                one.register()
+                await one.exchange("before")
+            monkeypatch.setattr(RouteTable, "send", send)
+            plane = up.running.system.find("/edge/forward/plane")
+            assert plane is not None
+            incarnation = plane.incarnation
+            # In one wake-up of the socket: the bad one, and good ones for both behind it.
+            stream.from_consumer(poison)
+            other.from_consumer(b"same wake-up")
+            await eventually(lambda: b"same wake-up" in other.provider.received)
+            await _arrives_at_provider(stream, "restarted")
+            await stream.exchange("both ways")
+            assert poison not in stream.provider.received
+            described = up.says("/edge/forward/registry", "counters")
+            assert isinstance(described, dict)
+            assert described["restarted"] == 1
+            assert up.running.system.find("/edge/forward/plane") is plane
+            assert plane.incarnation == incarnation
 
     run(main())
 
