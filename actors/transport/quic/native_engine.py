@@ -191,8 +191,9 @@ class NativeEngine(NativeHandshake):
         result: list[tuple[bytes, Address]] = []
         # First what the core has: acknowledgements, repetitions, the rest of the last round.
         self._poll(now, result)
-        while not self._sending.idle and not self._in_core and not self._closed_reported:
-            fed = self._sending.feed(core, trust_limits=not self._flow.held)
+        held = self._flow.held  # then news of limits are held back, too: let the core apply them
+        while not self._sending.idle and (held or not self._in_core) and not self._closed_reported:
+            fed = self._sending.feed(core, trust_limits=not held)
             if not fed:
                 break
             self._in_core.update(dict.fromkeys(fed))

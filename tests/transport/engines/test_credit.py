@@ -10,7 +10,7 @@ from actors.transport.quic.aioquic_engine import AioquicEngine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
 from tests.transport.engines.link import Link, Side, Weather
-from tests.transport.engines.rig import PAIRINGS, join
+from tests.transport.engines.rig import OURS, PAIRINGS, join
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
 #: With our own clients the same is in test_flow.
@@ -122,3 +122,28 @@ def test_a_peer_that_ignores_its_limit_is_closed(pki: PkiFixture, server: str) -
     assert link.server.closed.code == link.client.closed.code == 3
     assert not link.server.closed.peer
     assert link.client.closed.peer
+
+
+@pytest.mark.parametrize("client,server", OURS)
+def test_a_connection_whose_window_is_used_up_still_sends(
+    pki: PkiFixture, client: str, server: str
+) -> None:
+    link = join(pki, client, server, client_settings=SMALL, server_settings=SMALL).establish()
+    # More than the server's connection window is on its way to readers that do not read.
+    for _ in range(12):
+        stream_id = _open(link.client)
+        link.server.stalled.add(stream_id)
+        link.client.engine.write(stream_id, BLOB[:WINDOW], end=True)
+    link.wait(2.0)
+    # What the server sends meets one stalled reader, and two that read.
+    stalled, first, second = (_open(link.server) for _ in range(3))
+    link.client.stalled.add(stalled)
+    for stream_id in (stalled, first, second):
+        link.server.engine.write(stream_id, BLOB[: 4 * WINDOW], end=True)
+    link.run(lambda: link.client.ended == {first, second}, 60)
+    assert len(link.client.bytes_of(stalled)) == WINDOW
+    link.client.resume(stalled)
+    link.run(lambda: stalled in link.client.ended, 60)
+    for stream_id in list(link.server.stalled):
+        link.server.resume(stream_id)
+    link.run(lambda: len(link.server.ended) == 12, 60)
