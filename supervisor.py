@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from actors.control.backend import BackendSpec
+    from actors.controller.grpc_server import Port
     from actors.edge.forward.settings import ForwardSettings
     from actors.edge.settings import EdgeSettings
     from actors.edge.tree import Edge
@@ -49,6 +51,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         "key": "edge.tls.key",
         "ca": "edge.tls.ca",
         "policy": "control.policy.files",
+        "controller": "control.address",
         "state_directory": "node.state_directory",
         "control_socket": "node.control_socket",
         "log_level": "log.level",
@@ -57,6 +60,8 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     flags: dict[str, object] = {
         key: options[name] for name, key in names.items() if options.get(name) not in (None, ())
     }
+    if options.get("controller"):
+        flags["control.backend"] = "grpc"
     if options.get("no_policy"):
         flags["control.policy.enforce"] = False
     if options.get("demo"):
@@ -82,6 +87,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option("--cert", metavar="PEM", help="Certificate chain of this relay.")
 @click.option("--key", metavar="PEM", help="Private key of this relay.")
 @click.option("--ca", metavar="PEM", help="CA that agents must chain to.")
+@click.option("--controller", metavar="HOST:PORT", help="Use this controller, over gRPC.")
 @click.option("--policy", multiple=True, metavar="TOML", help="Policy rule file.")
 @click.option("--no-policy", is_flag=True, help="Allow every stream. For closed labs only.")
 @click.option("--state-directory", metavar="DIR", help="Where state is kept.")
@@ -183,6 +189,7 @@ class Relay:
     """
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        from actors.controller.grpc_server import Port
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
         from config.paths import state_paths
@@ -199,6 +206,8 @@ class Relay:
         self._demo_web = fixed_port((demo.web_listen.host, demo.web_listen.port))
         self._demo_consumer = fixed_port((demo.consumer_listen.host, demo.consumer_listen.port))
         self._edge: Edge | None = None
+        served = settings.control.serve.listen
+        self._controller_port = Port(served.host, served.port)
 
     def _load_identity(self) -> TlsIdentity:
         from actors.node.dev_pki import ensure_dev_pki
@@ -217,7 +226,6 @@ class Relay:
 
     def tree(self, system: ActorSystem) -> Supervisor:
         """The root supervisor: control, edge, node, ops."""
-        from actors.control.embedded import embedded_backend
         from actors.control.tree import control_plane, control_spec
         from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
@@ -237,13 +245,14 @@ class Relay:
         advertised = edge.advertise or edge.listen[0]
         children = [
             control_spec(
-                embedded_backend(self.paths.database),
+                _backend(settings, self.paths.database),
                 relay_id=edge.relay_id,
                 region=edge.region,
                 endpoint=str(advertised),
                 policy_files=self._policy_files(),
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,
+                more=_served(settings, self._controller_port),
             ),
             self._edge.spec(),
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
@@ -273,6 +282,8 @@ class Relay:
         assert self._edge is not None
         for host, port in self._edge.addresses:
             click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (QUIC)")
+        if self.settings.control.serve.enabled:
+            click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo
@@ -354,6 +365,59 @@ class Relay:
         if self._edge is not None:
             for endpoint in self._edge.endpoints:
                 endpoint.abort()
+
+
+def _backend(settings: Settings, database: str) -> BackendSpec:
+    """Who keeps registry, rules and audit log: this daemon, or a controller over gRPC."""
+    from actors.control.embedded import embedded_backend
+
+    control = settings.control
+    if control.backend == "embedded":
+        return embedded_backend(database, relay_alive_seconds=control.relay_alive_seconds)
+    from actors.control.grpc_backend import grpc_backend
+    from actors.control.grpc_channel import ClientTls
+    from actors.control.link import LinkSettings
+
+    tls = control.tls
+    client = None
+    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+        client = ClientTls(tls.certificate, tls.key, tls.ca, tls.server_name)
+    return grpc_backend(
+        LinkSettings(
+            str(control.address),
+            region=settings.edge.region,
+            tenants=tuple(settings.edge.tenants),
+            tls=client,
+            known_services=control.max_known_services,
+        )
+    )
+
+
+def _served(settings: Settings, port: Port) -> list[ChildSpec]:
+    """The embedded controller for others; nothing unless it is wanted."""
+    from actors.controller.grpc_server import ServerTls
+    from actors.controller.server import ServerSettings
+    from actors.controller.tree import controller_spec
+
+    serve, tls = settings.control.serve, settings.control.serve.tls
+    if not serve.enabled:
+        return []
+    server = None
+    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+        server = ServerTls(tls.certificate, tls.key, tls.ca)
+    return [
+        controller_spec(
+            port,
+            ServerSettings(
+                tls=server,
+                operators=frozenset(serve.operators),
+                watch_queue=serve.max_watch_queue,
+                max_watches=serve.max_watches,
+            ),
+            relay_alive_seconds=settings.control.relay_alive_seconds,
+            silent_too=serve.expire_silent_relays,
+        )
+    ]
 
 
 def _edge_settings(settings: Settings) -> EdgeSettings:

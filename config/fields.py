@@ -17,7 +17,8 @@ from pydantic import SecretStr, StringConstraints
 from pydantic.fields import FieldInfo
 
 from config.endpoint import Endpoint
-from config.schema import NAME_PATTERN, Room, Settings
+from config.schema import Settings
+from config.setting_types import NAME_PATTERN, Room
 
 _CONSTRAINTS = {
     "gt": "above",

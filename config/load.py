@@ -347,6 +347,7 @@ def _check_surroundings(
         ("edge.tls.certificate", tls.certificate),
         ("edge.tls.key", tls.key),
         ("edge.tls.ca", tls.ca),
+        *_control_files(settings),
         *(("control.policy.files", file) for file in settings.control.policy.files),
     ]
     for key, path in named:
@@ -356,3 +357,12 @@ def _check_surroundings(
             complain(key, f"{path}: no such file")
         elif not os.access(path, os.R_OK):
             complain(key, f"{path}: not readable by this user")
+
+
+def _control_files(settings: Settings) -> list[tuple[str, Path | None]]:
+    control = settings.control
+    return [
+        (f"{group}.{name}", getattr(files, name))
+        for group, files in (("control.tls", control.tls), ("control.serve.tls", control.serve.tls))
+        for name in ("certificate", "key", "ca")
+    ]

@@ -12,67 +12,23 @@ Sources: protocol sheet orp 1.1 (names), 1.5 (QUIC parameters), 3.14 (timers, po
 from __future__ import annotations
 
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    model_validator,
+from pydantic import Field, StringConstraints, model_validator
+
+from config.control_settings import ControlSettings
+from config.endpoint import Endpoint
+from config.setting_types import (
+    KIBIBYTE,
+    LIVE,
+    MEBIBYTE,
+    Address,
+    Name,
+    OptionalAddress,
+    OptionalPath,
+    Room,
+    Seconds,
 )
-
-from config.endpoint import Endpoint, parse_endpoint
-
-KIBIBYTE = 1024
-MEBIBYTE = 1024 * KIBIBYTE
-
-#: Tenant, region and relay id share one grammar (sheet 1.1).
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
-
-
-def _endpoint(value: object) -> Endpoint:
-    if isinstance(value, Endpoint):
-        return value
-    if isinstance(value, str):
-        return parse_endpoint(value)
-    raise ValueError("expected host:port as text")
-
-
-def _optional_path(value: object) -> object:
-    return None if value == "" else value
-
-
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Address = Annotated[
-    Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str, when_used="json")
-]
-#: An empty text in TOML or the environment means "not set": TOML has no null.
-OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path)]
-
-
-def _optional_endpoint(value: object) -> Endpoint | None:
-    return None if value in ("", None) else _endpoint(value)
-
-
-OptionalAddress = Annotated[
-    Endpoint | None,
-    BeforeValidator(_optional_endpoint),
-    PlainSerializer(lambda e: "" if e is None else str(e), return_type=str, when_used="json"),
-]
-
-#: Field metadata: SIGHUP may change this setting in a running daemon.
-LIVE: dict[str, Any] = {"live": True}
-
-
-class Room(BaseModel):
-    """What every settings group shares: frozen, unknown keys refused, defaults checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class NodeSettings(Room):
@@ -321,52 +277,6 @@ class EdgeSettings(Room):
                 "max_pending_handshakes_per_source must not exceed max_pending_handshakes"
             )
         return self
-
-
-class PolicySettings(Room):
-    """Where the rules come from, and whether they are enforced at all."""
-
-    enforce: bool = Field(
-        True,
-        description=(
-            "true = default deny, both checks of a stream must find an allowing rule. false "
-            "allows everything and writes no audit; it must be said explicitly."
-        ),
-    )
-    files: tuple[Path, ...] = Field(
-        (),
-        max_length=256,
-        description="TOML files with [[rule]] tables, read in this order before the store's rules.",
-        json_schema_extra=LIVE,
-    )
-
-
-class AuditSettings(Room):
-    """The record of policy decisions."""
-
-    max_queued_events: int = Field(
-        4096,
-        ge=1,
-        le=1_000_000,
-        description="Decisions waiting to be stored; above it the newest is dropped and counted.",
-    )
-
-
-class ControlSettings(Room):
-    """Registry, policy and audit."""
-
-    backend: Literal["embedded"] = Field(
-        "embedded", description="embedded = SQLite store and TOML rules inside the daemon."
-    )
-    database: OptionalPath = Field(
-        None,
-        description=(
-            "SQLite file of the store; :memory: keeps nothing. Empty: control.db in the state "
-            "directory."
-        ),
-    )
-    policy: PolicySettings = Field(PolicySettings(), description="Rules.")
-    audit: AuditSettings = Field(AuditSettings(), description="Audit.")
 
 
 class DemoSettings(Room):
