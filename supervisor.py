@@ -226,6 +226,7 @@ class Relay:
 
     def tree(self, system: ActorSystem) -> Supervisor:
         """The root supervisor: control, edge, node, ops."""
+        from actors.control.operator_commands import OperatorCommands
         from actors.control.tree import control_plane, control_spec
         from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
@@ -256,7 +257,10 @@ class Relay:
             ),
             self._edge.spec(),
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
-            ops_spec(control_service(system, self._mounts), self.paths.control_socket),
+            ops_spec(
+                control_service(system, self._mounts, OperatorCommands(system).commands()),
+                self.paths.control_socket,
+            ),
         ]
         return Supervisor(children, intensity=Intensity(restarts=10, period=60.0))
 

@@ -7,46 +7,26 @@ value, or one per line where rows come as they happen. Everything else is for pe
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-import orjson
 
-from config.paths import find_control_socket
-from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
+from tools.control_client import ControlClient, ControlError
 from tools.control_text import actor_words, clock, event_line, size, text, whole
 from tools.control_tree import nested
+from tools.ctl_policy import audit, policy
+from tools.ctl_running import (
+    PLAIN_SECONDS,
+    SOCKET_VARIABLE,
+    WALK_SECONDS,
+    dump,
+    dump_line,
+    options,
+    run,
+)
 from wire.admin.messages import Row
-
-EXIT_REFUSED = 1
-EXIT_NO_DAEMON = 3
-SOCKET_VARIABLE = "TRUNKLINE_CONTROL_SOCKET"
-#: Seconds for answers that visit the whole tree, and for plain ones.
-WALK_SECONDS = 60.0
-PLAIN_SECONDS = 10.0
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-# Options and running.
-
-
-def _socket_option(command: Command) -> Command:
-    return click.option(
-        "--socket",
-        "socket",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help=f"Control socket of the daemon; also ${SOCKET_VARIABLE}.",
-    )(command)
-
-
-def _options(command: Command) -> Command:
-    """`--json` and `--socket`, which also stands before the subcommand."""
-    as_json = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
-    return as_json(_socket_option(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,52 +45,8 @@ def cli(context: click.Context, socket: Path | None) -> None:
     context.obj = socket
 
 
-def socket_path(context: click.Context, chosen: Path | None) -> Path:
-    """The socket to try: the command's option, the group's, the environment, the usual places."""
-    inherited = context.obj if isinstance(context.obj, Path) else None
-    return chosen or inherited or find_control_socket()
-
-
-def run(socket: Path | None, work: Callable[[ControlClient], Awaitable[None]]) -> None:
-    """Connect, work, and turn failures into one line and an exit code."""
-    path = socket_path(click.get_current_context(), socket)
-
-    async def main() -> None:
-        client = await ControlClient.connect(path)
-        try:
-            await work(client)
-        finally:
-            await client.close()
-
-    try:
-        asyncio.run(main())
-    except CannotConnect as error:
-        _fail(
-            EXIT_NO_DAEMON,
-            f"no daemon answers at {error}\n"
-            f"Is it running? Another socket is named with --socket or ${SOCKET_VARIABLE}.",
-        )
-    except ControlError as error:
-        _fail(EXIT_REFUSED, text(error))
-    except Disconnected as error:
-        _fail(EXIT_NO_DAEMON, f"the daemon went away: {text(error)}")
-    except TimeoutError:
-        _fail(EXIT_REFUSED, "the daemon did not answer in time")
-    except KeyboardInterrupt:
-        sys.exit(0)
-
-
-def _fail(code: int, message: str) -> None:
-    click.echo(f"trunkline ctl: {message}", err=True)
-    sys.exit(code)
-
-
-def _dump(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
-
-
-def _dump_line(value: object) -> None:
-    click.echo(orjson.dumps(value).decode())
+cli.add_command(policy)
+cli.add_command(audit)
 
 
 # The tree.
@@ -120,7 +56,7 @@ def _dump_line(value: object) -> None:
 @click.argument("path", default="/")
 @click.option("--depth", type=click.IntRange(0), help="Levels below PATH.")
 @click.option("--filter", "needle", default="", help="Only what has it in its id, class or path.")
-@_options
+@options
 def tree(socket: Path | None, path: str, depth: int | None, needle: str, as_json: bool) -> None:
     """Show the actor tree, from PATH down.
 
@@ -141,7 +77,7 @@ def tree(socket: Path | None, path: str, depth: int | None, needle: str, as_json
         if root is None:
             raise ControlError("not_found", f"nothing at or below {path} matches {needle!r}")
         if as_json:
-            _dump(root)
+            dump(root)
         else:
             _draw(root)
 
@@ -175,14 +111,14 @@ def _draw(root: Row) -> None:
 
 @cli.command()
 @click.argument("path")
-@_options
+@options
 def describe(socket: Path | None, path: str, as_json: bool) -> None:
     """Show everything known of the actor at PATH."""
 
     async def work(client: ControlClient) -> None:
         details = await client.request("describe", path=path, timeout=PLAIN_SECONDS)
         if as_json:
-            _dump(details)
+            dump(details)
         else:
             _show(details)
 
@@ -210,14 +146,14 @@ def _verb(name: str, summary: str) -> None:
     @click.argument("path")
     @click.option("--reason", default="", help="Recorded in the log, the events and the exit.")
     @click.option("--force", is_flag=True, help="Also on the root and on the control server.")
-    @_options
+    @options
     def act(socket: Path | None, path: str, reason: str, force: bool, as_json: bool) -> None:
         async def work(client: ControlClient) -> None:
             answer = await client.request(
                 name, path=path, reason=reason, force=force, timeout=PLAIN_SECONDS
             )
             if as_json:
-                _dump(answer)
+                dump(answer)
                 return
             click.echo(
                 f"{name} {text(answer.get('path'))}: {text(answer.get('class') or '-')}, "
@@ -244,7 +180,7 @@ _verb("resume", "Serve the mailbox of a suspended actor again.")
 @click.option("--count", type=click.IntRange(1), help="End after so many events.")
 @click.option("--seconds", type=click.FloatRange(0), help="End after so many seconds.")
 @click.option("--no-follow", is_flag=True, help="Only past events.")
-@_options
+@options
 def events(
     socket: Path | None,
     path: str,
@@ -269,7 +205,7 @@ def events(
 @click.option("--rate", default=100, type=click.IntRange(1, 10_000), help="A second at most.")
 @click.option("--seconds", default=60.0, type=click.FloatRange(0, 3600), help="At most so long.")
 @click.option("--subtree", is_flag=True, help="Also the actors below PATH.")
-@_options
+@options
 def trace(
     socket: Path | None,
     path: str,
@@ -299,7 +235,7 @@ def _follow(
             async with asyncio.timeout(seconds):
                 async for row in call.rows():
                     if line is None:
-                        _dump_line(row)
+                        dump_line(row)
                     else:
                         click.echo(line(row))
                     shown += 1
@@ -328,14 +264,14 @@ def _trace_line(row: Row) -> str:
 @cli.command()
 @click.argument("path", default="/")
 @click.option("--classes", is_flag=True, help="Sums per actor class.")
-@_options
+@options
 def stats(socket: Path | None, path: str, classes: bool, as_json: bool) -> None:
     """Show counters of the node, and of the actors at or below PATH."""
 
     async def work(client: ControlClient) -> None:
         answer = await client.request("stats", path=path, classes=classes, timeout=WALK_SECONDS)
         if as_json:
-            _dump(answer)
+            dump(answer)
             return
         table = answer.pop("classes", None)
         _show(answer)
@@ -359,7 +295,7 @@ def _show_classes(rows: list[Row]) -> None:
 @cli.command("dead-letters")
 @click.argument("path", default="/")
 @click.option("--last", default=50, type=click.IntRange(0, 2048), help="Samples to show.")
-@_options
+@options
 def dead_letters(socket: Path | None, path: str, last: int, as_json: bool) -> None:
     """Show messages that reached nobody: counts by type and cause, and the last ones."""
 
@@ -369,7 +305,7 @@ def dead_letters(socket: Path | None, path: str, last: int, as_json: bool) -> No
             samples = [row async for row in call.rows()]
             answer = await call.result()
         if as_json:
-            _dump({**answer, "samples": samples})
+            dump({**answer, "samples": samples})
             return
         click.echo(f"{whole(answer, 'total')} dead letters")
         by_type = answer.get("by_type")

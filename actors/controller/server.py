@@ -92,6 +92,7 @@ class ControllerServer(Actor):
         self._loader: OwnedTask | None = None
         self._load_again = False
         self._server: GrpcServer | None = None
+        self._listening = False
 
     def init(self) -> None:
         """Watch the store: what happens from here on is not missed."""
@@ -127,6 +128,7 @@ class ControllerServer(Actor):
         )
         self._server = self.own(GrpcServer(self._port, services, settings.tls), "gRPC server")
         await self._server.start()
+        self._listening = True
         how = "with TLS" if settings.tls is not None else "in plaintext"
         self.log.info("controller on {} {}", self._port, how)
 
@@ -141,7 +143,7 @@ class ControllerServer(Actor):
         served = self._server is not None
         return {
             "listen": str(self._port),
-            "listening": served,
+            "listening": self._listening,
             "tls": self._settings.tls is not None,
             "rules": len(self._rules),
             "rule_watches": len(self._rule_watches),

@@ -17,11 +17,12 @@ import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from actors.node import admin_events, admin_trace, admin_tree, admin_verbs, admin_watch
+from actors.node.admin_commands import Command, command_operation
 from actors.node.admin_listener import ControlListener, ControlSocketBusy
 from actors.node.admin_session import ControlService, ControlSession, Operation, Peer
 from actors.node.mounts import MountTable
@@ -64,9 +65,12 @@ def operations() -> dict[str, Operation]:
     }
 
 
-def control_service(system: ActorSystem, mounts: MountTable) -> ControlService:
-    """What a node serves, without guarded places yet."""
-    return ControlService(system, mounts, operations())
+def control_service(
+    system: ActorSystem, mounts: MountTable, commands: Mapping[str, Command] | None = None
+) -> ControlService:
+    """What a node serves, without guarded places yet; `commands` are those of other rooms."""
+    more = {name: command_operation(command) for name, command in (commands or {}).items()}
+    return ControlService(system, mounts, {**operations(), **more})
 
 
 class ControlServer(Actor):

@@ -5,7 +5,8 @@
     wire.errors.PeerError
     ├── LineTooLong       a line over the limit: the connection cannot go on
     ├── BadLine           a line that is no message of this protocol: answered, or ignored
-    └── BadArguments      a known message with wrong arguments: the request is refused
+    ├── BadArguments      a known message with wrong arguments: the request is refused
+    └── Declined          a good request that is not done, for the reason it says
 
 On the wire an error is one of `ErrorCode`, with a message for people.
 """
@@ -63,3 +64,9 @@ class BadLine(AdminError):
 
 class BadArguments(AdminError):
     """Arguments of a request that are missing, unknown, of a wrong type or out of range."""
+
+
+class Declined(AdminError):
+    """Understood, and not done: the text says why."""
+
+    word = ErrorCode.REFUSED
