@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,26 @@ class Port:
                 raise OSError(errno.EADDRINUSE, f"{self}: the server before has not ended")
             self._closing = None
 
+    async def probe(self) -> None:
+        """Find out whether we may listen there.
+
+        gRPC writes its own lines to stderr and keeps descriptors of a server that could not.
+
+        Raises:
+            OSError: the address is in use, or not ours, or its name has no address.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as attempt:
+                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                attempt.bind(address)
+        except OSError as error:
+            raise type(error)(error.errno, f"cannot listen on {self}: {error.strerror}") from None
+
 
 class GrpcServer:
     """See the module docstring. A resource.
@@ -120,6 +141,7 @@ class GrpcServer:
             OSError: the address is in use or not ours, or a certificate file cannot be read.
         """
         await self._port.free()
+        await self._port.probe()
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(str(self._port))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,9 +191,12 @@ class Client:
 
 
 @asynccontextmanager
-async def client(address: str, credentials: Any = None) -> AsyncIterator[Client]:
+async def client(
+    address: str, credentials: Any = None, options: Sequence[tuple[str, Any]] = ()
+) -> AsyncIterator[Client]:
     """A foreign caller's channel."""
     options = [
+        *options,
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.ssl_target_name_override", "localhost"),
         ("grpc.max_reconnect_backoff_ms", 200),

@@ -107,7 +107,8 @@ def test_add_list_remove(way: str) -> None:
             listed = await one.ok("policy", "list", "--tenant", "acme", way=way)
             lines = listed.splitlines()
             assert lines[0] == (
-                f'{first.strip()}\t* -> web (allow)\tmethod=""\tp2p=allowed\trelay=splice\texpires=-'
+                f'{first.strip()}\t* -> web (allow)\tmethod=""'
+                "\tp2p=allowed\trelay=splice\texpires=-"
             )
             assert re.fullmatch(
                 rf'{second.strip()}\t\* -> d\* \(deny\)\tmethod="GET \\"x\\""\tp2p=required'

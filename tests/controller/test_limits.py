@@ -1,0 +1,171 @@
+"""Callers that ask for too much, or read too slowly: bounded, counted, harmless to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from actors.controller.limits import MAX_REQUEST
+from actors.controller.server import ServerSettings
+from actors.controller.watches import Watch, WatchEnded
+from tests.conftest import eventually, run
+from tests.controller.rig import Controller, client, link, server, watching
+from wire.orp import control_pb2 as pb
+
+
+def test_a_message_above_the_limit_is_refused_and_the_server_lives(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as rig, client(controller.address) as foreign:
+            big = pb.ResolveRequest(tenant="a", service_name="x" * (MAX_REQUEST + 1))
+            assert await foreign.status("Registry/Resolve", big) == "RESOURCE_EXHAUSTED"
+            assert await foreign.resolve("web") == []
+            assert server(rig)["listening"]
+
+    run(main())
+
+
+def test_watches_are_bounded_and_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db", settings=ServerSettings(max_watches=3))
+        async with controller.run() as rig, client(controller.address) as foreign:
+            watches = [foreign.stream("Registry/Watch", pb.WatchRequest()) for _ in range(3)]
+            for watch in watches:
+                await watch.initial_metadata()
+            one_more = pb.WatchPoliciesRequest()
+            assert await foreign.status("Policy/Watch", one_more) == "RESOURCE_EXHAUSTED"
+            assert server(rig)["refused"] == {"RESOURCE_EXHAUSTED": 1}
+            watches[0].cancel()
+            await eventually(lambda: server(rig)["provider_watches"] == 2)
+            assert await foreign.status("Policy/Watch", one_more) == "OK"
+
+    run(main())
+
+
+def test_a_full_queue_ends_the_watch_and_says_why() -> None:
+    async def main() -> None:
+        watch: Watch[int] = Watch(lambda _: True, 3)
+        assert [watch.put(n) for n in range(4)] == [True, True, True, False]
+        with pytest.raises(WatchEnded) as caught:
+            await watch.get()
+        assert caught.value.dropped  # what it had not read is gone with it: never half of it
+
+    run(main())
+
+
+def test_a_watcher_that_does_not_read_is_dropped_and_others_are_not(tmp_path: Path) -> None:
+    """A caller whose flow-control window stays full, beside one that reads."""
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db", settings=ServerSettings(watch_queue=64))
+        small_window = (("grpc.http2.bdp_probe", 0),)
+        async with (
+            controller.run() as rig,
+            client(controller.address) as foreign,
+            client(controller.address, options=small_window) as slow,
+        ):
+            stuck = slow.stream("Registry/Watch", pb.WatchRequest(), timeout=60)
+            reading = foreign.stream("Registry/Watch", pb.WatchRequest(), timeout=60)
+            for watch in (stuck, reading):
+                await watch.initial_metadata()
+            got = 0
+
+            async def read() -> None:
+                nonlocal got
+                while await reading.read() is not grpc.aio.EOF:
+                    got += 1
+
+            reader = asyncio.create_task(read())
+            sent = 0
+            while not server(rig)["watches_dropped"]:
+                await asyncio.gather(
+                    *(foreign.register(f"s{sent + n}", "u" * 1000) for n in range(20))
+                )
+                sent += 20
+                await eventually(lambda: got == sent)  # noqa: B023  # awaited here
+                assert sent < 5000
+            assert server(rig)["watches_dropped"] == 1
+            assert server(rig)["provider_watches"] == 1
+            reader.cancel()
+            stuck.cancel()
+            await asyncio.wait({reader})
+
+    run(main(), timeout=60)
+
+
+def test_a_relay_whose_watch_was_dropped_starts_over_with_everything(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db", settings=ServerSettings(watch_queue=16))
+        async with controller.run() as c, controller.relay("a") as a:
+            await watching(a)
+            # One transaction tells more changes than the queue holds.
+            _, generation = await c.connect("u1")
+            names = [f"s{number}" for number in range(200)]
+            await asyncio.gather(*(c.register("u1", name, generation) for name in names))
+            await eventually(lambda: server(c)["watches_dropped"] > 0)
+            await watching(a)
+            for name in names[::20]:
+                assert await a.providers(name) == ["u1"]
+            assert link(a)["outages"] == 0
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 4096, b"PRI * HTTP/2.0"]
+)
+def test_what_is_not_grpc_disturbs_nobody(tmp_path: Path, data: bytes) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as rig, client(controller.address) as foreign:
+            sockets = []
+            for _ in range(20):
+                raw = socket.create_connection((controller.port.host, controller.port.port), 5)
+                sockets.append(raw)
+                raw.sendall(data)
+            assert await foreign.resolve("web") == []
+            assert server(rig)["listening"]
+            for raw in sockets:
+                raw.close()
+
+    run(main())
+
+
+def test_bytes_that_are_no_message_are_an_error_of_the_caller(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as rig, client(controller.address) as foreign:
+            channel: Any = foreign._channel
+            rpc = channel.unary_unary("/outrelay.control.v1.Registry/Resolve")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await rpc(b"\xff\xff\xff", timeout=5)
+            assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+            unknown = channel.unary_unary("/outrelay.control.v1.Registry/Nothing")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await unknown(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert await foreign.resolve("web") == []
+            assert server(rig)["listening"]
+            assert rig.describe("controller/server")["served"]["Registry/Resolve"] == 1
+
+    run(main())
+
+
+def test_an_address_in_use_is_an_error_and_not_shared(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        with socket.socket() as taken:
+            taken.bind((controller.port.host, controller.port.port))
+            taken.listen()
+            second = Controller(tmp_path / "d.db", port=controller.port)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5), second.run():
+                    pass
+
+    run(main())
