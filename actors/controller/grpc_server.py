@@ -112,7 +112,19 @@ class GrpcServer:
         self._port = port
         self._tls = tls
         self._stopped = False
-        self._server = grpc.aio.server(
+        self._services = services
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is in use or not ours, or a certificate file cannot be read.
+        """
+        await self._port.free()
+        await self._port.probe()
+        # Not before: one that was never started keeps descriptors for ever.
+        self._server = server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 0),  # two daemons on one port must not share it silently
                 ("grpc.max_receive_message_length", MAX_REQUEST),
@@ -129,32 +141,23 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=MAX_RPCS,
         )
-        for service, handlers in services.items():
-            self._server.add_generic_rpc_handlers(
+        for service, handlers in self._services.items():
+            server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, dict(handlers)),)
             )
-
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the address is in use or not ours, or a certificate file cannot be read.
-        """
-        await self._port.free()
-        await self._port.probe()
         try:
             if self._tls is None:
-                port = self._server.add_insecure_port(str(self._port))
+                port = server.add_insecure_port(str(self._port))
             else:
-                port = self._server.add_secure_port(str(self._port), _credentials(self._tls))
+                port = server.add_secure_port(str(self._port), _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, f"cannot listen on {self._port}: {error}") from None
         self._port.port = port
-        await self._server.start()
+        await server.start()
 
     async def stop(self, grace: float) -> None:
         """No new calls; wait so many seconds for those under way, then cancel them."""
-        if not self._stopped:
+        if not self._stopped and self._server is not None:
             self._stopped = True
             await self._server.stop(grace)
 
@@ -162,7 +165,8 @@ class GrpcServer:
         """Stop at once; idempotent."""
         if not self._stopped:
             self._stopped = True
-            self._port.close(self._server)
+            if self._server is not None:
+                self._port.close(self._server)
 
 
 def _credentials(tls: ServerTls) -> Any:  # the library ships no types
