@@ -123,6 +123,7 @@ class GrpcServer:
         """
         await self._port.free()
         await self._port.probe()
+        credentials = None if self._tls is None else _credentials(self._tls)
         # Not before: one that was never started keeps descriptors for ever.
         self._server = server = grpc.aio.server(
             options=[
@@ -146,10 +147,10 @@ class GrpcServer:
                 (grpc.method_handlers_generic_handler(service, dict(handlers)),)
             )
         try:
-            if self._tls is None:
+            if credentials is None:
                 port = server.add_insecure_port(str(self._port))
             else:
-                port = server.add_secure_port(str(self._port), _credentials(self._tls))
+                port = server.add_secure_port(str(self._port), credentials)
         except RuntimeError as error:
             raise OSError(errno.EADDRINUSE, f"cannot listen on {self._port}: {error}") from None
         self._port.port = port
@@ -158,8 +159,8 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """No new calls; wait so many seconds for those under way, then cancel them."""
         if not self._stopped and self._server is not None:
-            self._stopped = True
             await self._server.stop(grace)
+            self._stopped = True
 
     def abort(self) -> None:
         """Stop at once; idempotent."""
