@@ -171,6 +171,23 @@ def test_the_death_of_the_whole_plane_costs_no_stream(pki: PkiFixture, tmp_path:
     run(main())
 
 
+def test_a_stream_that_opens_while_the_plane_restarts_waits_for_it(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            await up.open(1)
+            for number, name in enumerate(["allocations", "registry", "plane", "allocations"], 2):
+                path = f"/edge/forward/{name}"
+                await _kill(up, path)
+                up.running.kill(path)  # the second restart takes a pause
+                stream = await up.open(number)
+                stream.register()
+                await stream.exchange(name)
+
+    run(main())
+
+
 def test_a_killed_stream_pair_ends_its_allocations(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         async with forward_relay(pki, tmp_path) as up:

@@ -35,9 +35,11 @@ SETTINGS = QuicSettings(
 )
 #: Seconds from the grant to the tunnel's stream (sheet 6.5 A12).
 BRING_UP = 30.0
-#: Seconds after the grant at which the registration is repeated, then every `REGISTER_EVERY`.
-REGISTER_AGAIN = (0.05, 0.2, 1.0)
-REGISTER_EVERY = 15.0
+#: Seconds between registrations: at first, until the tunnel is up, and from then on. A relay that
+#: lost a part of itself may have lost the address, too, and a provider sends nothing by itself.
+REGISTER_FIRST = 0.05
+REGISTER_OPENING = 0.5
+REGISTER_OPEN = 15.0
 
 #: `Actor.guard`.
 Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
@@ -159,9 +161,12 @@ class ForwardTunnel:
         if self._socket is None:
             return
         self._socket.send_bare(encode_registration(self._granted.my_allocation), self._relay)
-        again = REGISTER_AGAIN[self._registered : self._registered + 1] or (REGISTER_EVERY,)
+        if self._stream.done():
+            pause = REGISTER_OPEN
+        else:
+            pause = REGISTER_OPENING if self._registered else REGISTER_FIRST
         self._registered += 1
-        self._timer = self._loop.call_later(again[0], self._guard("registration", self._register))
+        self._timer = self._loop.call_later(pause, self._guard("registration", self._register))
 
     def _admit(self, connection: Connection) -> None:
         """As the provider: exactly one connection, of the agent we were told of."""

@@ -149,12 +149,15 @@ class AllocationRegistry(Actor):
             message.stream_id, message.pair, message.members, ids, Heard([now, now])
         )
         entry = self._enter(record)
-        try:
-            for side in (0, 1):
+        for side in (0, 1):
+            try:
                 self._start(entry, side)
-        except ChildRefused as refused:
-            self._end(entry, f"allocation {refused.why}")
-            return self._refuse(refused.why)
+            except ChildRefused as refused:
+                if refused.why == "full":
+                    self._end(entry, "full")
+                    return self._refuse("full")
+                # Their supervisor is being restarted; the asker's deadline is the limit.
+                self.start_timer(REVIVE_PAUSE, _Revive(entry, side))
         entry.reply = self.defer()
         self._counters["granted"] += 1
         return DEFERRED
