@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from actors.control.limits import AUDIT_ATTEMPTS
 from actors.control.messages import AuditRecord
@@ -157,7 +158,15 @@ class AuditFilter:
 
 
 class ControlBackend(ABC):
-    """See the module docstring."""
+    """See the module docstring.
+
+    Attributes:
+        confirms_late: what is published counts from the first attempt on, also while the backend
+            is away: its outage must not cost agents their connection. Otherwise a service is
+            confirmed when it is stored.
+    """
+
+    confirms_late: ClassVar[bool] = False
 
     # Registry.
 

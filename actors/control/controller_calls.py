@@ -46,7 +46,7 @@ from wire.orp import control_pb2, fleet_pb2
 T = TypeVar("T")
 #: (method, request, response class, timeout=, metadata=) -> (answer, trailing metadata)
 Call = Callable[..., Awaitable[Any]]
-#: (method, request, response class, timeout=) -> None, then messages
+#: (method, request, response class, timeout=) -> messages
 Stream = Callable[..., AsyncGenerator[Any, None]]
 
 
@@ -265,6 +265,6 @@ class ControllerCalls:
         stream = self._stream("Audit/Query", request, control_pb2.AuditEvent, timeout=RPC_SECONDS)
         async with aclosing(stream) as events:
             async for event in events:
-                if event is not None and len(found) < limit:
+                if len(found) < limit:
                     found.append(audit_of(event))
         return tuple(found)

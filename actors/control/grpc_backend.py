@@ -39,6 +39,8 @@ def grpc_backend(
 class GrpcBackend(ActorBackend):
     """The typed way to a `ControllerLink`. Which relays are dead is the controller's matter."""
 
+    confirms_late = True
+
     def __init__(self, link: ActorRef) -> None:
         super().__init__(link, relay_alive_seconds=0)
         self._link = link

@@ -13,7 +13,7 @@ Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -167,9 +167,15 @@ class ControllerChannel:
         return answer, _texts(trailing)
 
     async def watch(
-        self, name: str, request: Message, response: type[M], *, timeout: float
-    ) -> AsyncGenerator[M | None, None]:
-        """One server stream: None once the answer began, then its messages.
+        self,
+        name: str,
+        request: Message,
+        response: type[M],
+        *,
+        timeout: float,
+        begun: Callable[[Mapping[str, str]], object] | None = None,
+    ) -> AsyncGenerator[M, None]:
+        """One server stream: its messages; `begun` gets the metadata it begins with.
 
         Close it (`aclosing`) to cancel the RPC. Raises as `call`.
         """
@@ -182,9 +188,9 @@ class ControllerChannel:
         )
         call = multicallable(request, timeout=timeout)
         try:
-            await call.initial_metadata()
-            if not call.done():
-                yield None
+            first = await call.initial_metadata()
+            if begun is not None and not call.done():
+                begun(_texts(first))
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as error:

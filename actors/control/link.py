@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -43,7 +44,7 @@ from actors.control.grpc_channel import (
     DeadlineMissed,
     WatchDropped,
 )
-from actors.control.grpc_codec import record_of, rule_of, tenant_of
+from actors.control.grpc_codec import WATCHING, record_of, rule_of, tenant_of
 from actors.control.limits import (
     MAX_KNOWN_SERVICES,
     MAX_LINK_REQUESTS,
@@ -382,14 +383,12 @@ class ControllerLink(Actor):
             control_pb2.WatchRequest(),
             control_pb2.WatchEvent,
             timeout=WATCH_SECONDS,
+            begun=self._begun,
         )
         try:
             async with aclosing(stream) as events:
                 async for event in events:
-                    if event is None:
-                        self._begun()
-                    else:
-                        self._note(event)
+                    self._note(event)
             self._lost = True  # it ended the watch by itself: it is stopping
         except (DeadlineMissed, WatchDropped):
             raise
@@ -400,7 +399,7 @@ class ControllerLink(Actor):
             if self._cache.watching:
                 self._cache.watch(False)
 
-    def _begun(self) -> None:
+    def _begun(self, _metadata: Mapping[str, str]) -> None:
         """The watch runs: from here on nothing is missed."""
         self._cache.watch(True)
         self._answered()
@@ -426,17 +425,25 @@ class ControllerLink(Actor):
             control_pb2.WatchPoliciesRequest(tenant=tenant),
             control_pb2.PolicyEvent,
             timeout=WATCH_SECONDS,
+            begun=partial(self._rules_begun, tenant),
         )
         self._rules.begin(tenant)
         try:
             async with aclosing(stream) as events:
                 async for event in events:
-                    if event is not None and self._note_rule(tenant, event):
+                    if self._note_rule(tenant, event):
                         self._rules_told.set()
                         for watcher in self._policy_watchers.values():
                             watcher.try_tell(PolicyChanged())
         finally:
             self._rules.end(tenant)
+
+    def _rules_begun(self, tenant: str, metadata: Mapping[str, str]) -> None:
+        if not tenant and WATCHING not in metadata:
+            # The sheet's controller tells no snapshot then: only what changes from now on.
+            self.log.warning(
+                "this controller does not tell the rules of all tenants; name those of this relay"
+            )
 
     def _note_rule(self, tenant: str, event: control_pb2.PolicyEvent) -> bool:
         match event.kind:

@@ -4,7 +4,8 @@ One linked task works while there is anything to do, a batch at a time; withdraw
 order of changes of one agent is kept by construction: what a connection wanted to publish is
 dropped when it ends, so a withdrawal is never older than a publication that is still pending.
 
-While the backend fails everything is kept and tried again; whoever waits has a deadline of its own.
+While the backend fails everything is kept and tried again; whoever waits has a deadline of its own,
+or is answered after the first attempt where the backend `confirms_late`.
 Only what the backend refuses by name is refused here. Bounds: publications by the registry's
 table, withdrawals by `MAX_WITHDRAWALS`.
 
@@ -84,6 +85,8 @@ class Publisher:
         self._stopping = asyncio.Event()
         self.failures = 0
         self.last_error = ""
+        #: The last attempt failed.
+        self._away = False
 
     @property
     def pending(self) -> int:
@@ -100,6 +103,8 @@ class Publisher:
             publication = self._pending[key] = _Publication(agent, service)
         if reply is not None:
             publication.replies.append(reply)
+        if self._away and self._backend.confirms_late:
+            self._confirm(publication, self._stamp())
         self._work()
 
     def superseded(self, agent: Agent) -> None:
@@ -155,10 +160,16 @@ class Publisher:
                 await self._withdraw_batch()
                 await self._publish_batch()
                 pause = PAUSE_SECONDS
+                self._away = False
             except BackendError as exc:
                 self.failures += 1
                 self.last_error = str(exc)[:300]
-                self._actor.log.warning("services not published, trying again: {}", exc)
+                if not self._away:  # an outage is one line, not one for every attempt
+                    self._actor.log.warning("services not published, trying again: {}", exc)
+                self._away = True
+                if self._backend.confirms_late:
+                    for publication in list(self._pending.values()):
+                        self._confirm(publication, self._stamp())
                 if self._stopping.is_set():
                     return
                 try:
@@ -221,6 +232,7 @@ class Publisher:
             self._listed(agent, service)
         for reply in publication.replies:
             reply.send(f"{agent.tenant}/{service.name}")
+        publication.replies.clear()
 
     def _keep(self, publication: _Publication) -> None:
         """The backend failed: try again later, unless the connection is not current any more."""

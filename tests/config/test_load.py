@@ -260,3 +260,31 @@ def test_the_forward_plane_takes_addresses_agents_can_use() -> None:
     ):
         problems = _problems(flags=DEMO | {key: value})
         assert any(complaint in problem for problem in problems), (value, problems)
+
+
+@pytest.mark.parametrize(
+    "flags, complaint",
+    [
+        ({"control.backend": "grpc", "control.serve.enabled": "true"}, "needs backend = embedded"),
+        ({"control.serve.listen": "0.0.0.0:7444"}, "not a loopback address"),
+        ({"control.serve.listen": "controller.example:7444"}, "not a loopback address"),
+        ({"control.serve.tls.certificate": "/c.pem"}, "missing: key, ca"),
+        ({"control.tls.key": "/k.pem"}, "missing: certificate, ca"),
+        ({"control.serve.operators": "alice"}, "control.serve.operators"),
+        ({"control.tls.server_name": "-"}, "control.tls.server_name"),
+    ],
+)
+def test_a_controller_that_cannot_be_meant_is_refused(
+    flags: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ={}, flags={"demo.enabled": "true"} | flags, check_files=False)
+    assert complaint in str(caught.value)
+
+
+def test_a_controller_beyond_loopback_needs_tls_or_a_word() -> None:
+    demo: dict[str, object] = {"demo.enabled": "true", "control.serve.listen": "[::]:7444"}
+    files = {f"control.serve.tls.{name}": f"/{name}" for name in ("certificate", "key", "ca")}
+    for more in (files, {"control.serve.plaintext_anywhere": "true"}):
+        settings = load(None, environ={}, flags=demo | more, check_files=False)
+        assert settings.control.serve.listen.port == 7444

@@ -67,11 +67,15 @@ def test_a_relay_that_starts_without_its_controller_denies_and_recovers(tmp_path
             assert not (await decide(a, "web")).allow
             connection = a.idle()
             generation = await a.up("u1", connection)
-            register = asyncio.create_task(a.register("u1", "web", generation))
+            # An agent keeps its connection and its services, although nobody else hears of them.
+            assert await a.register("u1", "web", generation) == "acme/web"
+            assert await a.providers("web") == ["u1"]
             await away(a)
+            assert await a.register("u1", "web", generation) == "acme/web"
             async with controller.run(), client(controller.address) as foreign:
-                assert await register == "acme/web"
-                assert await foreign.resolve("web") == ["u1@a"]
+                async with asyncio.timeout(10):
+                    while await foreign.resolve("web") != ["u1@a"]:
+                        await asyncio.sleep(0.02)
                 await eventually(lambda: a.describe("policy")["store_rules"] == 1)
                 assert (await decide(a, "web")).allow
 
@@ -253,3 +257,27 @@ def test_a_connection_that_fell_silent_is_given_up(tmp_path: Path) -> None:
                 assert await a.providers("web") == []
 
     run(main(), timeout=60)
+
+
+def test_agents_come_and_go_while_the_controller_is_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.relay("a") as a:
+            async with controller.run(), client(controller.address) as foreign:
+                await watching(a)
+                leaving, _ = await a.connect("u1", "web", "old")
+                assert await foreign.resolve("web") == ["u1@a"]
+            await away(a)
+            await a.kill(leaving)
+            assert a.describe("registry")["agents"] == 0
+            # Its withdrawal is still on the way when it is back.
+            async with asyncio.timeout(4):
+                await a.connect("u1", "web")
+            assert await a.providers("web") == ["u1"]
+            async with controller.run(), client(controller.address) as foreign:
+                async with asyncio.timeout(10):
+                    while await foreign.resolve("old") or await foreign.resolve("web") != ["u1@a"]:
+                        await asyncio.sleep(0.02)
+                await eventually(lambda: a.describe("registry")["unpublished"] == 0)
+
+    run(main(), timeout=40)
