@@ -206,7 +206,8 @@ class Workload:
             async with asyncio.timeout(DEADLINE):
                 outcome, detail = await self._exchange(plan)
         except TimeoutError:
-            outcome, detail = "stuck", f"no end after {DEADLINE:g} s"
+            sizes = f"{plan.upload} bytes up, {plan.download} down"
+            outcome, detail = "stuck", f"no end after {DEADLINE:g} s: {sizes}"
         except OSError as error:
             outcome = "reset" if plan.name in self._target.reached else "refused"
             detail = type(error).__name__
