@@ -191,6 +191,7 @@ class NativeEngine(NativeHandshake):
         result: list[tuple[bytes, Address]] = []
         # First what the core has: acknowledgements, repetitions, the rest of the last round.
         self._poll(now, result)
+        self._sending.acknowledged(core)
         held = self._flow.held  # then news of limits are held back, too: let the core apply them
         while not self._sending.idle and (held or not self._in_core) and not self._closed_reported:
             fed = self._sending.feed(core, trust_limits=not held)

@@ -7,6 +7,10 @@ here, and the core gets as much as one packet, or one stream, can carry now.
 
 Streams take turns, `QUANTUM` bytes at a time; small pieces of several streams share a packet.
 `max_backlog` of the writers bounds what waits (see `Stream.write`).
+
+A FIN without bytes waits until what was sent before it is acknowledged: the core forgets such a FIN
+when it is lost while earlier bytes of the stream are in flight. `_all_acknowledged` tells by packet
+numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ QUANTUM = 32 * 1024
 #: Header, tag and frame overhead of a packet, and of one more frame in it.
 _PACKET_OVERHEAD = 64
 _FRAME_OVERHEAD = 24
+#: How often losses on the connection may prolong the wait of a bare FIN.
+_MAX_MARKS = 6
 
 
 class _Outgoing:
-    __slots__ = ("chunks", "ended", "fed", "in_core", "limit", "waiting")
+    __slots__ = ("chunks", "ended", "fed", "in_core", "limit", "losses", "mark", "marks", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.chunks: deque[bytes | memoryview] = deque()
@@ -32,6 +38,9 @@ class _Outgoing:
         self.in_core = 0
         self.limit = limit
         self.ended = False
+        #: For a bare FIN: the largest packet number, and the losses, when the wait began.
+        self.mark = self.losses = -1
+        self.marks = 0
 
     @property
     def sendable(self) -> bool:
@@ -47,6 +56,8 @@ class SendQueue:
         self._streams: dict[int, _Outgoing] = {}
         #: Streams with something to feed, in turn.
         self._turns: dict[int, None] = {}
+        #: Streams whose bare FIN waits for acknowledgements.
+        self._fins: dict[int, None] = {}
         self._limit = 0
         self._fed = 0
         self._initial_ours = self._initial_theirs = 0
@@ -101,8 +112,16 @@ class SendQueue:
         """The sending half was reset, or is over."""
         stream = self._streams.pop(stream_id, None)
         self._turns.pop(stream_id, None)
+        self._fins.pop(stream_id, None)
         if stream is not None:
             self._fed -= stream.in_core  # never sent: costs the peer no credit
+
+    def acknowledged(self, core: Any) -> None:
+        """Something may have been acknowledged: FINs that waited for it get their turn."""
+        for stream_id in list(self._fins):
+            if _all_acknowledged(core, self._streams[stream_id]):
+                del self._fins[stream_id]
+                self._turns[stream_id] = None
 
     @property
     def idle(self) -> bool:
@@ -132,6 +151,10 @@ class SendQueue:
                 if stream.limit > stream.fed:
                     return fed
                 del self._turns[stream_id]
+                continue
+            if not count and stream.fed and not _all_acknowledged(core, stream):
+                del self._turns[stream_id]
+                self._fins[stream_id] = None
                 continue
             if fed and count + _FRAME_OVERHEAD > packet:
                 return fed
@@ -178,3 +201,21 @@ class SendQueue:
         count = stream.in_core - left
         stream.in_core = left
         return count
+
+
+def _all_acknowledged(core: Any, stream: _Outgoing) -> bool:
+    """True when no packet with bytes of the stream can be in flight, or the wait was long enough.
+
+    That is when every packet up to the mark is acknowledged; a loss means that something is sent
+    again in a later packet, so the mark moves.
+    """
+    if not core.bytes_in_flight or stream.marks > _MAX_MARKS:
+        return True
+    numbers = [packet[0] for packet in core.outstanding_application_packets]
+    if not numbers:
+        return True
+    if stream.mark < 0 or stream.losses != core.loss_total:
+        stream.mark, stream.losses = max(numbers), core.loss_total
+        stream.marks += 1
+        return False
+    return bool(min(numbers) > stream.mark)

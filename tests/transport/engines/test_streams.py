@@ -211,3 +211,20 @@ def test_the_path_is_described(pki: PkiFixture, client: str, server: str) -> Non
     assert path.in_flight > 0
     link.run(lambda: stream_id in link.server.ended, 60)
     assert link.client.engine.path.lost > 0 or client == "aioquic"
+
+
+@ours
+def test_a_fin_that_is_lost_on_its_own_arrives(pki: PkiFixture, client: str, server: str) -> None:
+    link = join(pki, client, server).establish()
+    streams = []
+    for cut in (0.001, 0.004, 0.006, 0.009, 0.02):
+        stream_id = _open(link.client)
+        streams.append(stream_id)
+        link.client.engine.write(stream_id, BLOB[:30_000], end=False)
+        link.wait(cut)
+        link.cut = True
+        link.client.engine.write(stream_id, b"", end=True)
+        link.wait(0.05)
+        link.cut = False
+        link.wait(0.01)
+    link.run(lambda: link.server.ended == set(streams))
