@@ -88,6 +88,7 @@ class ControllerChannel:
         self._address = address
         self._tls = tls
         self._channel: Any = None
+        self._stamp: tuple[int, ...] = ()
         self.opened = 0
         self.reopen()
 
@@ -112,6 +113,7 @@ class ControllerChannel:
         if self._tls is None:
             self._channel = grpc.aio.insecure_channel(self._address, options=options)
         else:
+            self._stamp = _stamp(self._tls)
             credentials = grpc.ssl_channel_credentials(
                 root_certificates=self._tls.ca.read_bytes(),
                 private_key=self._tls.key.read_bytes(),
@@ -120,6 +122,18 @@ class ControllerChannel:
             options.append(("grpc.ssl_target_name_override", self._tls.server_name))
             self._channel = grpc.aio.secure_channel(self._address, credentials, options=options)
         self.opened += 1
+
+    def renewed(self) -> bool:
+        """True when the certificate files are others than those it was opened with.
+
+        gRPC would dial with the old ones for ever. Files that cannot be read are half written.
+        """
+        try:
+            return self._tls is not None and (
+                self._channel is None or _stamp(self._tls) != self._stamp
+            )
+        except OSError:
+            return False
 
     def abort(self) -> None:
         """Close it; calls on it fail."""
@@ -212,6 +226,10 @@ def raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise  # what the caller is handling
+
+
+def _stamp(tls: ClientTls) -> tuple[int, ...]:
+    return tuple(path.stat().st_mtime_ns for path in (tls.certificate, tls.key, tls.ca))
 
 
 def _serialize(message: Message) -> bytes:

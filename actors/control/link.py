@@ -343,12 +343,18 @@ class ControllerLink(Actor):
             self.log.warning("the controller does not answer: {}", error)
             self._outages += 1
         self._reachable = False
-        if isinstance(error, DeadlineMissed):
-            self._missed += 1
-            if self._missed >= MISSED_DEADLINES:
-                self._missed = 0
-                self._lost = True
-                self._channel.reopen()
+        self._missed += isinstance(error, DeadlineMissed)
+        if self._missed >= MISSED_DEADLINES or self._channel.renewed():
+            self._missed = 0
+            self._lost = True
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            self._channel.reopen()
+        except OSError as error:  # it is closed now: the next failure tries again
+            self._last_error = str(error)[:300]
+            self.log.error("the certificate for the controller cannot be read: {}", error)
 
     # Watches.
 

@@ -28,6 +28,7 @@ from tests.controller.rig import (
     allow,
     client,
     decide,
+    link,
     server,
     watching,
 )
@@ -177,6 +178,24 @@ def test_a_relay_with_tls_has_all_it_needs(tmp_path: Path, pki: PkiFixture) -> N
             assert not relay.system.dead_letters.by_type.get(
                 (AuditRecord.__name__, "not stored"), 0
             )
+
+    run(main(), timeout=40)
+
+
+def test_a_relay_uses_its_renewed_certificate(tmp_path: Path, pki: PkiFixture) -> None:
+    async def main() -> None:
+        controller = secured(tmp_path, pki)
+        cert, key = tmp_path / "cert", tmp_path / "key"
+        shutil.copy(pki.foreign_agent.certificate, cert)
+        shutil.copy(pki.foreign_agent.key, key)
+        tls = ClientTls(cert, key, pki.ca)
+        async with controller.run(), controller.relay("r1", tls=tls) as relay:
+            await eventually(lambda: link(relay)["failures"] > 2)
+            assert not link(relay)["watching"]
+            shutil.copy(pki.relay.key, key)
+            shutil.copy(pki.relay.certificate, cert)
+            await watching(relay)
+            await relay.connect("u1", "web")
 
     run(main(), timeout=40)
 
