@@ -22,7 +22,7 @@ import click
 
 if TYPE_CHECKING:
     from actors.control.backend import BackendSpec
-    from actors.controller.grpc_server import Port
+    from actors.controller.port import Port
     from actors.edge.forward.settings import ForwardSettings
     from actors.edge.settings import EdgeSettings
     from actors.edge.tree import Edge
@@ -189,7 +189,7 @@ class Relay:
     """
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
-        from actors.controller.grpc_server import Port
+        from actors.controller.port import Port
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
         from config.paths import state_paths
@@ -399,13 +399,13 @@ def _backend(settings: Settings, database: str) -> BackendSpec:
 
 def _served(settings: Settings, port: Port) -> list[ChildSpec]:
     """The embedded controller for others; nothing unless it is wanted."""
+    serve, tls = settings.control.serve, settings.control.serve.tls
+    if not serve.enabled:
+        return []
     from actors.controller.grpc_server import ServerTls
     from actors.controller.server import ServerSettings
     from actors.controller.tree import controller_spec
 
-    serve, tls = settings.control.serve, settings.control.serve.tls
-    if not serve.enabled:
-        return []
     server = None
     if tls.certificate is not None and tls.key is not None and tls.ca is not None:
         server = ServerTls(tls.certificate, tls.key, tls.ca)

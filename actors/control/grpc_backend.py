@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import BackendSpec, ControlBackend
+from actors.control.fleet_requests import WatchLosses
 from actors.control.link import ControllerLink, LinkSettings
-from actors.control.store_requests import WatchLosses
 from actors.runtime import Actor, ActorRef, Backoff, ChildSpec
 
 #: The link's id below control.

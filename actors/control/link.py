@@ -37,6 +37,7 @@ from actors.control.backend import (
     PolicyChanged,
     PolicySource,
 )
+from actors.control.fleet_requests import WatchLosses
 from actors.control.grpc_channel import (
     ClientTls,
     ControllerChannel,
@@ -71,7 +72,6 @@ from actors.control.store_requests import (
     RegisterServices,
     StoreRequest,
     UpsertRelay,
-    WatchLosses,
     WatchPolicy,
 )
 from actors.runtime import (

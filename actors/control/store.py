@@ -31,16 +31,15 @@ from actors.control.backend import (
     Withdrawn,
 )
 from actors.control.database import IN_MEMORY, Database, Outcome
+from actors.control.fleet_requests import ExpireDead, FindRelays, WatchProviders
 from actors.control.limits import MAX_STORE_REQUESTS, MAX_WATCHERS
 from actors.control.store_requests import (
     AppendAudit,
     DeleteRule,
     DeregisterAgents,
     DeregisterStale,
-    ExpireDead,
     FindAudit,
     FindProviders,
-    FindRelays,
     InsertRule,
     KeepFileRules,
     LoadRules,
@@ -48,7 +47,6 @@ from actors.control.store_requests import (
     StoreRequest,
     UpsertRelay,
     WatchPolicy,
-    WatchProviders,
 )
 from actors.runtime import (
     DEFERRED,

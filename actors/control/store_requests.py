@@ -39,9 +39,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 #: Providers of one name a lookup returns.
 MAX_PROVIDERS = 256
-#: Relays a controller tells its watchers the endpoints of.
-MAX_RELAYS = 10_000
-_RETURNING = "RETURNING tenant, name, agent_uri, relay_id"
+#: What a DELETE tells of the services it withdrew: the fields of `Withdrawn`.
+RETURNING = "RETURNING tenant, name, agent_uri, relay_id"
 #: Rows of values in one statement: old builds of SQLite allow 999 values.
 CHUNK_ROWS = 100
 #: Rows in one JSON text.
@@ -96,21 +95,6 @@ class UpsertRelay(StoreRequest[None]):
             " last_heartbeat_unix_ms = excluded.last_heartbeat_unix_ms",
             (relay.id, relay.region or None, relay.endpoint, self.now_ms, self.heartbeats),
         )
-
-
-@dataclass(slots=True)
-class FindRelays(StoreRequest[tuple[Relay, ...]]):
-    """Every relay that announced itself, at most `MAX_RELAYS`, the last ones heard of."""
-
-    writes: ClassVar[bool] = False
-
-    def run(self, connection: sqlite3.Connection) -> tuple[Relay, ...]:
-        """See the class."""
-        rows = connection.execute(
-            "SELECT id, coalesce(region, ''), endpoint FROM relay_instances"
-            f" ORDER BY last_heartbeat_unix_ms DESC LIMIT {MAX_RELAYS}"
-        )
-        return tuple(Relay(*row) for row in rows)
 
 
 @dataclass(slots=True)
@@ -193,7 +177,7 @@ class DeregisterAgents(StoreRequest[tuple[Withdrawn, ...]]):
                 " DELETE FROM services WHERE rowid IN (SELECT s.rowid FROM gone CROSS JOIN"
                 " services s ON s.tenant = gone.tenant AND s.agent_uri = gone.uri"
                 " AND s.relay_id = gone.relay)"
-                f" {_RETURNING}",
+                f" {RETURNING}",
                 values,
             )
             gone.extend(Withdrawn(*row) for row in deleted.fetchall())
@@ -210,49 +194,10 @@ class DeregisterStale(StoreRequest[tuple[Withdrawn, ...]]):
     def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
         """See the class."""
         deleted = connection.execute(
-            f"DELETE FROM services WHERE relay_id = ? AND updated_at_unix_ms < ? {_RETURNING}",
+            f"DELETE FROM services WHERE relay_id = ? AND updated_at_unix_ms < ? {RETURNING}",
             (self.relay_id, self.before_ms),
         )
         return tuple(Withdrawn(*row) for row in deleted.fetchall())
-
-
-@dataclass(slots=True)
-class ExpireDead(StoreRequest[tuple[Withdrawn, ...]]):
-    """Withdraw the services of relays not heard of since a time; forget what is long gone.
-
-    A relay that never said it repeats its announcement counts as alive, unless `silent_too`.
-    Services of a relay that never announced itself go by their own age. Relays without services,
-    and agents without services, are forgotten when not heard of since `forget_before_ms`.
-    Answer: the services withdrawn.
-    """
-
-    alive_since_ms: int
-    forget_before_ms: int
-    silent_too: bool = False
-
-    single: ClassVar[bool] = False
-
-    def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
-        """See the class."""
-        deleted = connection.execute(
-            "DELETE FROM services WHERE rowid IN (SELECT s.rowid FROM services s"
-            " LEFT JOIN relay_instances r ON r.id = s.relay_id WHERE CASE WHEN r.id IS NULL"
-            " THEN s.updated_at_unix_ms < :alive ELSE r.last_heartbeat_unix_ms < :alive"
-            f" AND (r.heartbeats = 1 OR :silent) END) {_RETURNING}",
-            {"alive": self.alive_since_ms, "silent": self.silent_too},
-        )
-        gone = tuple(Withdrawn(*row) for row in deleted.fetchall())
-        connection.execute(
-            "DELETE FROM relay_instances WHERE last_heartbeat_unix_ms < ?"
-            " AND id NOT IN (SELECT relay_id FROM services)",
-            (self.forget_before_ms,),
-        )
-        connection.execute(
-            "DELETE FROM agents WHERE last_seen_unix_ms < ?"
-            " AND uri NOT IN (SELECT agent_uri FROM services)",
-            (self.forget_before_ms,),
-        )
-        return gone
 
 
 @dataclass(slots=True)
@@ -413,20 +358,6 @@ class KeepFileRules:
 @dataclass(slots=True)
 class WatchPolicy:
     """To the store, a plain message: tell `watcher` about changed rules while it lives."""
-
-    watcher: ActorRef
-
-
-@dataclass(slots=True)
-class WatchProviders:
-    """To the store, a plain message: tell `watcher` `ProvidersChanged` while it lives."""
-
-    watcher: ActorRef
-
-
-@dataclass(slots=True)
-class WatchLosses:
-    """To a controller link, a plain message: tell `watcher` `BackendRestored` while it lives."""
 
     watcher: ActorRef
 

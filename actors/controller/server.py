@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.control.backend import BackendError, PolicyChanged, ProvidersChanged
-from actors.control.store_requests import MAX_RELAYS
+from actors.control.fleet_requests import MAX_RELAYS
 from actors.controller.audit_service import AuditService
 from actors.controller.dispatch import Dispatcher
-from actors.controller.grpc_server import GrpcServer, Port, ServerTls
+from actors.controller.grpc_server import GrpcServer, ServerTls
 from actors.controller.limits import MAX_WATCHES, STOP_SECONDS, WATCH_QUEUE
 from actors.controller.policy_service import PolicyService
+from actors.controller.port import Port
 from actors.controller.registry_service import RegistryService
 from actors.controller.request_checks import exhausted
 from actors.controller.state import Endpoints, ProviderChange, RuleChange, Rules

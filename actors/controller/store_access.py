@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import Relay, Withdrawn
-from actors.control.store_requests import ExpireDead, FindRelays, UpsertRelay, WatchProviders
+from actors.control.fleet_requests import ExpireDead, FindRelays, WatchProviders
+from actors.control.store_requests import UpsertRelay
 from actors.runtime import ActorRef
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from actors.control.embedded import STORE
 from actors.control.limits import RELAY_ALIVE_SECONDS
 from actors.controller.expiry import ExpiryActor
-from actors.controller.grpc_server import Port
+from actors.controller.port import Port
 from actors.controller.server import ControllerServer, ServerSettings
 from actors.runtime import Backoff, ChildSpec, Intensity, Supervisor
 

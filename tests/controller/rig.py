@@ -20,7 +20,7 @@ from actors.control.link import LinkSettings
 from actors.control.messages import Decide, Decision
 from actors.control.operator_messages import AddRule
 from actors.control.rule import Effect, Rule
-from actors.controller.grpc_server import Port
+from actors.controller.port import Port
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec
 from tests.conftest import eventually

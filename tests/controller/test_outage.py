@@ -12,7 +12,7 @@ import pytest
 from actors.control.backend import AuditFilter
 from actors.control.messages import AuditRecord, Resolve, Unavailable
 from actors.control.operator_messages import QueryAudit, RemoveRule
-from actors.controller.grpc_server import Port
+from actors.controller.port import Port
 from actors.runtime import ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import Rig

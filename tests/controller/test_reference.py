@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.control.messages import RegisterRefused
-from actors.controller.grpc_server import Port
+from actors.controller.port import Port
 from actors.runtime import ReplyError
 from tests.conftest import eventually, run
 from tests.controller.reference import Reference
