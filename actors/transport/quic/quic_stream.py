@@ -88,6 +88,7 @@ class QuicStreamHandle(Stream):
             return
         self._stopped = True
         self._held.clear()
+        self._held_end = ""
         if not self._read_closed:
             self._handle.engine.stop_sending(self.stream_id, code)
         self._handle.engine.settle(self.stream_id)
