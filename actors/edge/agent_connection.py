@@ -24,8 +24,18 @@ from actors.control.messages import (
 from actors.edge.door import Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
-from actors.edge.messages import Close, Forward, OpenTowards, RemoteAddress, SendGranted, SendReady
+from actors.edge.messages import (
+    Checkpointed,
+    Close,
+    Forward,
+    OpenTowards,
+    RemoteAddress,
+    SendGranted,
+    SendReady,
+)
 from actors.edge.opening import Opening
+from actors.edge.resume_half import ResumeHalf
+from actors.edge.returning import Half
 from actors.edge.stream_pair import StreamPair
 from actors.runtime import (
     DEFERRED,
@@ -58,12 +68,15 @@ from wire.orp.identity import AgentUri
 from wire.orp.messages import (
     Hello,
     MigrateToP2P,
+    MigrateToRelay,
     ObservedAddrQuery,
     ObservedAddrResp,
     OpenStream,
     Register,
     RegisterAck,
+    StreamCheckpoint,
     StreamReady,
+    StreamResume,
     decode,
 )
 
@@ -226,6 +239,7 @@ class AgentConnection(Actor):
                 host, port = self._connection.remote_address
                 self._session.send(ObservedAddrResp(event.request_id, host, port))
             elif isinstance(event, PeerFrame):
+                self._notice_checkpoint(event.message)
                 if not self._routes.add(event):
                     self._door.counters["peer_frame_dropped"] += 1
             elif isinstance(event, MigrateToP2P):
@@ -352,6 +366,12 @@ class AgentConnection(Actor):
 
     # Frames between agents.
 
+    def _notice_checkpoint(self, message: object) -> None:
+        if isinstance(message, StreamCheckpoint):
+            pair = self._door.pairs.live(message.stream_id)
+            if pair is not None:
+                pair.try_tell(Checkpointed(self._identity.text, message.peer_ack_position))
+
     async def _route(self, event: PeerFrame) -> None:
         peer_of = PeerOf(event.message.stream_id, self._identity.text)
         try:
@@ -435,11 +455,30 @@ class AgentConnection(Actor):
             return
         if frame.type == FrameType.OPEN_STREAM and isinstance(message, OpenStream):
             self._open_stream(stream, message, rest)
+        elif isinstance(message, StreamResume | MigrateToRelay) and message.stream_id:
+            self._stream_came_back(stream, message, rest)
         else:
             # The sheet's relay ends such a stream without a frame (2.5, silent outcomes).
             self._door.counters["first_frame_unexpected"] += 1
             stream.write_eof()
             stream.stop_sending(ResetCode.MALFORMED)
+
+    def _stream_came_back(
+        self, stream: Stream, message: StreamResume | MigrateToRelay, rest: bytes
+    ) -> None:
+        half = Half(stream, message, rest, self._identity.text, self._identity.tenant)
+        spec = ChildSpec(
+            f"{message.stream_id:016x}~{self._door.next_serial()}",
+            lambda: ResumeHalf(self._door, half),
+            restart=Restart.TEMPORARY,
+            shutdown=1.0,
+        )
+        try:
+            self.system.start_child(self._door.halves(), spec)
+            self._door.counters["resume_asked"] += 1
+        except ChildRefused as refused:
+            self._door.counters[f"resume_refused_{refused.why}"] += 1
+            half.abort()
 
     def _open_stream(self, stream: Stream, message: OpenStream, rest: bytes) -> None:
         opening = Opening(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from actors.control.messages import ControlPlane
 from actors.edge.forward.place import ForwardPlace
+from actors.edge.pair_table import PairTable
+from actors.edge.replay_ring import RingBudget
 from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorRef
 
@@ -26,16 +28,27 @@ class Door:
         forward: the forward plane; None: streams whose policy wants it are refused.
         counters: rejects by code, closes by reason, frames dropped, and so on.
         draining: no new connections and streams.
+        pairs: which stream ids live here.
+        ring_budget: shared by the replay rings of all pairs.
+        halves: finds the dynamic supervisor of returning halves.
+        matcher: finds the actor that joins them.
     """
 
     settings: EdgeSettings
     control: Callable[[], ControlPlane]
     agents: Callable[[], ActorRef]
     streams: Callable[[], ActorRef]
+    halves: Callable[[], ActorRef]
+    matcher: Callable[[], ActorRef]
     forward: ForwardPlace | None = None
     counters: Counter[str] = field(default_factory=Counter)
     draining: bool = False
+    pairs: PairTable = field(default_factory=PairTable)
+    ring_budget: RingBudget = field(init=False)
     _serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.ring_budget = RingBudget(self.settings.replay_budget)
 
     def next_serial(self) -> int:
         """A number no actor of this door had before: ids stay unique over reconnects."""

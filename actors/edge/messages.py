@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from actors.runtime import Request
 from actors.transport.claim import StreamClaim
 from wire.orp.events import PeerFrame
 from wire.orp.messages import AllocGranted
+
+if TYPE_CHECKING:
+    from actors.edge.returning import Half
 
 
 @dataclass(slots=True)
@@ -44,6 +48,24 @@ class Forward:
     """To an agent connection: copy another agent's ctrl frame to this agent."""
 
     frame: PeerFrame
+
+
+@dataclass(slots=True)
+class Rejoin(Request[None]):
+    """To a live pair: an agent of it came back with this half, which the pair takes.
+
+    Refused with a text when the pair cannot go on with it; then the half is still the asker's.
+    """
+
+    half: Half
+
+
+@dataclass(slots=True)
+class Checkpointed:
+    """To a live pair: the application of this agent received so many bytes."""
+
+    uri: str
+    received: int
 
 
 @dataclass(slots=True)

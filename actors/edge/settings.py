@@ -25,6 +25,12 @@ class EdgeSettings:
         max_services_per_agent: services one agent may register.
         max_opening_per_agent: streams of one agent without a complete first frame.
         max_streams: stream pairs of the whole relay.
+        resume_window: a stream that came back waits so long for its other half.
+        hold: a pair waits so long for an agent whose connection was lost; 0: it is reset at once.
+        replay_bytes: of each direction of a stream, kept to be sent again to a returning agent;
+            at least the stream window of the agents, or a busy stream may not come back here.
+        replay_budget: of all streams together.
+        max_halves: streams that came back and wait.
         forward: the UDP forward plane; None: this relay has none.
     """
 
@@ -41,4 +47,9 @@ class EdgeSettings:
     max_services_per_agent: int = 256
     max_opening_per_agent: int = 1024
     max_streams: int = 100_000
+    resume_window: float = 30.0
+    hold: float = 30.0
+    replay_bytes: int = 1 << 20
+    replay_budget: int = 256 << 20
+    max_halves: int = 20_000
     forward: ForwardSettings | None = None

@@ -1,12 +1,9 @@
 """One stream from a consumer agent to a provider agent: the open sequence, then the splice.
 
-In `continue_` it asks policy, registry and provider, each with a deadline; afterwards it only
-waits: the bytes are moved by the two streams' callbacks, coupled directly, and credit is given to
-one side as the other side's peer acknowledges. It holds at most one stream window per direction.
-
-Only EOF becomes FIN. A reset, a lost connection or the death of this actor resets what is left of
-both streams. The pair's entry in the registry lives as long as this actor, which enters it again
-after a restart of the registry. Temporary: bytes in flight cannot be restored.
+In `continue_` it asks policy, registry and provider, each with a deadline; what the consumer sends
+meanwhile is held, bounded by its window. Afterwards it is a `SplicedPair`, or, when policy wants
+the forward plane, waits for the end of the two streams beside it. Temporary: an agent's new stream
+is its restart.
 
 Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
 """
@@ -14,11 +11,9 @@ Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 from actors.control.messages import (
-    ClaimStream,
     Decide,
     Decision,
     Provider,
@@ -31,14 +26,14 @@ from actors.edge.forward.liveness import drain, finish
 from actors.edge.forward.messages import ForwardEnded, Granted, PairRecord
 from actors.edge.messages import OpenTowards, SendReady
 from actors.edge.opening import Gone, Opening, Rejected, StreamEnd
+from actors.edge.pair_table import PairRow
+from actors.edge.spliced_pair import SplicedPair
 from actors.runtime import (
     NORMAL,
-    Actor,
     ActorDown,
     AskTimeout,
     Down,
     MailboxFull,
-    MailboxSpec,
     ReplyError,
     RuntimeFault,
     handles,
@@ -59,16 +54,12 @@ from wire.orp.messages import (
 )
 
 
-class StreamPair(Actor):
+class StreamPair(SplicedPair):
     """See the module docstring."""
 
-    mailbox = MailboxSpec(bound=64)
-    handler_limit = 60.0
-
     def __init__(self, door: Door, opening: Opening) -> None:
-        self._door = door
+        super().__init__(door)
         self._opening = opening
-        self._phase = "opening"
         self._relay_mode = RelayMode.SPLICE
         self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
         self._allocated_monitor = 0
@@ -93,7 +84,6 @@ class StreamPair(Actor):
     def describe(self) -> dict[str, object]:
         """Who talks to whom, and how much so far."""
         message = self._opening.message
-        consumer, provider = self._consumer_end, self._provider_end
         return {
             "phase": self._phase,
             "service": message.target_service,
@@ -102,12 +92,7 @@ class StreamPair(Actor):
             "consumer": self._opening.consumer,
             "provider": self._provider_uri,
             "tenant": self._opening.tenant,
-            "bytes_from_consumer": consumer.bytes_in,
-            "bytes_to_consumer": consumer.bytes_out,
-            "bytes_from_provider": provider.bytes_in if provider else 0,
-            "bytes_to_provider": provider.bytes_out if provider else 0,
-            "held_for_consumer": consumer.stream.backlog,
-            "held_for_provider": provider.stream.backlog if provider else 0,
+            **self._volumes(),
         }
 
     # The open sequence.
@@ -121,12 +106,12 @@ class StreamPair(Actor):
         except Rejected as rejected:
             self._reject(rejected.answer)
         except Gone:
-            self._fail_pair("gone while opening")
+            self._fail("gone while opening")
         else:
             if granted is not None:
                 self._forward(provider, granted, rest)
             else:
-                self._splice(provider, rest)
+                self._splice_streams(provider, rest)
 
     async def _choose_provider(self) -> Provider:
         """Steps 2 to 4 of sheet 3.3."""
@@ -177,8 +162,11 @@ class StreamPair(Actor):
         settings = self._door.settings
         self._provider_uri = provider.uri
         if message.stream_id:
-            await self._claim()
-            self.monitor(self._door.control().registry)
+            claimed = await self._claim(message.stream_id, opening.consumer, provider.uri)
+            if not claimed:
+                refusal = reject.REGISTRY_UNAVAILABLE if claimed is None else None
+                raise Rejected(refusal or reject.STREAM_ID_COLLISION)
+            self._watch_registry()
         if provider.connection is None:
             raise Rejected(reject.SERVICE_NOT_FOUND)
         claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
@@ -230,19 +218,6 @@ class StreamPair(Actor):
         self._allocated = granted.record
         self._allocated_monitor = self.monitor(place.registry())
         return granted
-
-    async def _claim(self) -> None:
-        claim = ClaimStream(
-            self._opening.message.stream_id, self._opening.consumer, self._provider_uri, self.ref
-        )
-        try:
-            claimed = await self._door.control().registry.ask_again(
-                claim, timeout=self._door.settings.resolve_deadline
-            )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
-            raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
-        if not claimed:
-            raise Rejected(reject.STREAM_ID_COLLISION)
 
     def _provider_answered(self, chunk: bytes) -> None:
         """Bytes from the provider before the splice: its answer, then early data."""
@@ -311,88 +286,33 @@ class StreamPair(Actor):
 
     # The splice.
 
-    def _splice(self, provider: Provider, rest: bytes) -> None:
+    def _splice_streams(self, provider: Provider, rest: bytes) -> None:
         assert self._provider_end is not None
-        consumer, other = self._consumer_end, self._provider_end
-        message = self._opening.message
+        message, opening = self._opening.message, self._opening
         if message.stream_id:
-            self._opening.connection.try_tell(SendReady(message.stream_id))
+            opening.connection.try_tell(SendReady(message.stream_id))
             if provider.connection is not None:
                 provider.connection.try_tell(SendReady(message.stream_id))
-        self._phase = "spliced"
-        self._door.counters["streams_spliced"] += 1
-        self._couple(consumer, other)
-        self._couple(other, consumer)
-        for source, sink in ((consumer, other), (other, consumer)):
-            if sink.stream.write_closed and sink.stream.connection.closed is None:
-                self._unwanted(source, ResetCode.SOURCE_FAILED)  # STOP_SENDING came before us
-        if not other.stream.write_closed:
-            for chunk in self._held:
-                other.stream.write(chunk)
-        self._held.clear()
-        if rest and not consumer.stream.write_closed:
-            consumer.stream.write(rest)
-        if self._consumer_eof:
-            self._ended(consumer, other)
-        consumer.stream.start()
-        other.stream.start()
+        consumer = self._side("consumer", opening.consumer)
+        other = self._side("provider", provider.uri)
+        row = PairRow(
+            message.stream_id,
+            opening.consumer,
+            provider.uri,
+            opening.tenant,
+            message.target_service,
+            message.method,
+        )
+        splice = self._begin(row, consumer, other)
+        splice.attach(consumer, self._consumer_end)
+        splice.attach(other, self._provider_end, already=self._provider_end.stream.backlog)
+        held = {consumer: self._held, other: [rest] if rest else []}
+        splice.start(held, {consumer} if self._consumer_eof else set())
 
-    def _couple(self, source: StreamEnd, sink: StreamEnd) -> None:
-        """Bytes of `source` go to `sink`; credit comes back as `sink`'s peer acknowledges."""
-        side = "consumer" if source is self._consumer_end else "provider"
-        source.stream.on_data = self.guard(side, sink.stream.write)
-        sink.stream.on_drain = self.guard(side, self._drained(source, sink))
-        source.stream.on_eof = self.guard(side, lambda: self._ended(source, sink))
-        source.stream.on_reset = self.guard(side, lambda code: self._broken(side, "reset"))
-        source.stream.on_lost = self.guard(side, lambda reason: self._broken(side, "lost"))
-        source.stream.on_stop_sending = self.guard(side, lambda code: self._unwanted(sink, code))
-
-    def _drained(self, source: StreamEnd, sink: StreamEnd) -> Callable[[int], None]:
-        consume = source.stream.consume
-
-        def drained(count: int) -> None:
-            consume(count)
-            if source.eof and not sink.stream.backlog:
-                self._finish_if_done()
-
-        return drained
-
-    def _ended(self, source: StreamEnd, sink: StreamEnd) -> None:
-        """`source` sent FIN: so do we, towards the other side."""
-        source.eof = True
-        sink.stream.write_eof()
-        self._finish_if_done()
-
-    def _unwanted(self, source: StreamEnd, code: int) -> None:
-        """The receiver of `source`'s bytes wants no more: nor do we."""
-        source.eof = True
-        source.stream.stop_sending(code)
-        self._finish_if_done()
-
-    def _broken(self, side: str, how: str) -> None:
-        self._door.counters[f"stream_{how}"] += 1
-        self._fail_pair(f"{side} {how}")
-
-    def _fail_pair(self, detail: str) -> None:
-        """An error is an error at both ends, never a FIN."""
-        self._phase = "failed"
-        for end in (self._consumer_end, self._provider_end):
-            if end is not None and not end.settled:
-                self._settle(end)
-                end.stream.abort(ResetCode.SOURCE_FAILED)
-        self.stop(shutdown(detail))
-
-    def _finish_if_done(self) -> None:
-        consumer, provider = self._consumer_end, self._provider_end
-        if provider is None or not (consumer.eof and provider.eof):
-            return
-        if consumer.stream.backlog or provider.stream.backlog:
-            return
-        self._phase = "finished"
-        for end in (consumer, provider):
-            self._settle(end)
-            end.stream.forget_callbacks()  # the transport repeats the FIN by itself
-        self.stop()
+    def _ends(self) -> list[StreamEnd]:
+        if self._splice is not None:
+            return super()._ends()
+        return [end for end in (self._consumer_end, self._provider_end) if end is not None]
 
     def _forward(self, provider: Provider, granted: Granted, rest: bytes) -> None:
         """The bytes travel as datagrams; the two streams only tell when it is over."""
@@ -411,10 +331,14 @@ class StreamPair(Actor):
             ("consumer", self._consumer_end, early),
             ("provider", self._provider_end, len(rest)),
         ):
-            lost = partial(self._broken, name, "lost")
+            lost = partial(self._side_lost, name)
             drain(end.stream, unread, partial(self.guard, name), self._forward_over, lost)
         if self._consumer_eof:
             self._forward_over()
+
+    def _side_lost(self, name: str, _: object = None) -> None:
+        self._door.counters["stream_lost"] += 1
+        self._fail(f"{name} lost")
 
     def _forward_over(self, why: str = "") -> None:
         """One side is done: so is the other, and both agents get their stream credit back."""
@@ -438,18 +362,10 @@ class StreamPair(Actor):
     def _forward_ended(self, message: ForwardEnded) -> None:
         self._forward_over(f"forward: {message.why}")
 
-    def _settle(self, end: StreamEnd) -> None:
-        end.settled = True
-        self.disown(end)
-
     @handles(Down)
     async def _registry_down(self, down: Down) -> None:
         """A registry restarts without memory: claim our stream id, or our allocations, again."""
         if down.token == self._allocated_monitor:
             await self._restore()
-            return
-        self.monitor(self._door.control().registry)
-        try:
-            await self._claim()
-        except Rejected:
-            self._door.counters["claim_lost"] += 1
+        else:
+            await self._claim_again(down.token)

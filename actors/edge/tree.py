@@ -6,7 +6,9 @@
     ├─ listeners      one_for_one: one QuicListener per address
     ├─ forward        the UDP forward plane, when the settings have one
     ├─ agents         dynamic: one AgentConnection per connected agent
-    └─ streams        dynamic: one StreamPair per open stream
+    ├─ streams        dynamic: one StreamPair (or ResumedPair) per open stream
+    ├─ matcher        ResumeMatcher: joins halves of streams that came back
+    └─ halves         dynamic: one ResumeHalf per such half
 
 one_for_one, because a crash of one of them must not take the others: connections outlive
 listeners, and a new listener finds its endpoint where the old one left it.
@@ -22,6 +24,7 @@ from actors.edge.door import Door
 from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener
 from actors.edge.messages import Close
+from actors.edge.resume_matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
 from actors.runtime import (
     ActorRef,
@@ -79,6 +82,8 @@ class Edge:
             found,
             agents=lambda: self._place("agents"),
             streams=lambda: self._place("streams"),
+            halves=lambda: self._place("halves"),
+            matcher=lambda: self._place("matcher"),
         )
         if settings.forward is not None:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
@@ -123,6 +128,12 @@ class Edge:
             ChildSpec(
                 "streams",
                 lambda: DynamicSupervisor(max_children=settings.max_streams),
+                backoff=BACKOFF,
+            ),
+            ChildSpec("matcher", ResumeMatcher, backoff=BACKOFF),
+            ChildSpec(
+                "halves",
+                lambda: DynamicSupervisor(max_children=settings.max_halves),
                 backoff=BACKOFF,
             ),
         ]

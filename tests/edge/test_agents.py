@@ -106,7 +106,9 @@ def test_a_killed_agent_connection_closes_visibly_and_resets_its_streams(
     pki: PkiFixture, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        async with relay(pki, tmp_path) as running:
+        # The stream could be resumed; the provider does not come back for it in time.
+        settings = EdgeSettings(region="local", hold=0.2)
+        async with relay(pki, tmp_path, settings=settings) as running:
             provider = running.agent(pki, pki.provider)
             await provider.connect(running.address, "svc")
             path = running.only("/edge/agents")

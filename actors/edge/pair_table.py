@@ -1,0 +1,108 @@
+"""Which stream ids live here, and who they belonged to a moment ago.
+
+A plain object shared by the actors of a door. The live part is written by the pairs themselves,
+for exactly as long as they are spliced. The rest remembers, for a while after the end of a pair,
+whose stream it was: a resume of a known id must come from one of its two agents, and is checked
+against the policy of its service again.
+
+Source: protocol sheet ORP 3.7; 6.1 R6, R7.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.runtime import ActorRef
+
+#: Ended pairs remembered; the oldest is forgotten first.
+MAX_REMEMBERED = 65_536
+#: Seconds an ended pair is remembered: longer than a resume may take.
+REMEMBER_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """Whose stream it is.
+
+    Attributes:
+        stream_id: never 0.
+        consumer, provider: agent URIs.
+        tenant: of both.
+        service, method: what was opened.
+    """
+
+    stream_id: int
+    consumer: str
+    provider: str
+    tenant: str
+    service: str
+    method: str
+
+    def has(self, uri: str) -> bool:
+        """True for one of the two agents."""
+        return uri in (self.consumer, self.provider)
+
+
+class PairTable:
+    """See the module docstring."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, tuple[PairRow, ActorRef]] = {}
+        self._ended: OrderedDict[int, tuple[float, PairRow]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def enter(self, row: PairRow, pair: ActorRef, clock: Callable[[], float]) -> PairEntry:
+        """A pair is spliced; abort the entry with it."""
+        self._live[row.stream_id] = (row, pair)
+        self._ended.pop(row.stream_id, None)
+        return PairEntry(self, row, pair, clock)
+
+    def leave(self, entry: PairEntry, now: float) -> None:
+        """It ended."""
+        current = self._live.get(entry.row.stream_id)
+        if current is not None and current[1] is entry.pair:
+            del self._live[entry.row.stream_id]
+        self._ended[entry.row.stream_id] = (now, entry.row)
+        self._ended.move_to_end(entry.row.stream_id)
+        if len(self._ended) > MAX_REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def live(self, stream_id: int) -> ActorRef | None:
+        """The pair of this id."""
+        found = self._live.get(stream_id)
+        return None if found is None else found[1]
+
+    def row(self, stream_id: int, now: float) -> PairRow | None:
+        """Whose stream it is or was; None: not known here."""
+        found = self._live.get(stream_id)
+        if found is not None:
+            return found[0]
+        ended = self._ended.get(stream_id)
+        if ended is None or now - ended[0] > REMEMBER_SECONDS:
+            return None
+        return ended[1]
+
+
+class PairEntry:
+    """One live row as a resource of its pair."""
+
+    __slots__ = ("_clock", "_open", "_table", "pair", "row")
+
+    def __init__(
+        self, table: PairTable, row: PairRow, pair: ActorRef, clock: Callable[[], float]
+    ) -> None:
+        self.row = row
+        self.pair = pair
+        self._clock = clock
+        self._table = table
+        self._open = True
+
+    def abort(self) -> None:
+        """The pair ended; idempotent."""
+        if self._open:
+            self._open = False
+            self._table.leave(self, self._clock())

@@ -1,0 +1,108 @@
+"""One half of a stream that came back: its stream, its positions, and who owns it now.
+
+Source: protocol sheet ORP 3.7, 3.10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from actors.transport.stream import CloseReason, Stream
+from wire.orp.close_codes import ResetCode
+from wire.orp.messages import MigrateToRelay, StreamResume
+
+
+class Half:
+    """A resource: aborted by its owner unless somebody took it.
+
+    Args:
+        stream: behind its first frame, paused.
+        message: the frame; MIGRATE_TO_RELAY gets no echo.
+        rest: application bytes that came with it, not consumed.
+        uri, tenant: of the agent.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        message: StreamResume | MigrateToRelay,
+        rest: bytes,
+        uri: str,
+        tenant: str,
+    ) -> None:
+        self.stream = stream
+        self.uri = uri
+        self.tenant = tenant
+        self.resume = StreamResume(
+            message.stream_id, message.my_position, message.peer_ack_position
+        )
+        self.echo = isinstance(message, StreamResume)
+        #: Bound: the stream window, because nothing of it is consumed.
+        self.held = [rest] if rest else []
+        self.ended = False
+        self.taken = False
+        self.gone = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def stream_id(self) -> int:
+        """Of the stream it belongs to; never 0."""
+        return self.resume.stream_id
+
+    def listen(self, on_gone: Callable[[], object]) -> None:
+        """Hold what comes; `on_gone` when the stream ends otherwise than by FIN."""
+
+        def gone(_: int | CloseReason) -> None:
+            self._end()
+            on_gone()
+
+        stream = self.stream
+        stream.on_data = self.held.append
+        stream.on_eof = self._eof
+        stream.on_reset = gone
+        stream.on_lost = gone
+        stream.start()
+
+    def _eof(self) -> None:
+        self.ended = True
+
+    def take(self) -> Stream:
+        """The stream, paused, for its new owner."""
+        self.taken = True
+        self.stream.pause()
+        self.stream.forget_callbacks()
+        self._wake()
+        return self.stream
+
+    def refuse(self, code: int) -> None:
+        """Reset the stream with this code, if nobody took it."""
+        if not self.taken and not self.gone:
+            self._end()
+            self.stream.abort(code)
+
+    def abort(self) -> None:
+        """The owner ended; idempotent."""
+        self.refuse(ResetCode.RELAY_FAULT)
+
+    def _end(self) -> None:
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_taken(self, timeout: float) -> None:
+        """Wait until it is taken or gone, at most so many seconds."""
+        if self.taken or self.gone:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            self._waiting = [one for one in self._waiting if one is not future]

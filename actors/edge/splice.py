@@ -1,0 +1,315 @@
+"""Two agents' ends of one stream, coupled: bytes, credit, ends, and the loss of a connection.
+
+Bytes that arrive on one side are written to the other by the stream's callback itself. A side is
+given credit for what the other side's transport has taken, so that the relay holds at most one
+window per direction, beside the replay ring (`replay_ring`).
+
+A side whose connection is lost is *away*: the other side is paused, nothing is lost, and the agent
+may `return_` with a new stream and its positions. Positions count application bytes from the start
+of the stream, per direction, over all streams that carried it (sheet 3.7). What the agent did not
+receive is replayed; what we did not receive it sends again, because the echo says how far we are:
+the relay answers as if it were the other agent.
+
+Only EOF becomes FIN. Source: protocol sheet ORP 3.4, 3.7; 6.1 R1, R2, R4, R12, R13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from actors.edge.opening import StreamEnd
+from actors.edge.replay_ring import ReplayRing, RingBudget
+from actors.transport.stream import CloseReason, Stream
+from wire.orp.close_codes import ResetCode
+from wire.orp.messages import StreamResume
+
+Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
+
+
+class SpliceOwner(Protocol):
+    """What a splice tells its actor; called from the streams' callbacks, under `guard`."""
+
+    def side_away(self, side: Side, reason: CloseReason) -> None:
+        """The connection of this side is lost."""
+
+    def side_reset(self, side: Side, code: int) -> None:
+        """This side's agent reset its stream: the bytes are incomplete."""
+
+    def splice_finished(self) -> None:
+        """Everything both sides sent has been passed on."""
+
+
+class Side:
+    """One agent's end, over all the streams it lives on.
+
+    Attributes:
+        name: consumer or provider, for counters and logs.
+        uri: of the agent.
+        end: its present stream; None while it is away.
+        received: application bytes from it.
+        ring: what was sent towards it.
+        eof: it sent FIN, or nobody wants what it sends.
+        deaf: it wants nothing more (STOP_SENDING).
+    """
+
+    __slots__ = ("credited", "deaf", "end", "eof", "name", "received", "ring", "undrained", "uri")
+
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        ring_bytes: int,
+        budget: RingBudget,
+        *,
+        received: int = 0,
+        sent: int = 0,
+    ) -> None:
+        self.name = name
+        self.uri = uri
+        self.end: StreamEnd | None = None
+        self.received = received
+        self.ring = ReplayRing(ring_bytes, budget, sent)
+        self.eof = False
+        self.deaf = False
+        #: Of the bytes from this side, those it got credit for (or was given on an older stream).
+        self.credited = received
+        #: Bytes written to its present stream, frames included, that the transport still holds.
+        self.undrained = 0
+
+    @property
+    def away(self) -> bool:
+        """True while its connection is lost."""
+        return self.end is None
+
+    @property
+    def sent(self) -> int:
+        """Application bytes sent towards it."""
+        return self.ring.end
+
+
+class Splice:
+    """See the module docstring.
+
+    Args:
+        guard: `Actor.guard`: a failing callback is its owner's exit.
+        first, second: the two sides.
+    """
+
+    def __init__(self, owner: SpliceOwner, guard: Guard, first: Side, second: Side) -> None:
+        self.sides = (first, second)
+        self.finished = False
+        self._owner = owner
+        self._guard = guard
+
+    def other(self, side: Side) -> Side:
+        """The side across."""
+        first, second = self.sides
+        return second if side is first else first
+
+    def side_of(self, uri: str) -> Side | None:
+        """The side of this agent."""
+        return next((side for side in self.sides if side.uri == uri), None)
+
+    # Coupling.
+
+    def attach(self, side: Side, end: StreamEnd, *, already: int = 0) -> None:
+        """Give a side its stream, paused; `start` begins.
+
+        Args:
+            already: bytes written to this stream before that its transport may still hold.
+        """
+        side.end = end
+        side.undrained = already
+        side.credited = side.received
+        other, stream = self.other(side), end.stream
+        guard, name = self._guard, side.name
+        stream.on_data = guard(name, self._taker(side, other))
+        stream.on_drain = guard(name, self._drainer(other, side))
+        stream.on_eof = guard(name, lambda: self._ended(side, other))
+        stream.on_reset = guard(name, lambda code: self._owner.side_reset(side, code))
+        stream.on_lost = guard(name, lambda reason: self._lost(side, end, reason))
+        stream.on_stop_sending = guard(name, lambda code: self._unwanted(other, side, code))
+
+    def start(self, held: dict[Side, list[bytes]], ended: set[Side]) -> None:
+        """Both sides have a stream: pass on what came early, then let bytes flow.
+
+        Args:
+            held: bytes delivered before, not consumed.
+            ended: sides whose FIN was delivered before.
+        """
+        for side in self.sides:
+            self._notice_deaf(side)
+        for source in self.sides:
+            sink = self.other(source)
+            for chunk in held.get(source, ()):
+                self._pass(source, sink, chunk)
+            if source in ended:
+                self._ended(source, sink)
+        for side in self.sides:
+            if side.end is not None and not self.finished:
+                side.end.stream.start()
+
+    def _notice_deaf(self, side: Side) -> None:
+        """STOP_SENDING came before anybody listened."""
+        end = side.end
+        if (
+            end is not None
+            and end.stream.write_closed
+            and not side.deaf
+            and not self.other(side).eof
+            and end.stream.connection.closed is None
+        ):
+            self._unwanted(self.other(side), side, ResetCode.SOURCE_FAILED)
+
+    def _taker(self, source: Side, sink: Side) -> Callable[[bytes], None]:
+        """The data path: everything a chunk needs, bound once."""
+        ring = sink.ring
+
+        def take(chunk: bytes) -> None:
+            size = len(chunk)
+            source.received += size
+            ring.append(chunk)
+            end = sink.end
+            if end is not None and not sink.deaf:
+                sink.undrained += size
+                end.stream.write(chunk)
+
+        return take
+
+    def _pass(self, source: Side, sink: Side, chunk: bytes) -> None:
+        self._taker(source, sink)(chunk)
+
+    def _drainer(self, source: Side, sink: Side) -> Callable[[int], None]:
+        """`sink`'s transport took bytes: `source` may send as many."""
+
+        def drained(count: int) -> None:
+            sink.undrained -= count
+            credit = source.received - max(0, sink.undrained) - source.credited
+            end = source.end
+            if credit > 0 and end is not None:
+                source.credited += credit
+                end.stream.consume(credit)
+            if source.eof:
+                self._finish_if_done()
+
+        return drained
+
+    # Ends.
+
+    def _ended(self, source: Side, sink: Side) -> None:
+        """`source` sent FIN: so do we, towards the other side."""
+        source.eof = True
+        if sink.end is not None:
+            sink.end.stream.write_eof()
+        self._finish_if_done()
+
+    def _unwanted(self, source: Side, sink: Side, code: int) -> None:
+        """`sink` wants nothing more of `source`'s bytes: nor do we."""
+        sink.deaf = True
+        source.eof = True
+        if source.end is not None:
+            source.end.stream.stop_sending(code)
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        first, second = self.sides
+        if self.finished or not (first.eof and second.eof):
+            return
+        for side in self.sides:
+            # An agent that is away has not got everything yet.
+            if side.end is None or side.end.stream.backlog:
+                return
+        self.finished = True
+        for side in self.sides:
+            side.ring.clear()
+        self._owner.splice_finished()
+
+    def abort(self) -> None:
+        """Forget what was kept for replay; the streams are their owner's business."""
+        self.finished = True
+        for side in self.sides:
+            side.ring.clear()
+
+    # Away and back.
+
+    def _lost(self, side: Side, end: StreamEnd, reason: CloseReason) -> None:
+        if side.end is end and not self.finished:
+            self.leave(side)
+            self._owner.side_away(side, reason)
+
+    def leave(self, side: Side) -> None:
+        """The side has no stream any more; the other one waits."""
+        side.end = None
+        side.undrained = 0
+        across = self.other(side).end
+        if across is not None:
+            across.stream.pause()
+
+    def can_return(self, side: Side, sent: int, received: int, *, echo: bool) -> bool:
+        """True when an agent with these positions can go on here.
+
+        Args:
+            sent: application bytes it ever sent; we have a prefix of them.
+            received: application bytes it received; the rest must be in the ring.
+            echo: False: it will not hear what we have, so we must have everything.
+        """
+        enough = sent >= side.received if echo else sent == side.received
+        return enough and side.ring.start <= received <= side.ring.end
+
+    def return_(
+        self,
+        side: Side,
+        end: StreamEnd,
+        resume: StreamResume,
+        *,
+        echo: bool,
+        held: Sequence[bytes] = (),
+        ended: bool = False,
+    ) -> None:
+        """Go on with a new stream: echo, replay, then whatever comes.
+
+        `can_return` was asked before.
+
+        Args:
+            end: the stream behind the agent's frame, paused.
+            resume: its positions.
+            echo: False for an agent that expects none (MIGRATE_TO_RELAY).
+            held, ended: bytes and FIN that were delivered already, not consumed.
+        """
+        other, stream = self.other(side), end.stream
+        replay = side.ring.since(resume.peer_ack_position)
+        assert replay is not None
+        side.ring.trim(resume.peer_ack_position)
+        # What was acknowledged before the loss counts as drained; what is replayed does not.
+        self.attach(side, end)
+        if not stream.write_closed:
+            if echo:
+                frame = StreamResume(resume.stream_id, other.received, side.received).encode()
+                side.undrained += len(frame)
+                stream.write(frame)
+            for chunk in replay:
+                side.undrained += len(chunk)
+                stream.write(chunk)
+            if other.eof and not side.deaf:
+                stream.write_eof()
+        if side.deaf:
+            stream.reset(ResetCode.NONE)
+        self._notice_deaf(side)
+        for chunk in held:
+            self._pass(side, other, chunk)
+        if ended:
+            self._ended(side, other)
+        if not self.finished:
+            stream.start()
+        if side.end is end and other.end is not None and not self.finished:
+            other.end.stream.start()
+            # What was drained while nobody could be told.
+            self._drainer(other, side)(0)
+
+
+def passive(stream: Stream) -> StreamEnd:
+    """A stream as a resource, holding everything that happens to it."""
+    stream.pause()
+    stream.forget_callbacks()
+    return StreamEnd(stream)

@@ -1,0 +1,226 @@
+"""The actor of two coupled streams: claim, splice, hold, return.
+
+Base of `StreamPair`, which opens a stream, and `ResumedPair`, which joins two that came back. The
+bytes are moved by `splice.Splice`; this actor owns the streams and decides.
+
+When an agent's connection is lost, and the stream has an id to come back with, the pair holds: the
+other agent is kept waiting by flow control, for `hold` seconds. An agent that closed its
+connection on purpose is not waited for. After a death of this actor its state is gone: both streams
+are reset with RELAY_FAULT, and agents that can resume meet again at the matcher.
+
+The pair's stream id is claimed at the registry for as long as this actor lives; a restarted
+registry is told again.
+
+Source: protocol sheet ORP 3.4, 3.6, 3.7; 6.1 R1, R4, R7, R8, R13.
+"""
+
+from __future__ import annotations
+
+from actors.control.messages import ClaimStream
+from actors.edge.door import Door
+from actors.edge.messages import Checkpointed, Rejoin
+from actors.edge.opening import StreamEnd
+from actors.edge.pair_table import PairRow
+from actors.edge.splice import Side, Splice
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    AskTimeout,
+    Down,
+    MailboxFull,
+    MailboxSpec,
+    Refusal,
+    ReplyError,
+    handles,
+    shutdown,
+)
+from actors.transport.stream import CloseReason
+from wire.orp.close_codes import ResetCode
+
+
+class _HoldOver:
+    """The agent did not come back in time."""
+
+    __slots__ = ("side",)
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+
+class SplicedPair(Actor):
+    """See the module docstring."""
+
+    mailbox = MailboxSpec(bound=64)
+    handler_limit = 60.0
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._phase = "opening"
+        self._row: PairRow | None = None
+        self._splice: Splice | None = None
+        self._claim_monitor = 0
+        self._returns = 0
+
+    # The claim.
+
+    async def _claim(self, stream_id: int, consumer: str, provider: str) -> bool | None:
+        """Bind the stream id to this pair. None: the registry does not answer."""
+        claim = ClaimStream(stream_id, consumer, provider, self.ref)
+        try:
+            return await self._door.control().registry.ask_again(
+                claim, timeout=self._door.settings.resolve_deadline
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            return None
+
+    def _watch_registry(self) -> None:
+        self._claim_monitor = self.monitor(self._door.control().registry)
+
+    @handles(Down)
+    async def _registry_down(self, down: Down) -> None:
+        await self._claim_again(down.token)
+
+    async def _claim_again(self, token: int) -> None:
+        """The registry restarts without memory of stream ids."""
+        if token != self._claim_monitor or self._row is None:
+            return
+        self._watch_registry()
+        row = self._row
+        if not await self._claim(row.stream_id, row.consumer, row.provider):
+            self._door.counters["claim_lost"] += 1
+
+    # The splice.
+
+    def _side(self, name: str, uri: str, *, received: int = 0, sent: int = 0) -> Side:
+        settings = self._door.settings
+        return Side(
+            name,
+            uri,
+            settings.replay_bytes if settings.hold else 0,
+            self._door.ring_budget,
+            received=received,
+            sent=sent,
+        )
+
+    def _begin(self, row: PairRow, first: Side, second: Side) -> Splice:
+        """The two sides are a splice from now on; attach and start it."""
+        self._row = row
+        self._phase = "spliced"
+        self._splice = self.own(Splice(self, self.guard, first, second), "splice")
+        if row.stream_id:
+            self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
+        self._door.counters["streams_spliced"] += 1
+        return self._splice
+
+    def splice_finished(self) -> None:
+        """Both directions ended with EOF, and everything was passed on."""
+        self._phase = "finished"
+        assert self._splice is not None
+        for side in self._splice.sides:
+            end = side.end
+            if end is not None and not end.settled:
+                self._settle(end)
+                end.stream.forget_callbacks()  # the transport repeats the FIN by itself
+                if not end.stream.read_closed:
+                    end.stream.stop_sending(ResetCode.NONE)
+        self.stop()
+
+    def side_reset(self, side: Side, code: int) -> None:
+        """An error is an error at both ends, never a FIN."""
+        self._door.counters["stream_reset"] += 1
+        self._fail(f"{side.name} reset")
+
+    def side_away(self, side: Side, reason: CloseReason) -> None:
+        """Wait for the agent, if it may come back."""
+        self._door.counters["stream_lost"] += 1
+        settings = self._door.settings
+        on_purpose = reason.kind == "peer" and reason.application
+        resumable = self._row is not None and self._row.stream_id
+        if not settings.hold or on_purpose or not resumable:
+            self._fail(f"{side.name} lost")
+            return
+        self._phase = "held"
+        self._door.counters["streams_held"] += 1
+        self.start_timer(settings.hold, _HoldOver(side), ("hold", side.name))
+
+    @handles(_HoldOver)
+    def _hold_over(self, message: _HoldOver) -> None:
+        if message.side.away:
+            self._door.counters["hold_expired"] += 1
+            self._fail(f"{message.side.name} did not come back")
+
+    def _fail(self, detail: str, code: int = ResetCode.SOURCE_FAILED) -> None:
+        """Reset whatever is still there, and end."""
+        self._phase = "failed"
+        for end in self._ends():
+            if not end.settled:
+                self._settle(end)
+                end.stream.abort(code)
+        self.stop(shutdown(detail))
+
+    def _ends(self) -> list[StreamEnd]:
+        if self._splice is None:
+            return []
+        return [side.end for side in self._splice.sides if side.end is not None]
+
+    def _settle(self, end: StreamEnd) -> None:
+        end.settled = True
+        self.disown(end)
+
+    def _volumes(self) -> dict[str, object]:
+        """Positions and what is held, for the inspector."""
+        if self._splice is None:
+            return {}
+        result: dict[str, object] = {"returns": self._returns}
+        for side in self._splice.sides:
+            name = side.name
+            result[f"bytes_from_{name}"] = side.received
+            result[f"bytes_to_{name}"] = side.sent
+            result[f"held_for_{name}"] = 0 if side.end is None else side.end.stream.backlog
+            result[f"replay_for_{name}"] = side.ring.end - side.ring.start
+            result[f"{name}_away"] = side.away
+        return result
+
+    # An agent comes back.
+
+    @handles(Rejoin)
+    def _rejoin(self, message: Rejoin) -> Refusal | None:
+        """A half of an agent of this pair: its stream replaces the one that was lost.
+
+        It may come before we noticed the loss: the agent knows better.
+        """
+        half, splice = message.half, self._splice
+        if splice is None or splice.finished or self._phase not in ("spliced", "held"):
+            return Refusal("not spliced")
+        side = splice.side_of(half.uri)
+        if side is None:
+            return Refusal("not a member")
+        resume = half.resume
+        if not splice.can_return(
+            side, resume.my_position, resume.peer_ack_position, echo=half.echo
+        ):
+            self._door.counters["resume_gap"] += 1
+            # The relay cannot fill the gap. The other agent may, from its own ring: let both
+            # come to the matcher.
+            self._fail("replay ring too short", ResetCode.RELAY_FAULT)
+            return Refusal("gap")
+        older = side.end
+        if older is not None:
+            splice.leave(side)
+            self._settle(older)
+            older.stream.abort(ResetCode.RELAY_FAULT)
+        end = StreamEnd(half.take())
+        self.own(end, "stream")
+        self.cancel_timer(("hold", side.name))
+        splice.return_(side, end, resume, echo=half.echo, held=half.held, ended=half.ended)
+        if self._phase == "held" and not any(one.away for one in splice.sides):
+            self._phase = "spliced"
+        self._returns += 1
+        self._door.counters["streams_returned"] += 1
+        return None
+
+    @handles(Checkpointed)
+    def _checkpointed(self, message: Checkpointed) -> None:
+        side = self._splice.side_of(message.uri) if self._splice is not None else None
+        if side is not None and message.received <= side.sent:
+            side.ring.trim(message.received)
