@@ -21,7 +21,7 @@ from actors.control.messages import (
     RegisterService,
     Superseded,
 )
-from actors.edge.door import Door
+from actors.edge.door import ConnectionEntry, Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
 from actors.edge.messages import (
@@ -41,6 +41,7 @@ from actors.runtime import (
     DEFERRED,
     Actor,
     ActorDown,
+    ActorRef,
     AskTimeout,
     ChildRefused,
     ChildSpec,
@@ -123,6 +124,8 @@ class AgentConnection(Actor):
         """Take the connection over."""
         connection = self._connection
         self.own(connection, "connection")
+        connection.abort_code = CloseCode.INTERNAL_ERROR
+        self.own(ConnectionEntry(self._door.connections, self._identity.text, self.ref), "entry")
         self._session = ControlSession(
             connection.peer.uri, self.now(), self._door.settings.hello_deadline
         )
@@ -366,6 +369,14 @@ class AgentConnection(Actor):
 
     # Frames between agents.
 
+    def _former_peer(self, stream_id: int) -> ActorRef | None:
+        """The other agent of a pair that ended a moment ago: it waits for the last checkpoint."""
+        row = self._door.pairs.row(stream_id, self.now())
+        if row is None or not row.has(self._identity.text):
+            return None
+        other = row.provider if row.consumer == self._identity.text else row.consumer
+        return self._door.connections.get(other)
+
     def _notice_checkpoint(self, message: object) -> None:
         if isinstance(message, StreamCheckpoint):
             pair = self._door.pairs.live(message.stream_id)
@@ -380,6 +391,8 @@ class AgentConnection(Actor):
             )
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
             peer = None
+        if peer is None:
+            peer = self._former_peer(event.message.stream_id)
         if peer is None or not peer.try_tell(Forward(event)):
             self._door.counters["peer_frame_dropped"] += 1
 

@@ -12,9 +12,26 @@ from dataclasses import dataclass, field
 from actors.control.messages import ControlPlane
 from actors.edge.forward.place import ForwardPlace
 from actors.edge.pair_table import PairTable
-from actors.edge.replay_ring import RingBudget
 from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorRef
+from actors.transport.replay_ring import RingBudget
+
+
+class ConnectionEntry:
+    """One row of `Door.connections` as a resource of its agent connection."""
+
+    __slots__ = ("_ref", "_table", "_uri")
+
+    def __init__(self, table: dict[str, ActorRef], uri: str, ref: ActorRef) -> None:
+        self._table = table
+        self._uri = uri
+        self._ref = ref
+        table[uri] = ref
+
+    def abort(self) -> None:
+        """The connection's actor ended; a newer connection of the agent stays."""
+        if self._table.get(self._uri) is self._ref:
+            del self._table[self._uri]
 
 
 @dataclass(slots=True)
@@ -28,6 +45,7 @@ class Door:
         forward: the forward plane; None: streams whose policy wants it are refused.
         counters: rejects by code, closes by reason, frames dropped, and so on.
         draining: no new connections and streams.
+        connections: the newest connection of every connected agent, by URI.
         pairs: which stream ids live here.
         ring_budget: shared by the replay rings of all pairs.
         halves: finds the dynamic supervisor of returning halves.
@@ -43,6 +61,7 @@ class Door:
     forward: ForwardPlace | None = None
     counters: Counter[str] = field(default_factory=Counter)
     draining: bool = False
+    connections: dict[str, ActorRef] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
     ring_budget: RingBudget = field(init=False)
     _serial: int = 0

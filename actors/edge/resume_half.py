@@ -35,7 +35,7 @@ from wire.orp.close_codes import ResetCode
 #: Seconds a live pair has to answer.
 REJOIN_SECONDS = 5.0
 #: Seconds the leader of a match has to take both halves; then the others look again.
-LEAD_SECONDS = 10.0
+LEAD_SECONDS = 1.0
 
 
 class _Taken:
@@ -117,7 +117,7 @@ class ResumeHalf(Actor):
     async def _matched(self, match: Match) -> None:
         if not match.lead:
             self._phase = "matched"
-            await self._half.wait_taken(LEAD_SECONDS)
+            await self._half.wait_taken(LEAD_SECONDS + self._door.settings.policy_deadline)
             return
         self._phase = "leading"
         mine, other = self._half, match.other
@@ -136,8 +136,11 @@ class ResumeHalf(Actor):
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )
-        self.system.start_child(self._door.streams(), spec)
-        await mine.wait_taken(LEAD_SECONDS)
+        try:
+            self.system.start_child(self._door.streams(), spec)
+            await mine.wait_taken(LEAD_SECONDS)
+        finally:
+            other.look_again()
 
     async def _allowed(self, mine: Half, other: Half) -> bool:
         """The policy of the stream, as far as this relay knows what it was opened for."""

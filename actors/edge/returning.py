@@ -85,6 +85,10 @@ class Half:
         """The owner ended; idempotent."""
         self.refuse(ResetCode.RELAY_FAULT)
 
+    def look_again(self) -> None:
+        """What this half was waiting for will not happen."""
+        self._wake()
+
     def _end(self) -> None:
         self.gone = True
         self._wake()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.edge.opening import StreamEnd
-from actors.edge.replay_ring import ReplayRing, RingBudget
+from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
@@ -51,9 +51,21 @@ class Side:
         ring: what was sent towards it.
         eof: it sent FIN, or nobody wants what it sends.
         deaf: it wants nothing more (STOP_SENDING).
+        done: its present stream is over, and its transport has everything.
     """
 
-    __slots__ = ("credited", "deaf", "end", "eof", "name", "received", "ring", "undrained", "uri")
+    __slots__ = (
+        "credited",
+        "deaf",
+        "done",
+        "end",
+        "eof",
+        "name",
+        "received",
+        "ring",
+        "undrained",
+        "uri",
+    )
 
     def __init__(
         self,
@@ -72,6 +84,7 @@ class Side:
         self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
         self.deaf = False
+        self.done = False
         #: Of the bytes from this side, those it got credit for (or was given on an older stream).
         self.credited = received
         #: Bytes written to its present stream, frames included, that the transport still holds.
@@ -120,6 +133,7 @@ class Splice:
             already: bytes written to this stream before that its transport may still hold.
         """
         side.end = end
+        side.done = False
         side.undrained = already
         side.credited = side.received
         other, stream = self.other(side), end.stream
@@ -130,6 +144,7 @@ class Splice:
         stream.on_reset = guard(name, lambda code: self._owner.side_reset(side, code))
         stream.on_lost = guard(name, lambda reason: self._lost(side, end, reason))
         stream.on_stop_sending = guard(name, lambda code: self._unwanted(other, side, code))
+        stream.on_finished = guard(name, lambda: self._done(side, end))
 
     def start(self, held: dict[Side, list[bytes]], ended: set[Side]) -> None:
         """Both sides have a stream: pass on what came early, then let bytes flow.
@@ -190,8 +205,6 @@ class Splice:
             if credit > 0 and end is not None:
                 source.credited += credit
                 end.stream.consume(credit)
-            if source.eof:
-                self._finish_if_done()
 
         return drained
 
@@ -202,7 +215,6 @@ class Splice:
         source.eof = True
         if sink.end is not None:
             sink.end.stream.write_eof()
-        self._finish_if_done()
 
     def _unwanted(self, source: Side, sink: Side, code: int) -> None:
         """`sink` wants nothing more of `source`'s bytes: nor do we."""
@@ -210,16 +222,14 @@ class Splice:
         source.eof = True
         if source.end is not None:
             source.end.stream.stop_sending(code)
-        self._finish_if_done()
 
-    def _finish_if_done(self) -> None:
-        first, second = self.sides
-        if self.finished or not (first.eof and second.eof):
+    def _done(self, side: Side, end: StreamEnd) -> None:
+        """Both halves of this side's stream are over, and the agent's transport has everything."""
+        if side.end is not end or self.finished:
             return
-        for side in self.sides:
-            # An agent that is away has not got everything yet.
-            if side.end is None or side.end.stream.backlog:
-                return
+        side.done = True
+        if not all(one.done for one in self.sides):
+            return
         self.finished = True
         for side in self.sides:
             side.ring.clear()
@@ -234,7 +244,7 @@ class Splice:
     # Away and back.
 
     def _lost(self, side: Side, end: StreamEnd, reason: CloseReason) -> None:
-        if side.end is end and not self.finished:
+        if side.end is end and not self.finished and not side.done:
             self.leave(side)
             self._owner.side_away(side, reason)
 

@@ -35,7 +35,10 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.stream import CloseReason
-from wire.orp.close_codes import ResetCode
+from wire.orp.close_codes import CloseCode, ResetCode
+
+#: Codes of agents that leave and do not come back.
+_GOODBYE = (CloseCode.SILENT, CloseCode.GOING_AWAY)
 
 
 class _HoldOver:
@@ -120,9 +123,7 @@ class SplicedPair(Actor):
             end = side.end
             if end is not None and not end.settled:
                 self._settle(end)
-                end.stream.forget_callbacks()  # the transport repeats the FIN by itself
-                if not end.stream.read_closed:
-                    end.stream.stop_sending(ResetCode.NONE)
+                end.stream.forget_callbacks()
         self.stop()
 
     def side_reset(self, side: Side, code: int) -> None:
@@ -134,7 +135,7 @@ class SplicedPair(Actor):
         """Wait for the agent, if it may come back."""
         self._door.counters["stream_lost"] += 1
         settings = self._door.settings
-        on_purpose = reason.kind == "peer" and reason.application
+        on_purpose = reason.kind == "peer" and reason.application and reason.code in _GOODBYE
         resumable = self._row is not None and self._row.stream_id
         if not settings.hold or on_purpose or not resumable:
             self._fail(f"{side.name} lost")

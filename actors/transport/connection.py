@@ -38,6 +38,8 @@ class Connection(ABC):
         self.on_stream: Callable[[Stream], object] = _ignore
         self.on_closed: Callable[[CloseReason], object] = _ignore
         self.on_stream_credit: Callable[[], object] = _ignore
+        #: Application code that `abort` closes with.
+        self.abort_code = 0
 
     @property
     @abstractmethod

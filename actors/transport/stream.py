@@ -85,13 +85,15 @@ class Stream(ABC):
         self.on_stop_sending: Callable[[int], object] = _ignore
         self.on_drain: Callable[[int], object] = _ignore
         self.on_lost: Callable[[CloseReason], object] = _ignore
+        #: Both halves are over and the peer's transport has everything; nothing follows.
+        self.on_finished: Callable[[], object] = _ignore
         self.bytes_in = 0
         self.bytes_out = 0
 
     def forget_callbacks(self) -> None:
         """Deliver nothing any more: the owner is gone."""
         self.on_data = self.on_eof = self.on_reset = _ignore
-        self.on_stop_sending = self.on_drain = self.on_lost = _ignore
+        self.on_stop_sending = self.on_drain = self.on_lost = self.on_finished = _ignore
 
     @abstractmethod
     def start(self) -> None:
@@ -134,6 +136,13 @@ class Stream(ABC):
         self.forget_callbacks()
         self.reset(code)
         self.stop_sending(code)
+
+    def unread(self) -> tuple[list[bytes], bool]:
+        """What arrived and was not delivered, in order, and whether a FIN followed it.
+
+        For an owner that outlives the connection: the peer believes that we have these bytes.
+        """
+        return [], False
 
     @property
     @abstractmethod

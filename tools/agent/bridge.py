@@ -28,6 +28,7 @@ from actors.transport.tls import TlsIdentity
 from tools.agent.forward_tunnel import ForwardTunnel, TunnelFailed
 from tools.agent.forwarded import LINGER, Forwarded
 from tools.agent.messages import OpenService, WatchMode
+from tools.agent.resumable import ResumableStream, StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.tcp_pump import TcpPump
 from wire.errors import PeerError
@@ -74,8 +75,9 @@ class _Bridge(Actor):
     mailbox = MailboxSpec(bound=16)
     handler_limit = 120.0
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, table: StreamTable) -> None:
         self._settings = settings
+        self._table = table
         self._stream: Stream | None = None
         self._sock: socket.socket | None = None
         self._pump: TcpPump | None = None
@@ -105,6 +107,8 @@ class _Bridge(Actor):
             "bytes_to_socket": pump.bytes_out if pump else 0,
             "stream_bytes_in": stream.bytes_in if stream else 0,
             "stream_bytes_out": stream.bytes_out if stream else 0,
+            "resumes": stream.resumes if isinstance(stream, ResumableStream) else 0,
+            "parked": isinstance(stream, ResumableStream) and stream.parked,
         }
 
     def _take_socket(self, sock: socket.socket) -> None:
@@ -116,6 +120,10 @@ class _Bridge(Actor):
         assert self._sock is not None
         assert self._stream is not None
         self._phase = "bridged"
+        if self._stream_id and self._forwarded is None:
+            self._stream = ResumableStream(
+                self._stream, self._stream_id, self._table, received=len(self._early)
+            )
         self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
         self.own(self._pump, "pump")
         self._pump.start(bytes(self._early), ended=self._early_eof)
@@ -206,12 +214,18 @@ class ConsumerBridge(_Bridge):
     Args:
         sock: accepted, non-blocking.
         link: the relay link.
+        table: of the agent's resumable streams.
     """
 
     def __init__(
-        self, settings: AgentSettings, service: str, sock: socket.socket, link: ActorRef
+        self,
+        settings: AgentSettings,
+        service: str,
+        sock: socket.socket,
+        link: ActorRef,
+        table: StreamTable,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, table)
         self._service = service
         self._link = link
         self._accepted = sock
@@ -316,10 +330,13 @@ class ProviderBridge(_Bridge):
     Args:
         stream: not started yet.
         link: the relay link.
+        table: of the agent's resumable streams.
     """
 
-    def __init__(self, settings: AgentSettings, stream: Stream, link: ActorRef) -> None:
-        super().__init__(settings)
+    def __init__(
+        self, settings: AgentSettings, stream: Stream, link: ActorRef, table: StreamTable
+    ) -> None:
+        super().__init__(settings, table)
         self._link = link
         self._mode: asyncio.Future[AllocGranted | None]
         self._stream = stream

@@ -20,6 +20,7 @@ from actors.runtime import (
     ChildRefused,
     ChildSpec,
     Deferred,
+    ExitReason,
     MailboxSpec,
     Refusal,
     Reply,
@@ -33,16 +34,27 @@ from actors.transport.stream import CloseReason, Stream
 from actors.transport.tls import TlsIdentity
 from tools.agent.bridge import ProviderBridge
 from tools.agent.messages import OpenService, WatchMode
+from tools.agent.resumable import ResumableStream, StreamTable
+from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
-from wire.orp.messages import AllocGranted, Register, StreamReady
+from wire.orp.messages import AllocGranted, Register, StreamCheckpoint, StreamReady
 
 #: Local connections waiting for a relay or for stream credit; one more is refused.
 MAX_WAITING = 1024
 #: Streams whose mode is waited for.
 MAX_WATCHED = 16_384
+
+
+#: Pause before a stream that the relay could not take back is tried again, seconds (with jitter).
+RESUME_AGAIN = 0.1
+#: A stream that ended waits so long for the other agent to confirm it, seconds.
+LINGER_SECONDS = 5.0
+#: Period of checkpoints (sheet 3.6), and how many are sent each time.
+CHECKPOINT_SECONDS = 0.1
+MAX_CHECKPOINTS = 256
 
 
 class _Dial:
@@ -57,15 +69,53 @@ class _Due:
     __slots__ = ()
 
 
+class _Expired:
+    """A parked stream did not come back in time."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: ResumableStream) -> None:
+        self.stream = stream
+
+
+class _ResumeAgain:
+    """The relay could not take the stream back at once."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: ResumableStream) -> None:
+        self.stream = stream
+
+
+class _LingerOver:
+    """A stream that ended cleanly was not confirmed in time."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: ResumableStream) -> None:
+        self.stream = stream
+
+
+class _Checkpoint:
+    """Tell the other agents how far their streams were read."""
+
+    __slots__ = ()
+
+
 class RelayLink(Actor):
     """See the module docstring."""
 
     mailbox = MailboxSpec(bound=8192)
     handler_limit = 120.0
 
-    def __init__(self, settings: AgentSettings, bridges: str) -> None:
+    def __init__(self, settings: AgentSettings, bridges: str, table: StreamTable) -> None:
         self._settings = settings
         self._bridges = bridges
+        self._table = table
+        #: Attempts under way; bound: one per live stream.
+        self._resumptions: dict[ResumableStream, Resumption] = {}
+        self._resumed = 0
+        self._expired = 0
         self._connection: Connection | None = None
         self._session: AgentSession | None = None
         self._ctrl: Stream | None = None
@@ -89,7 +139,13 @@ class RelayLink(Actor):
         self._uri = settings.uri or identity.uri
         self._endpoint = QuicEndpoint(identity=identity, settings=QuicSettings())
         self.own(self._endpoint, "endpoint")
+        self._table.on_parked = self.guard("park", self._parked)
+        self._table.on_ended = self.guard("end", self._stream_ended)
+        self._table.on_lingering = self.guard("linger", self._lingering)
+        for stream in self._table.parked():
+            self._parked(stream)  # they lost their path with an earlier incarnation
         self.ref.tell(_Dial())
+        self.ref.tell(_Checkpoint())
 
     def describe(self) -> dict[str, object]:
         """To whom we are connected, and what we offer."""
@@ -102,8 +158,17 @@ class RelayLink(Actor):
             "registered": list(self._registered),
             "connections": self._connected,
             "waiting": len(self._waiting),
+            "streams": len(self._table.streams),
+            "parked": len(self._table.parked()),
+            "resumed": self._resumed,
+            "resume_expired": self._expired,
             "last_error": self._last_error,
         }
+
+    def terminate(self, reason: ExitReason) -> None:
+        """Say that we leave on purpose, so that nobody waits for us."""
+        if self._connection is not None and not reason.abnormal:
+            self._connection.close(CloseCode.SILENT, "")
 
     # Dialling.
 
@@ -161,9 +226,11 @@ class RelayLink(Actor):
         self._connection = connection
         self._connected += 1
         self.own(connection, "connection")
+        # Said when this actor dies: the relay then keeps the streams for our next connection.
+        connection.abort_code = CloseCode.INTERNAL_ERROR
         connection.on_closed = self.guard("connection", self._lost)
         connection.on_stream = self.guard("connection", self._incoming)
-        connection.on_stream_credit = self.guard("connection", self._serve_waiting)
+        connection.on_stream_credit = self.guard("connection", self._on_credit)
         services = [Register(mapping.service) for mapping in self._settings.provide]
         self._session = AgentSession(self._uri, services, self.now())
         ctrl = connection.open_stream()
@@ -190,6 +257,8 @@ class RelayLink(Actor):
         self._registered.clear()
         self._watched.clear()
         self.cancel_timer("session")
+        for stream in self._table.lingering():
+            stream.path_lost()
         self._again()
 
     # The ctrl stream.
@@ -219,7 +288,9 @@ class RelayLink(Actor):
                 connection = self._connection
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
-                self._serve_waiting()
+                self._on_credit()
+            elif isinstance(event, StreamCheckpoint):
+                self._table.checkpointed(event.stream_id, event.peer_ack_position)
             elif isinstance(event, (StreamReady, AllocGranted)):
                 decided = self._watched.pop(event.stream_id, None)
                 if decided is not None:
@@ -256,10 +327,10 @@ class RelayLink(Actor):
     def _incoming(self, stream: Stream) -> None:
         bridges = self.system.ref(self._bridges)
         self._serial += 1
-        settings, link = self._settings, self.ref
+        settings, link, table = self._settings, self.ref, self._table
         spec = ChildSpec(
             f"in-{stream.stream_id}~{self._serial}",
-            lambda: ProviderBridge(settings, stream, link),
+            lambda: ProviderBridge(settings, stream, link, table),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )
@@ -283,6 +354,86 @@ class RelayLink(Actor):
             return Refusal("too many connections wait for the relay")
         self._waiting.append((message.claim, self.defer()))
         return DEFERRED
+
+    def _on_credit(self) -> None:
+        self._resume_all()  # live streams before new ones
+        self._serve_waiting()
+
+    # Streams that lost their path.
+
+    def _parked(self, stream: ResumableStream) -> None:
+        stream.parked_at = self.now()
+        self.start_timer(self._settings.resume_window, _Expired(stream), ("park", stream.stream_id))
+        self._resume(stream)
+
+    def _stream_ended(self) -> None:
+        self.start_timer(0.0, _Checkpoint(), "checkpoint")
+
+    def _lingering(self, stream: ResumableStream) -> None:
+        self.start_timer(LINGER_SECONDS, _LingerOver(stream), ("linger", stream.stream_id))
+
+    @handles(_LingerOver)
+    def _linger_over(self, message: _LingerOver) -> None:
+        message.stream.linger_over()
+
+    def _resume_all(self) -> None:
+        for stream in self._table.parked():
+            if not self._resume(stream):
+                return
+
+    def _resume(self, stream: ResumableStream) -> bool:
+        """Begin an attempt; False when no connection allows one now."""
+        if not self._ready or self._connection is None:
+            return False
+        if not stream.parked or stream in self._resumptions:
+            return True
+        path = self._connection.open_stream()
+        if path is None:
+            return False
+        attempt = Resumption(stream, path, self._resume_ended, self.guard)
+        self._resumptions[stream] = attempt
+        self.own(attempt, "resumption")
+        return True
+
+    def _resume_ended(self, attempt: Resumption, again: bool | None) -> None:
+        stream = attempt.stream
+        self._resumptions.pop(stream, None)
+        self.disown(attempt)
+        if again is None:
+            self._resumed += 1
+            self.cancel_timer(("park", stream.stream_id))
+        elif again:
+            pause = RESUME_AGAIN * self.system.rng.uniform(0.5, 1.5)
+            self.start_timer(pause, _ResumeAgain(stream), ("again", stream.stream_id))
+        else:
+            self.cancel_timer(("park", stream.stream_id))
+            stream.fail(CloseReason("transport", text="not resumed"))
+
+    @handles(_ResumeAgain)
+    def _resume_again(self, message: _ResumeAgain) -> None:
+        self._resume(message.stream)
+
+    @handles(_Expired)
+    def _park_expired(self, message: _Expired) -> None:
+        stream = message.stream
+        if not stream.parked:
+            return
+        self._expired += 1
+        attempt = self._resumptions.pop(stream, None)
+        if attempt is not None:
+            self.disown(attempt)
+            attempt.abort()
+        stream.fail(CloseReason("transport", text="not resumed in time"))
+
+    @handles(_Checkpoint)
+    def _checkpoint(self, _: _Checkpoint) -> None:
+        moved = self._table.moved
+        if moved and self._ready and self._session is not None:
+            for stream in list(moved)[:MAX_CHECKPOINTS]:
+                del moved[stream]
+                self._session.send(StreamCheckpoint(stream.stream_id, stream.sent, stream.received))
+            self._write_ctrl()
+        self.start_timer(CHECKPOINT_SECONDS, _Checkpoint(), "checkpoint")
 
     def _serve_waiting(self) -> None:
         while self._waiting and self._ready and self._connection is not None:

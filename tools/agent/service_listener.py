@@ -6,6 +6,7 @@ import socket
 
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
 from tools.agent.bridge import ConsumerBridge
+from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings, Mapping
 
 BACKLOG = 1024
@@ -30,7 +31,15 @@ class _Listening:
 class ServiceListener(Actor):
     """Accepts local connections and gives each a `ConsumerBridge`."""
 
-    def __init__(self, settings: AgentSettings, mapping: Mapping, link: str, bridges: str) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        mapping: Mapping,
+        link: str,
+        bridges: str,
+        table: StreamTable,
+    ) -> None:
+        self._table = table
         self._settings = settings
         self._mapping = mapping
         self._link = link
@@ -84,13 +93,13 @@ class ServiceListener(Actor):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link, bridges = self.system.ref(self._link), self.system.ref(self._bridges)
         self._accepted += 1
-        settings, service = self._settings, self._mapping.service
+        settings, service, table = self._settings, self._mapping.service, self._table
         try:
             if link is None or bridges is None:
                 raise ChildRefused(self._bridges, service, "down")
             spec = ChildSpec(
                 f"out-{service}~{self.incarnation}.{self._accepted}",
-                lambda: ConsumerBridge(settings, service, sock, link),
+                lambda: ConsumerBridge(settings, service, sock, link, table),
                 restart=Restart.TEMPORARY,
                 shutdown=1.0,
             )

@@ -27,6 +27,7 @@ class AgentSettings:
         dial_timeout: seconds for one relay's handshake.
         open_timeout: seconds a local connection waits for its stream (relay loss included).
         target_timeout: seconds to connect to the local target.
+        resume_window: seconds from the loss of a stream's path until it is given up.
         backoff, backoff_cap: seconds between rounds of dialling all relays; the first is at once.
     """
 
@@ -41,5 +42,6 @@ class AgentSettings:
     dial_timeout: float = 5.0
     open_timeout: float = 20.0
     target_timeout: float = 10.0
+    resume_window: float = 30.0
     backoff: float = 1.0
     backoff_cap: float = 30.0

@@ -113,7 +113,7 @@ class QuicConnectionHandle(Connection):
         self.on_stream = self.on_closed = self.on_stream_credit = _ignore
         self._reported = True
         if self._closed is None:
-            self.engine.close(0, "", application=True)
+            self.engine.close(self.abort_code, "", application=True)
             self._end(CloseReason("aborted"))
             # At once: the socket may be released in this very loop iteration, after us.
             self._endpoint.flush_now(self)
@@ -194,6 +194,7 @@ class QuicConnectionHandle(Connection):
                 del self._finishing[stream_id]
                 self._streams.pop(stream_id, None)
                 self.engine.forget(stream_id)
+                stream.on_finished()
 
     def _reason(self, event: Closed) -> CloseReason:
         if self._local_reason is not None:

@@ -35,6 +35,11 @@ class QuicStreamHandle(Stream):
     def start(self) -> None:
         """Deliver what was held, then whatever comes."""
         self._running = True
+        if self._lost is not None:
+            lost, callback = self._lost, self.on_lost
+            self.forget_callbacks()
+            callback(lost)
+            return
         while self._running and self._held:
             self.on_data(self._held.pop(0))
         if self._running and not self._held and self._held_end:
@@ -43,14 +48,15 @@ class QuicStreamHandle(Stream):
                 self.on_eof()
             else:
                 self.on_reset(self._held_code)
-        if self._lost is not None:
-            lost, callback = self._lost, self.on_lost
-            self.forget_callbacks()
-            callback(lost)
 
     def pause(self) -> None:
         """Hold from now on."""
         self._running = False
+
+    def unread(self) -> tuple[list[bytes], bool]:
+        """See `Stream.unread`."""
+        held, self._held = self._held, []
+        return held, self._held_end == "eof"
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """See `Stream.write`."""
@@ -178,8 +184,6 @@ class QuicStreamHandle(Stream):
         if self._lost is not None:
             return
         self._lost = reason
-        self._held.clear()
-        self._held_end = ""
         callback = self.on_lost
         if self._running:
             self.forget_callbacks()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.edge.replay_ring import ReplayRing, RingBudget
+from actors.transport.replay_ring import ReplayRing, RingBudget
 
 
 def test_a_shared_budget_makes_rings_forget_earlier() -> None:

@@ -1,0 +1,359 @@
+"""A stream that outlives the connections it travels on.
+
+To the pump it is one stream. Below it is the present stream of a relay connection, or none: then it
+is *parked*, takes no bytes, and waits for the link to bring it back. Positions count application
+bytes from the start, per direction. What was sent is kept in a ring until the other agent has said
+that it received it; what the other agent lacks after a resume is sent again, and so is a FIN.
+
+A reset by the other agent is never resumed. Lost connections and a relay that lost the pair
+(RELAY_FAULT) are. After a clean end the stream *lingers* until the other agent has confirmed all
+bytes with a checkpoint, because a relay that dies now takes what it had not passed on with it.
+
+Source: protocol sheet ORP 3.6 to 3.8; 6.5 A1, A3, A4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actors.transport.replay_ring import ReplayRing, RingBudget
+from actors.transport.stream import CloseReason, Stream
+from wire.orp.close_codes import ResetCode
+from wire.orp.messages import StreamResume
+
+#: Sent bytes kept per stream, and by all streams of an agent together; the oldest are dropped.
+RING_BYTES = 16 << 20
+BUDGET_BYTES = 256 << 20
+
+
+class StreamTable:
+    """The live resumable streams of one agent; outlives the link.
+
+    Attributes:
+        moved: streams whose positions changed since the last checkpoint.
+        on_parked: the link's; called when a stream lost its path.
+        on_ended: the link's; called when a stream received its FIN.
+        on_lingering: the link's; called when a stream's pump is through.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[int, ResumableStream] = {}
+        self.moved: dict[ResumableStream, None] = {}
+        self.budget = RingBudget(BUDGET_BYTES)
+        self.on_parked: Callable[[ResumableStream], object] | None = None
+        self.on_ended: Callable[[], object] | None = None
+        self.on_lingering: Callable[[ResumableStream], object] | None = None
+
+    def parked(self) -> list[ResumableStream]:
+        """Streams without a path."""
+        return [stream for stream in self.streams.values() if stream.parked]
+
+    def lingering(self) -> list[ResumableStream]:
+        """Streams that ended and are not confirmed."""
+        return [stream for stream in self.streams.values() if stream.lingering]
+
+    def checkpointed(self, stream_id: int, received: int) -> None:
+        """The other agent received so many bytes."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.acknowledged(received)
+
+
+class ResumableStream(Stream):
+    """See the module docstring.
+
+    Args:
+        stream: the first path, paused.
+        stream_id: of the whole stream, never 0.
+        received: application bytes of it that were delivered already.
+    """
+
+    def __init__(
+        self, stream: Stream, stream_id: int, table: StreamTable, *, received: int = 0
+    ) -> None:
+        super().__init__()
+        self.stream_id = stream_id
+        self.connection = stream.connection
+        self.received = received
+        #: Monotonic seconds since when it has no path; 0: it has one.
+        self.parked_at = 0.0
+        self.resumes = 0
+        self._table = table
+        self._ring = ReplayRing(RING_BYTES, table.budget)
+        self._path: Stream | None = None
+        self._path_done = False
+        self._running = False
+        self._eof_sent = False
+        self._eof_received = False
+        #: Delivered by a lost path while the pump was paused. Bound: one stream window.
+        self._held: list[bytes] = []
+        self._held_eof = False
+        self._lingering = False
+        self._confirmed = 0  # of what we sent, received by the other agent as far as it said
+        self._deaf = False  # the other side wants nothing more
+        self._stopped = False  # we want nothing more
+        self._over = False
+        #: Delivered by an older path and not consumed: no credit for it on this one.
+        self._stale = 0
+        self._unconsumed = received
+        table.streams[stream_id] = self
+        self._take(stream)
+
+    # Paths.
+
+    @property
+    def parked(self) -> bool:
+        """True while it waits for a new path."""
+        return self._path is None and not self._over
+
+    @property
+    def sent(self) -> int:
+        """Application bytes ever written."""
+        return self._ring.end
+
+    def positions(self) -> StreamResume:
+        """What the other side has to know to go on."""
+        return StreamResume(self.stream_id, self.sent, self.received)
+
+    def acknowledged(self, received: int) -> None:
+        """The other agent's application received so many bytes: they need not be kept."""
+        if received <= self.sent:
+            self._confirmed = max(self._confirmed, received)
+            self._ring.trim(received)
+            self._end_if_confirmed()
+
+    @property
+    def lingering(self) -> bool:
+        """True when the pump is through, and the other agent may not have everything yet."""
+        return self._lingering and not self._over
+
+    def _take(self, path: Stream) -> None:
+        self._path = path
+        self.connection = path.connection
+        path.on_data = self._data
+        path.on_eof = self._eof
+        path.on_reset = self._reset_by_peer
+        path.on_stop_sending = self._stop_by_peer
+        path.on_drain = self._drained
+        path.on_lost = self._lost
+        path.on_finished = self._path_finished
+
+    def return_(self, path: Stream, echo: StreamResume, rest: bytes) -> bool:
+        """Go on over a new path, paused behind the echo. False: the positions do not fit.
+
+        Args:
+            rest: application bytes that came with the echo, not consumed.
+        """
+        replay = self._ring.since(echo.peer_ack_position)
+        if replay is None or echo.my_position < self.received:
+            return False
+        self._ring.trim(echo.peer_ack_position)
+        self.parked_at = 0.0
+        self.resumes += 1
+        self._stale = self._unconsumed
+        self._path_done = False
+        self._take(path)
+        for chunk in replay:
+            path.write(chunk)
+        if self._deaf:
+            path.reset(ResetCode.NONE)
+        elif self._eof_sent:
+            path.write_eof()
+        if self._stopped:
+            path.stop_sending(ResetCode.NONE)
+        if rest:
+            self._data(rest)
+        if self._running and self._path is path and not self._held:
+            path.start()
+        self.on_drain(0)  # there is room again
+        return True
+
+    def fail(self, reason: CloseReason) -> None:
+        """It will not come back."""
+        if not self._over:
+            self._end()
+            self.on_lost(reason)
+
+    def _park(self) -> None:
+        if self._over or self._path is None:
+            return
+        path, self._path = self._path, None
+        path.forget_callbacks()
+        # The relay believes that we have these: its transport was told so.
+        unread, ended = path.unread()
+        path.abort(ResetCode.RELAY_FAULT)
+        for chunk in unread:
+            self.received += len(chunk)
+            self._unconsumed += len(chunk)
+            self._held.append(chunk)
+        self._held_eof = self._held_eof or (ended and not self._eof_received)
+        self.parked_at = -1.0  # the link sets the clock
+        if self._table.on_parked is not None:
+            self._table.on_parked(self)
+
+    def _end(self) -> None:
+        self._over = True
+        self._ring.clear()
+        self._table.streams.pop(self.stream_id, None)
+        self._table.moved.pop(self, None)
+
+    # From the path.
+
+    def _data(self, chunk: bytes) -> None:
+        self.received += len(chunk)
+        self._unconsumed += len(chunk)
+        self._table.moved[self] = None
+        if self._held or not self._running:
+            self._held.append(chunk)
+            return
+        self.bytes_in += len(chunk)
+        self.on_data(chunk)
+
+    def _eof(self) -> None:
+        if not self._eof_received:
+            self._eof_received = True
+            self._table.moved[self] = None
+            if self._table.on_ended is not None:
+                self._table.on_ended()  # the other agent waits for this checkpoint
+            self.on_eof()
+
+    def _path_finished(self) -> None:
+        self._path_done = True
+        self._end_if_confirmed()
+
+    def _end_if_confirmed(self) -> None:
+        if self._lingering and self._path_done and self._confirmed >= self.sent:
+            self._end()
+
+    def _reset_by_peer(self, code: int) -> None:
+        if code == ResetCode.RELAY_FAULT:
+            self._park()
+        else:
+            self._end()
+            self.on_reset(code)
+
+    def _stop_by_peer(self, code: int) -> None:
+        if code == ResetCode.RELAY_FAULT:
+            self._park()
+        else:
+            self._deaf = True
+            self.on_stop_sending(code)
+
+    def _drained(self, count: int) -> None:
+        self.on_drain(count)
+
+    def _lost(self, reason: CloseReason) -> None:
+        self._park()
+
+    # The stream.
+
+    def forget_callbacks(self) -> None:
+        """The pump is through. After a clean end the other agent may still have to be served."""
+        super().forget_callbacks()
+        clean = self._eof_sent and self._eof_received and not self._over
+        if not clean:
+            self._end()
+            if self._path is not None:
+                self._path.forget_callbacks()
+        elif not self._lingering:
+            self._lingering = True
+            self._end_if_confirmed()
+            if not self._over and self._table.on_lingering is not None:
+                self._table.on_lingering(self)
+
+    def linger_over(self) -> None:
+        """The other agent said nothing in time: it got everything, or it will not come."""
+        if self._lingering:
+            self._end()
+
+    def path_lost(self) -> None:
+        """The connection of its path is gone, after the path itself was through."""
+        if self._lingering and self._path_done:
+            self._park()
+
+    def start(self) -> None:
+        """See `Stream.start`."""
+        self._running = True
+        while self._running and self._held:
+            self.bytes_in += len(self._held[0])
+            self.on_data(self._held.pop(0))
+        if self._running and self._held_eof:
+            self._held_eof = False
+            self._eof()
+        if self._running and self._path is not None:
+            self._path.start()
+
+    def pause(self) -> None:
+        """See `Stream.pause`."""
+        self._running = False
+        if self._path is not None:
+            self._path.pause()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """See `Stream.write`; what is written while parked is sent after the resume."""
+        chunk = bytes(data)
+        self._ring.append(chunk)
+        self.bytes_out += len(chunk)
+        self._table.moved[self] = None
+        if self._path is None:
+            return 0
+        return self._path.write(chunk)
+
+    def write_eof(self) -> None:
+        """See `Stream.write_eof`."""
+        self._eof_sent = True
+        if self._path is not None:
+            self._path.write_eof()
+
+    def reset(self, code: int) -> None:
+        """See `Stream.reset`."""
+        self._eof_sent = True
+        if self._path is not None:
+            self._path.reset(code)
+
+    def stop_sending(self, code: int) -> None:
+        """See `Stream.stop_sending`."""
+        self._stopped = True
+        if self._path is not None:
+            self._path.stop_sending(code)
+
+    def consume(self, count: int) -> None:
+        """See `Stream.consume`."""
+        self._unconsumed -= count
+        stale = min(self._stale, count)
+        self._stale -= stale
+        if self._path is not None and count > stale:
+            self._path.consume(count - stale)
+
+    def abort(self, code: int = ResetCode.SOURCE_FAILED) -> None:
+        """See `Stream.abort`."""
+        path = self._path
+        super().forget_callbacks()
+        self._end()
+        if path is not None:
+            path.abort(code)
+
+    @property
+    def backlog(self) -> int:
+        """See `Stream.backlog`; while parked nothing is certain to have arrived."""
+        return 1 if self._path is None else self._path.backlog
+
+    @property
+    def unconsumed(self) -> int:
+        """See `Stream.unconsumed`."""
+        return self._unconsumed
+
+    @property
+    def room(self) -> int:
+        """See `Stream.room`; none while parked."""
+        return 0 if self._path is None else self._path.room
+
+    @property
+    def read_closed(self) -> bool:
+        """See `Stream.read_closed`."""
+        return self._eof_received or self._stopped or self._over
+
+    @property
+    def write_closed(self) -> bool:
+        """See `Stream.write_closed`."""
+        return self._eof_sent or self._deaf or self._over
