@@ -50,7 +50,7 @@ class PairTable:
 
     def __init__(self) -> None:
         self._live: dict[int, tuple[PairRow, ActorRef]] = {}
-        self._ended: OrderedDict[int, tuple[float, PairRow]] = OrderedDict()
+        self._ended: OrderedDict[int, tuple[float, PairRow, bool]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -66,7 +66,7 @@ class PairTable:
         current = self._live.get(entry.row.stream_id)
         if current is not None and current[1] is entry.pair:
             del self._live[entry.row.stream_id]
-        self._ended[entry.row.stream_id] = (now, entry.row)
+        self._ended[entry.row.stream_id] = (now, entry.row, entry.finished)
         self._ended.move_to_end(entry.row.stream_id)
         if len(self._ended) > MAX_REMEMBERED:
             self._ended.popitem(last=False)
@@ -75,6 +75,11 @@ class PairTable:
         """The pair of this id."""
         found = self._live.get(stream_id)
         return None if found is None else found[1]
+
+    def finished(self, stream_id: int) -> bool:
+        """True when both agents got everything: there is nothing to resume."""
+        ended = self._ended.get(stream_id)
+        return ended is not None and ended[2]
 
     def row(self, stream_id: int, now: float) -> PairRow | None:
         """Whose stream it is or was; None: not known here."""
@@ -90,7 +95,7 @@ class PairTable:
 class PairEntry:
     """One live row as a resource of its pair."""
 
-    __slots__ = ("_clock", "_open", "_table", "pair", "row")
+    __slots__ = ("_clock", "_open", "_table", "finished", "pair", "row")
 
     def __init__(
         self, table: PairTable, row: PairRow, pair: ActorRef, clock: Callable[[], float]
@@ -98,6 +103,7 @@ class PairEntry:
         self.row = row
         self.pair = pair
         self._clock = clock
+        self.finished = False
         self._table = table
         self._open = True
 

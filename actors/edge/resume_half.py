@@ -92,6 +92,9 @@ class ResumeHalf(Actor):
                 self._door.counters["resume_stranger"] += 1
                 self._refuse("not a member", ResetCode.REJECTED)
                 return
+            if self._door.pairs.finished(half.stream_id):
+                self._refuse("finished", ResetCode.NONE)
+                return
             pair = self._door.pairs.live(half.stream_id)
             try:
                 if pair is not None:

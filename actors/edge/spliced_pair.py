@@ -20,7 +20,7 @@ from actors.control.messages import ClaimStream
 from actors.edge.door import Door
 from actors.edge.messages import Checkpointed, Rejoin
 from actors.edge.opening import StreamEnd
-from actors.edge.pair_table import PairRow
+from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.splice import Side, Splice
 from actors.runtime import (
     Actor,
@@ -60,6 +60,7 @@ class SplicedPair(Actor):
         self._door = door
         self._phase = "opening"
         self._row: PairRow | None = None
+        self._entry: PairEntry | None = None
         self._splice: Splice | None = None
         self._claim_monitor = 0
         self._returns = 0
@@ -111,13 +112,15 @@ class SplicedPair(Actor):
         self._phase = "spliced"
         self._splice = self.own(Splice(self, self.guard, first, second), "splice")
         if row.stream_id:
-            self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
+            self._entry = self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
         self._door.counters["streams_spliced"] += 1
         return self._splice
 
     def splice_finished(self) -> None:
         """Both directions ended with EOF, and everything was passed on."""
         self._phase = "finished"
+        if self._entry is not None:
+            self._entry.finished = True
         assert self._splice is not None
         for side in self._splice.sides:
             end = side.end

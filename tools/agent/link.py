@@ -50,8 +50,8 @@ MAX_WATCHED = 16_384
 
 #: Pause before a stream that the relay could not take back is tried again, seconds (with jitter).
 RESUME_AGAIN = 0.1
-#: A stream that ended waits so long for the other agent to confirm it, seconds.
-LINGER_SECONDS = 5.0
+#: A stream that ended waits so long for the other agent to confirm it, seconds; then twice as long.
+LINGER_SECONDS = 0.5
 #: Period of checkpoints (sheet 3.6), and how many are sent each time.
 CHECKPOINT_SECONDS = 0.1
 MAX_CHECKPOINTS = 256
@@ -87,13 +87,15 @@ class _ResumeAgain:
         self.stream = stream
 
 
-class _LingerOver:
-    """A stream that ended cleanly was not confirmed in time."""
+class _Unconfirmed:
+    """A stream that ended cleanly: does the other agent have everything?"""
 
-    __slots__ = ("stream",)
+    __slots__ = ("pause", "since", "stream")
 
-    def __init__(self, stream: ResumableStream) -> None:
+    def __init__(self, stream: ResumableStream, pause: float, since: float) -> None:
         self.stream = stream
+        self.pause = pause
+        self.since = since
 
 
 class _Checkpoint:
@@ -370,11 +372,22 @@ class RelayLink(Actor):
         self.start_timer(0.0, _Checkpoint(), "checkpoint")
 
     def _lingering(self, stream: ResumableStream) -> None:
-        self.start_timer(LINGER_SECONDS, _LingerOver(stream), ("linger", stream.stream_id))
+        self._look_again(_Unconfirmed(stream, LINGER_SECONDS, self.now()))
 
-    @handles(_LingerOver)
-    def _linger_over(self, message: _LingerOver) -> None:
-        message.stream.linger_over()
+    def _look_again(self, look: _Unconfirmed) -> None:
+        self.start_timer(look.pause, look, ("linger", look.stream.stream_id))
+
+    @handles(_Unconfirmed)
+    def _unconfirmed(self, look: _Unconfirmed) -> None:
+        """Nobody confirmed the stream: ask the relay, which may have lost what it took."""
+        stream = look.stream
+        if not stream.lingering:
+            return
+        if self.now() - look.since > self._settings.resume_window:
+            stream.linger_over()
+            return
+        stream.path_lost()
+        self._look_again(_Unconfirmed(stream, look.pause * 2, look.since))
 
     def _resume_all(self) -> None:
         for stream in self._table.parked():
