@@ -118,6 +118,8 @@ class AgentConnection(Actor):
         self._services: dict[str, str] = {}
         self._opening: dict[FirstFrame, None] = {}
         self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
+        #: Streams and halves that went to an actor of their own, until it ends.
+        self._handed: dict[int, Opening | Half] = {}
         self._ended = False
 
     def init(self) -> None:
@@ -352,10 +354,17 @@ class AgentConnection(Actor):
     async def _pause() -> None:
         await asyncio.sleep(0.005)
 
+    def _hand_over(self, what: Opening | Half, to: ActorRef) -> None:
+        """Keep an eye on a stream whose new owner might die before it runs."""
+        self._handed[self.monitor(to)] = what
+
     @handles(Down)
-    def _registry_down(self, _: Down) -> None:
-        """The registry restarts: it must hear of this agent again."""
-        if self._session.state is RelayState.READY:
+    def _down(self, down: Down) -> None:
+        """A stream's owner ended, or the registry restarts and must hear of this agent again."""
+        handed = self._handed.pop(down.token, None)
+        if handed is not None:
+            handed.abandon()
+        elif down.token == self._registry_monitor and self._session.state is RelayState.READY:
             self.start_timer(0.0, _Announce(), "announce")
 
     @handles(Superseded)
@@ -487,7 +496,7 @@ class AgentConnection(Actor):
             shutdown=1.0,
         )
         try:
-            self.system.start_child(self._door.halves(), spec)
+            self._hand_over(half, self.system.start_child(self._door.halves(), spec))
             self._door.counters["resume_asked"] += 1
         except ChildRefused as refused:
             self._door.counters[f"resume_refused_{refused.why}"] += 1
@@ -502,7 +511,7 @@ class AgentConnection(Actor):
             child, lambda: StreamPair(self._door, opening), restart=Restart.TEMPORARY, shutdown=1.0
         )
         try:
-            self.system.start_child(self._door.streams(), spec)
+            self._hand_over(opening, self.system.start_child(self._door.streams(), spec))
         except ChildRefused as refused:
             self._door.counters[f"stream_refused_{refused.why}"] += 1
             opening.refuse()

@@ -32,6 +32,12 @@ class Opening:
     consumer: str
     tenant: str
     connection: ActorRef
+    owned: bool = False  #: by a pair; until then by the agent's connection
+
+    def abandon(self) -> None:
+        """Its pair ended. If it did before it could take the stream, refuse it."""
+        if not self.owned:
+            self.refuse()
 
     def refuse(self, answer: StreamReject = reject.RELAY_UNAVAILABLE) -> None:
         """Reject and finish both halves, so that the consumer gets its stream credit back."""

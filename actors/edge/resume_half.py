@@ -60,6 +60,7 @@ class ResumeHalf(Actor):
         """Own the stream; what it brings meanwhile is held, bounded by its window."""
         half = self._half
         self.own(half, "stream")
+        half.owned = True
         half.listen(self.guard("half", self._gone))
 
     def describe(self) -> dict[str, object]:

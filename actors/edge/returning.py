@@ -41,6 +41,7 @@ class Half:
         #: Bound: the stream window, because nothing of it is consumed.
         self.held = [rest] if rest else []
         self.ended = False
+        self.owned = False  # by its actor; until then by the agent's connection
         self.taken = False
         self.gone = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -49,6 +50,11 @@ class Half:
     def stream_id(self) -> int:
         """Of the stream it belongs to; never 0."""
         return self.resume.stream_id
+
+    def abandon(self) -> None:
+        """Its actor ended. If it did before it could take the stream, reset it."""
+        if not self.owned:
+            self.abort()
 
     def listen(self, on_gone: Callable[[], object]) -> None:
         """Hold what comes; `on_gone` when the stream ends otherwise than by FIN."""

@@ -74,6 +74,7 @@ class StreamPair(SplicedPair):
         """Own the consumer's stream; what it sends meanwhile is held, bounded by its window."""
         self._answer: asyncio.Future[bytes] = self.system.loop.create_future()
         self.own(self._consumer_end, "stream")
+        self._opening.owned = True
         stream = self._opening.stream
         stream.on_data = self._held.append
         stream.on_eof = self.guard("consumer", self._consumer_ended)

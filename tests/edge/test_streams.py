@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from actors.edge.settings import EdgeSettings
+from actors.runtime import ActorRef, ChildSpec
 from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import RawAgent, Relay, relay
 from wire.orp.close_codes import ResetCode
-from wire.orp.messages import OpenStream, StreamAccept, StreamReject
+from wire.orp.messages import OpenStream, StreamAccept, StreamReject, StreamResume
 
 
 async def _pair(running: Relay, pki: PkiFixture) -> tuple[RawAgent, RawAgent]:
@@ -295,3 +298,28 @@ def test_an_asker_that_died_leaves_no_stream_behind(pki: PkiFixture, tmp_path: P
                 await eventually(lambda agent=agent: agent.connection.statistics().streams == 1)  # type: ignore[misc]
 
     run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("place", ["/edge/streams", "/edge/halves"])
+def test_an_owner_that_dies_before_it_ran_leaves_no_stream_without_one(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            _, consumer = await _pair(running, pki)
+            start_child = running.system.start_child
+
+            def still_born(supervisor: ActorRef, spec: ChildSpec) -> ActorRef:
+                child = start_child(supervisor, spec)
+                if supervisor.path == place:
+                    running.system.kill(child, initiator="test")
+                return child
+
+            monkeypatch.setattr(running.system, "start_child", still_born)
+            first = OpenStream("svc", "", 5) if place == "/edge/streams" else StreamResume(5, 0, 0)
+            streams = [consumer.open(first.encode()) for _ in range(20)]
+            for stream in streams:
+                await eventually(lambda s=stream: s.eof or s.reset_code is not None)  # type: ignore[misc]
+            await eventually(lambda: consumer.connection.statistics().streams <= 21)
+
+    run(main())
