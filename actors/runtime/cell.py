@@ -272,9 +272,21 @@ class Cell:
             self.mailbox.wake()
 
     def stop(self, reason: ExitReason, *, drain: bool = False) -> None:
-        """Ask for a graceful end: now, or (`drain`) after what is queued."""
-        if self.living:
-            self.mailbox.offer_system(Stop(reason, drain))
+        """Ask for a graceful end: now, or (`drain`) after what is queued.
+
+        A drain closes admission at once; a supervisor stops its children instead.
+        """
+        if not self.living:
+            return
+        drain = drain and self.children is None
+        if drain and self.state is State.RUNNING:
+            self.drain()
+        self.mailbox.offer_system(Stop(reason, drain))
+
+    def drain(self) -> None:
+        """Take no more messages; end with `normal` when the queued ones are served."""
+        self.state = State.DRAINING
+        ending.shut(self)
 
     def stop_within_deadline(self, reason: ExitReason) -> None:
         """What a supervisor does to end a child: a request, and the kill when it is overdue."""

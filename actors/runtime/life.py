@@ -19,7 +19,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
 from .asks import Ask
-from .ending import close_admission, farewell, finish, release, shut
+from .ending import close_admission, farewell, finish, release
 from .errors import RuntimeFault
 from .events import Event
 from .lifecycle import State
@@ -255,9 +255,8 @@ async def serve_ask(cell: Cell, actor: Actor, ask: Ask, weight: int) -> None:
 async def serve_system(cell: Cell, actor: Actor, item: object) -> ExitReason | None:
     """One system message; returns a reason when it ends this incarnation."""
     if type(item) is Stop:
-        if item.drain and cell.children is None:
-            cell.state = State.DRAINING
-            shut(cell)
+        if item.drain:
+            cell.drain()
             return None
         return item.reason if actor.on_stop(item.reason) else None
     if type(item) is Crash:
