@@ -159,6 +159,7 @@ async def serve(cell: Cell) -> ExitReason:
                 return NORMAL
             mailbox.queue = NO_QUEUE
         budget = BUDGET
+        item = result = None  # an idle actor keeps no message and no answer alive
         waiter = mailbox.waiter = loop.create_future()
         await waiter
 
@@ -243,13 +244,13 @@ async def serve_ask(cell: Cell, actor: Actor, ask: Ask, weight: int) -> None:
     result = dispatch(cell, actor, message, weight)
     if type(result) is CoroutineType:
         result = await patient(cell, actor, result)
-    cell.current_ask = None
     if type(result) is not Deferred:
         if ask.holder is not None:
             cell.forget_deferred(ask)
         ask.answer(result)
     elif ask.holder is None and not ask.future.done():
         raise RuntimeFault(f"the handler of {type(message).__name__} deferred without defer()")
+    cell.current_ask = None
 
 
 async def serve_system(cell: Cell, actor: Actor, item: object) -> ExitReason | None:
