@@ -101,7 +101,7 @@ soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
 
 .PHONY: simulate
 simulate: $(STAMP) ## seeded virtual-clock simulation with many seeds (SEEDS=5000)
-	TRUNKLINE_SIM_SEEDS=$(SEEDS) $(PY) -m pytest -m "soak or not soak" --timeout 0 tests/simulation $(ARGS)
+	$(PY) -m tests.runtime.simulate --seeds $(SEEDS) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## benchmarks of the actor runtime beside their baselines

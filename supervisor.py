@@ -159,7 +159,7 @@ def _run(settings: Settings, read: Callable[[], Settings]) -> int:
 async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     from actors.node.daemon import Daemon, Hooks
     from actors.node.pki_files import PkiError
-    from actors.node.watchdog import Watchdog
+    from actors.runtime.watchdog import Watchdog
     from actors.transport.tls import TlsMaterialError
 
     try:
@@ -167,16 +167,18 @@ async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     except (PkiError, TlsMaterialError, OSError) as error:
         click.echo(str(error), err=True)
         return EXIT_RESOURCE
+    node = settings.node
     daemon = Daemon(
-        settings.node.name,
+        node.name,
         relay.tree,
         drain_seconds=lambda: relay.settings.node.drain_deadline_seconds,
         hooks=Hooks(ready=relay.ready, drain=relay.drain, reload=relay.reload),
+        watch=lambda system: Watchdog(
+            node.watchdog_stall_seconds, node.watchdog_abort_seconds, system=system
+        ),
     )
-    node = settings.node
     try:
-        with Watchdog(node.watchdog_stall_seconds, node.watchdog_abort_seconds):
-            return int(await daemon.run())
+        return int(await daemon.run())
     finally:
         relay.abort()
 

@@ -15,6 +15,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -68,6 +69,7 @@ class Daemon:
         root: builds the root supervisor; called once.
         drain_seconds: current drain deadline (it may change by reload).
         hooks: see `Hooks`.
+        watch: entered before the tree starts and left after it ended: what watches the loop.
         service_manager: told ready, reloading, stopping.
     """
 
@@ -78,12 +80,14 @@ class Daemon:
         *,
         drain_seconds: Callable[[], float],
         hooks: Hooks,
+        watch: Callable[[ActorSystem], AbstractContextManager[object]] = nullcontext,
         service_manager: ServiceManager | None = None,
     ) -> None:
         self._name = name
         self._root = root
         self._drain_seconds = drain_seconds
         self._hooks = hooks
+        self._watch = watch
         self._manager = service_manager or ServiceManager()
         self._stops = 0
         self._stop_asked = asyncio.Event()
@@ -93,6 +97,10 @@ class Daemon:
     async def run(self) -> ExitCode:
         """Start, serve, stop. Returns the exit code of the process."""
         system = ActorSystem(self._name)
+        with self._watch(system):
+            return await self._run(system)
+
+    async def _run(self, system: ActorSystem) -> ExitCode:
         self._install_signals(system.loop)
         background: list[asyncio.Task[None]] = []
         try:
