@@ -51,10 +51,12 @@ class Side:
         ring: what was sent towards it.
         eof: it sent FIN, or nobody wants what it sends.
         deaf: it wants nothing more (STOP_SENDING).
+        confirmed: position up to which its application has everything, as far as it said.
         done: its present stream is over, and its transport has everything.
     """
 
     __slots__ = (
+        "confirmed",
         "credited",
         "deaf",
         "done",
@@ -85,6 +87,7 @@ class Side:
         self.eof = False
         self.deaf = False
         self.done = False
+        self.confirmed = sent
         #: Of the bytes from this side, those it got credit for (or was given on an older stream).
         self.credited = received
         #: Bytes written to its present stream, frames included, that the transport still holds.
@@ -241,10 +244,21 @@ class Splice:
         for side in self.sides:
             side.ring.clear()
 
+    def confirm(self, side: Side, received: int) -> None:
+        """The side's application has everything before this position."""
+        if side.confirmed < received <= side.sent:
+            side.confirmed = received
+            side.ring.trim(received)
+
     # Away and back.
 
     def _lost(self, side: Side, end: StreamEnd, reason: CloseReason) -> None:
-        if side.end is end and not self.finished and not side.done:
+        if side.end is not end or self.finished or side.done:
+            return
+        if side.eof and self.other(side).eof and side.confirmed == side.sent:
+            # Only the transport's last acknowledgement is missing: it will not come back.
+            self._done(side, end)
+        else:
             self.leave(side)
             self._owner.side_away(side, reason)
 
@@ -290,7 +304,7 @@ class Splice:
         other, stream = self.other(side), end.stream
         replay = side.ring.since(resume.peer_ack_position)
         assert replay is not None
-        side.ring.trim(resume.peer_ack_position)
+        self.confirm(side, resume.peer_ack_position)
         # What was acknowledged before the loss counts as drained; what is replayed does not.
         self.attach(side, end)
         if not stream.write_closed:

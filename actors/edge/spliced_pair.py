@@ -226,5 +226,5 @@ class SplicedPair(Actor):
     @handles(Checkpointed)
     def _checkpointed(self, message: Checkpointed) -> None:
         side = self._splice.side_of(message.uri) if self._splice is not None else None
-        if side is not None and message.received <= side.sent:
-            side.ring.trim(message.received)
+        if side is not None and self._splice is not None:
+            self._splice.confirm(side, message.received)

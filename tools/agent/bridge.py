@@ -25,6 +25,7 @@ from actors.runtime import (
 from actors.transport.claim import StreamClaim
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from actors.transport.tls import TlsIdentity
+from tools.agent.ends import SocketGuard, StreamGuard
 from tools.agent.forward_tunnel import ForwardTunnel, TunnelFailed
 from tools.agent.forwarded import LINGER, Forwarded
 from tools.agent.messages import OpenService, WatchMode
@@ -90,6 +91,7 @@ class _Bridge(Actor):
         self._early = bytearray()  # delivered and not consumed: bounded by the stream window
         self._early_eof = False
         self._broken = False
+        self._path_lost = False
         self._forwarded: Forwarded | None = None
 
     def describe(self) -> dict[str, object]:
@@ -124,6 +126,8 @@ class _Bridge(Actor):
             self._stream = ResumableStream(
                 self._stream, self._stream_id, self._table, received=len(self._early)
             )
+            if self._broken:
+                self._stream.park()
         self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
         self.own(self._pump, "pump")
         self._pump.start(bytes(self._early), ended=self._early_eof)
@@ -180,34 +184,6 @@ class _Bridge(Actor):
             self.stop(shutdown("the other side ended"))
 
 
-class _StreamGuard:
-    """Until the pump takes over: the stream as a resource."""
-
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-
-    def abort(self) -> None:
-        """Reset it."""
-        self.stream.abort(ResetCode.SOURCE_FAILED)
-
-
-class _SocketGuard:
-    """Until the pump takes over: the socket as a resource; closing it resets the local side."""
-
-    __slots__ = ("sock",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def abort(self) -> None:
-        """Close with RST."""
-        if self.sock.fileno() >= 0:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0" + b"\0\0\0\0")
-            self.sock.close()
-
-
 class ConsumerBridge(_Bridge):
     """A local connection that wants a service.
 
@@ -233,7 +209,7 @@ class ConsumerBridge(_Bridge):
 
     def init(self) -> None:
         """Own the local socket."""
-        self._guarded = self.own(_SocketGuard(self._accepted), "socket")
+        self._guarded = self.own(SocketGuard(self._accepted), "socket")
         self._take_socket(self._accepted)
         self._decided = self.system.loop.create_future()
 
@@ -269,7 +245,7 @@ class ConsumerBridge(_Bridge):
         await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
         self.disown(claim)
         self._stream = stream = claim.take()
-        self._stream_guard = self.own(_StreamGuard(stream), "stream")
+        self._stream_guard = self.own(StreamGuard(stream), "stream")
         self._stream_id = 0
         while not self._stream_id:
             self._stream_id = secrets.randbits(64)
@@ -349,7 +325,7 @@ class ProviderBridge(_Bridge):
         assert stream is not None
         self._first = self.system.loop.create_future()
         self._mode = self.system.loop.create_future()
-        self._stream_guard = self.own(_StreamGuard(stream), "stream")
+        self._stream_guard = self.own(StreamGuard(stream), "stream")
         stream.on_data = self.guard("stream", self._first_bytes)
         stream.on_eof = self.guard("stream", self._ended_early)
         stream.on_reset = self.guard("stream", self._closed_early)
@@ -383,7 +359,7 @@ class ProviderBridge(_Bridge):
             return
         stream = self._stream
         assert stream is not None
-        guarded = self.own(_SocketGuard(sock), "socket")
+        guarded = self.own(SocketGuard(sock), "socket")
         self._take_socket(sock)
         if stream.write_closed or self._broken:
             self.stop(shutdown("stream ended while dialling"))
@@ -427,8 +403,10 @@ class ProviderBridge(_Bridge):
         except TimeoutError:
             pass  # the message was lost: assume splice (sheet 3.3)
         stream.pause()
-        if self._broken:
+        if self._broken and not (self._path_lost and self._stream_id and granted is None):
             raise ConnectionError("stream ended before it was ready")
+        # A path lost after our STREAM_ACCEPT: the consumer may have heard that it is ready, and
+        # comes back for the stream.
         return granted
 
     def _decide(self, granted: AllocGranted | None) -> None:
@@ -499,8 +477,9 @@ class ProviderBridge(_Bridge):
         self._decide(None)
         self._fail_first("stream ended")
 
-    def _closed_early(self, _: int | CloseReason) -> None:
+    def _closed_early(self, why: int | CloseReason) -> None:
         self._broken = True
+        self._path_lost = isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT
         self._decide(None)
         self._fail_first("stream reset")
 

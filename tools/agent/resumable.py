@@ -174,7 +174,8 @@ class ResumableStream(Stream):
             self._end()
             self.on_lost(reason)
 
-    def _park(self) -> None:
+    def park(self) -> None:
+        """The path is dead: wait for another one."""
         if self._over or self._path is None:
             return
         path, self._path = self._path, None
@@ -227,14 +228,14 @@ class ResumableStream(Stream):
 
     def _reset_by_peer(self, code: int) -> None:
         if code == ResetCode.RELAY_FAULT:
-            self._park()
+            self.park()
         else:
             self._end()
             self.on_reset(code)
 
     def _stop_by_peer(self, code: int) -> None:
         if code == ResetCode.RELAY_FAULT:
-            self._park()
+            self.park()
         else:
             self._deaf = True
             self.on_stop_sending(code)
@@ -243,7 +244,7 @@ class ResumableStream(Stream):
         self.on_drain(count)
 
     def _lost(self, reason: CloseReason) -> None:
-        self._park()
+        self.park()
 
     # The stream.
 
@@ -269,7 +270,7 @@ class ResumableStream(Stream):
     def path_lost(self) -> None:
         """The connection of its path is gone, after the path itself was through."""
         if self._lingering and self._path_done:
-            self._park()
+            self.park()
 
     def start(self) -> None:
         """See `Stream.start`."""

@@ -1,0 +1,36 @@
+"""A bridge's two ends as resources, until the pump takes them over."""
+
+from __future__ import annotations
+
+import socket
+
+from actors.transport.stream import Stream
+from wire.orp.close_codes import ResetCode
+
+
+class StreamGuard:
+    """Until the pump takes over: the stream as a resource."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def abort(self) -> None:
+        """Reset it."""
+        self.stream.abort(ResetCode.SOURCE_FAILED)
+
+
+class SocketGuard:
+    """Until the pump takes over: the socket as a resource; closing it resets the local side."""
+
+    __slots__ = ("sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def abort(self) -> None:
+        """Close with RST."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0" + b"\0\0\0\0")
+            self.sock.close()
