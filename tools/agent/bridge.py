@@ -393,6 +393,8 @@ class ProviderBridge(_Bridge):
                 self._decide(None)
         else:
             self._decide(None)
+        if self._stream_died():
+            raise ConnectionError("stream ended before it was accepted")
         stream.write(StreamAccept().encode())
         if self._early or self._early_eof:
             self._decide(None)
@@ -408,6 +410,9 @@ class ProviderBridge(_Bridge):
         # A path lost after our STREAM_ACCEPT: the consumer may have heard that it is ready, and
         # comes back for the stream.
         return granted
+
+    def _stream_died(self) -> bool:
+        return self._broken  # changed by callbacks while we wait
 
     def _decide(self, granted: AllocGranted | None) -> None:
         if not self._mode.done():
