@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -37,6 +38,25 @@ BURSTS = 400
 BURST = 64
 ASKS = 10_000
 RESTARTS = 300
+
+TELL = "tell and handle, bursts of 64"
+QUEUE = "asyncio.Queue put and get, same bursts"
+ASK = "ask, receiver idle"
+BARE_ASK = "task + queue + future round trip"
+PYKKA_TELL = "pykka tell and handle"
+PYKKA_ASK = "pykka ask"
+PYKKA_TELL_ONE = "pykka tell and handle, on one CPU"
+PYKKA_ASK_ONE = "pykka ask, on one CPU"
+#: Ours, and what it is compared with: each pair does the same work.
+COMPARED = (
+    (TELL, QUEUE),
+    (ASK, BARE_ASK),
+    (TELL, PYKKA_TELL),
+    (ASK, PYKKA_ASK),
+    (TELL, PYKKA_TELL_ONE),
+    (ASK, PYKKA_ASK_ONE),
+)
+
 
 Row = dict[str, Any]
 
@@ -106,10 +126,10 @@ async def measure(actors: int) -> list[Row]:
     assert probe is not None
     assert idle is not None
     rows = [
-        _row("tell and handle, bursts of 64", await _tells(probe), "us"),
-        _row("asyncio.Queue put and get, same bursts", await _queue(), "us"),
-        _row("ask, receiver idle", await _asks(probe), "us"),
-        _row("task + queue + future round trip", await _bare_asks(), "us"),
+        _row(TELL, await _tells(probe), "us"),
+        _row(QUEUE, await _queue(), "us"),
+        _row(ASK, await _asks(probe), "us"),
+        _row(BARE_ASK, await _bare_asks(), "us"),
     ]
     latencies = await _restarts(probe)
     rows.append(_row("crash to next answer, p50", statistics.median(latencies), "us"))
@@ -117,7 +137,7 @@ async def measure(actors: int) -> list[Row]:
     rows += await _population(system, idle, actors)
     await system.stop(timeout=120.0)
     rows += _pykka()
-    return rows
+    return rows + _ratios(rows)
 
 
 async def _tells(probe: ActorRef) -> float:
@@ -207,25 +227,62 @@ async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[
 
 
 def _pykka() -> list[Row]:
+    """pykka in both placements of its threads; without it, or without a choice of CPUs, fewer.
+
+    Its threads take turns anyway (one interpreter lock). On one CPU a turn is a cheap switch; on
+    two, the other CPU has to be woken for every message. The kernel decides which it is, so one
+    figure alone would be luck.
+    """
     try:
         pykka = importlib.import_module("pykka")
     except ModuleNotFoundError:
         return []
+    rows = _pykka_rows(pykka, PYKKA_TELL, PYKKA_ASK)
+    if hasattr(os, "sched_setaffinity"):
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            rows += _pykka_rows(pykka, PYKKA_TELL_ONE, PYKKA_ASK_ONE)
+        finally:
+            os.sched_setaffinity(0, cpus)
+    return rows
+
+
+def _pykka_rows(pykka: Any, tell_name: str, ask_name: str) -> list[Row]:
     echo: Any = type(
         "PykkaEcho", (pykka.ThreadingActor,), {"on_receive": lambda _self, message: message}
     )
 
-    def timed(count: int, work: Callable[[int], object]) -> float:
+    def tells() -> None:
+        # As `_tells`: the same number of messages, and the time until the last one was handled.
+        for number in range(BURSTS * BURST):
+            ref.tell(number)
+        ref.ask(0)
+
+    def asks() -> None:
+        for number in range(ASKS):
+            ref.ask(number)
+
+    def timed(count: int, work: Callable[[], None]) -> float:
         began = time.perf_counter()
-        for number in range(count):
-            work(number)
+        work()
         return (time.perf_counter() - began) / count * 1e6
 
     ref = echo.start()
     try:
-        tell = timed(10_000, ref.tell)
         ref.ask(0)
-        ask = timed(2_000, ref.ask)
+        tell = timed(BURSTS * BURST, tells)
+        ask = timed(ASKS, asks)
     finally:
         ref.stop()
-    return [_row("pykka tell (queueing only)", tell, "us"), _row("pykka ask", ask, "us")]
+    return [_row(tell_name, tell, "us"), _row(ask_name, ask, "us")]
+
+
+def _ratios(rows: list[Row]) -> list[Row]:
+    """How many times cheaper ours is than what it is compared with; below 1 it costs more."""
+    values = {str(row["what"]): float(row["value"]) for row in rows}
+    return [
+        _row(f"{theirs} / ours", values[theirs] / values[ours], "x")
+        for ours, theirs in COMPARED
+        if theirs in values
+    ]
