@@ -127,7 +127,6 @@ class AgentConnection(Actor):
         connection = self._connection
         self.own(connection, "connection")
         connection.abort_code = CloseCode.INTERNAL_ERROR
-        self.own(ConnectionEntry(self._door.connections, self._identity.text, self.ref), "entry")
         self._session = ControlSession(
             connection.peer.uri, self.now(), self._door.settings.hello_deadline
         )
@@ -237,6 +236,8 @@ class AgentConnection(Actor):
     def _serve(self, events: list[RelayEvent]) -> None:
         for event in events:
             if isinstance(event, Hello):
+                entry = ConnectionEntry(self._door.connections, self._identity.text, self.ref)
+                self.own(entry, "entry")
                 self.ref.tell(_Announce())
             elif isinstance(event, Register):
                 self._on_register(event)
