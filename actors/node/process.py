@@ -140,9 +140,20 @@ class _Process:
 
         def reap() -> None:
             loop.remove_reader(sentinel)
-            inner.aio_process.join(0)
+            # The sentinel closes a moment before the kernel has the exit status.
+            if inner.aio_process.exitcode is None:
+                loop.call_later(REAP_SECONDS, reap)
+            else:
+                self.release()
 
         loop.add_reader(sentinel, reap)
+
+    def release(self) -> None:
+        """It ended, and nobody needs its status any more: close its descriptors."""
+        inner, self.inner = self.inner, None
+        if inner is not None:
+            inner.aio_process.join(0)
+            inner.aio_process.close()
 
 
 class _Gone:
@@ -237,6 +248,7 @@ class ProcessChild(Actor):
             self.start_timer(REAP_SECONDS, _Gone(), "reap")
             return
         self._phase = "ended"
+        self._process.release()
         if self._stopping is not None:
             self.stop(self._stopping)
         elif code == 0:
