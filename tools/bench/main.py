@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 import orjson
 
+from tools.bench.quic_daemon import measure as measure_quic
 from tools.bench.quic_engine import measure as measure_engines
 from tools.bench.runtime import Row, measure
 
@@ -65,3 +66,43 @@ def engine(mib: int, rounds: int, as_json: bool) -> None:
             f"{row['engine']:<8} {row['datagram']:>8} {row['streams']:>7} "
             f"{row['cpu_s_per_gib']:>10.2f} {row['us_per_datagram']:>11.2f}"
         )
+
+
+@cli.command()
+@click.option("--engines", default="native,aioquic", show_default=True, help="Of the daemon.")
+@click.option("--streams", default="1,16,100", show_default=True, help="At a time.")
+@click.option("--directions", default="upload,download,both", show_default=True)
+@click.option("--mib", default=512, show_default=True, help="Per case; aioquic an eighth.")
+@click.option("--set", "extra", multiple=True, metavar="KEY=VALUE", help="Settings of the daemon.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def quic(
+    engines: str,
+    streams: str,
+    directions: str,
+    mib: int,
+    extra: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Throughput and CPU of the real daemon between two agents, over loopback."""
+    settings = [word for assignment in extra for word in ("--set", assignment)]
+    rows = measure_quic(
+        engines.split(","),
+        [int(count) for count in streams.split(",")],
+        directions.split(","),
+        mib,
+        settings,
+    )
+    if as_json:
+        click.echo(orjson.dumps(list(rows), option=orjson.OPT_INDENT_2).decode())
+        return
+    for row in rows:
+        if "what" in row:
+            figures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if isinstance(v, float))
+            click.echo(f"{row['engine']:<8} {row['what']:<20} {figures}")
+        else:
+            click.echo(
+                f"{row['engine']:<8} {row['streams']:>4} {row['direction']:<9}"
+                f"{row['gbit_s']:>8.3f} Gbit/s {row['daemon_cpu_s_per_gib']:>8.2f} cpu s/GiB"
+                f"{row['p50_ms']:>10.1f} p50 ms {row['p99_ms']:>10.1f} p99 ms"
+                f"{'  (bound by the load)' if row['load_bound'] else ''}"
+            )

@@ -1,0 +1,270 @@
+"""A lean agent process for load: raw ORP over the native engine, no local sockets.
+
+Run as `python -m tools.bench.load_agent` with one JSON line on stdin; answers with JSON lines. The
+provider serves every stream by its first byte: U counts what comes until EOF and answers one byte,
+D sends as many bytes as the next eight say, E echoes. The consumer runs what it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from actors.transport.connection import Connection
+from actors.transport.quic import QuicEndpoint, QuicSettings
+from actors.transport.stream import Stream
+from actors.transport.tls import TlsIdentity
+from wire.orp.agent_session import AgentSession
+from wire.orp.events import SessionReady
+from wire.orp.frame import FrameReader
+from wire.orp.messages import OpenStream, Register, StreamAccept, StreamReady
+
+SERVICE = "bench"
+CHUNK = bytes(64 * 1024)
+MAX_FRAME = 4096
+
+
+class LoadAgent:
+    """One connected agent."""
+
+    def __init__(self, endpoint: QuicEndpoint) -> None:
+        self.endpoint = endpoint
+        self.connection: Connection
+        self.ready = asyncio.Event()
+        self._decided: dict[int, Callable[[], object]] = {}
+
+    async def connect(self, address: tuple[str, int], uri: str, services: list[str]) -> None:
+        """Handshake, HELLO, REGISTER."""
+        self.connection = await self.endpoint.connect(address)
+        loop = asyncio.get_running_loop()
+        self._session = AgentSession(uri, [Register(name) for name in services], loop.time())
+        ctrl = self.connection.open_stream()
+        assert ctrl is not None
+        self._ctrl = ctrl
+        ctrl.on_data = self._from_ctrl
+        ctrl.start()
+        self._flush()
+        self.connection.on_stream = self._incoming
+        self.connection.start()
+        async with asyncio.timeout(10):
+            await self.ready.wait()
+
+    def _flush(self) -> None:
+        data = self._session.data_to_send()
+        if data:
+            self._ctrl.write(data)
+
+    def _from_ctrl(self, chunk: bytes) -> None:
+        self._ctrl.consume(len(chunk))
+        for event in self._session.receive(chunk, asyncio.get_running_loop().time()):
+            if isinstance(event, SessionReady):
+                self.ready.set()
+            elif isinstance(event, StreamReady):
+                decided = self._decided.pop(event.stream_id, None)
+                if decided is not None:
+                    decided()
+        self._flush()
+
+    # The provider.
+
+    def _incoming(self, stream: Stream) -> None:
+        reader = FrameReader(MAX_FRAME)
+
+        def first(chunk: bytes) -> None:
+            reader.feed(chunk)
+            if reader.next_frame() is None:
+                stream.consume(len(chunk))
+                return
+            rest = bytes(reader.take_rest())
+            stream.consume(len(chunk) - len(rest))
+            stream.write(StreamAccept().encode())
+            stream.on_data = lambda data: _serve(stream, data)
+            if rest:
+                _serve(stream, rest)
+
+        stream.on_data = first
+        stream.start()
+
+    # The consumer.
+
+    async def open(self) -> Stream:
+        """A spliced stream."""
+        stream = self.connection.open_stream()
+        while stream is None:
+            await asyncio.sleep(0.001)
+            stream = self.connection.open_stream()
+        stream_id = secrets.randbits(63) + 1
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._decided[stream_id] = lambda: _settle(done)
+        stream.start()
+        stream.write(OpenStream(SERVICE, "", stream_id).encode())
+        async with asyncio.timeout(20):
+            await done
+        return stream
+
+
+def _serve(stream: Stream, data: bytes) -> None:
+    kind, rest = data[:1], data[1:]
+    stream.consume(len(data))
+    if kind == b"E":
+
+        def echo(chunk: bytes) -> None:
+            stream.consume(len(chunk))
+            stream.write(chunk)
+
+        stream.on_data = echo
+        stream.on_eof = stream.write_eof
+        if rest:
+            stream.write(rest)
+    elif kind == b"U":
+        stream.on_data = lambda chunk: stream.consume(len(chunk))
+        stream.on_eof = lambda: (stream.write(b"!"), stream.write_eof())
+    else:
+        stream.on_data = lambda chunk: stream.consume(len(chunk))
+        _pour(stream, int.from_bytes(rest[:8], "big"))
+
+
+def _pour(stream: Stream, total: int) -> None:
+    """Write so many bytes as fast as the stream takes them, then FIN."""
+    left = total
+
+    def push(_: int = 0) -> None:
+        nonlocal left
+        while left > 0 and stream.room > 0 and not stream.write_closed:
+            piece = CHUNK if left >= len(CHUNK) else CHUNK[:left]
+            stream.write(piece)
+            left -= len(piece)
+        if left <= 0:
+            stream.write_eof()
+
+    stream.on_drain = push
+    push()
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None = None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+async def _transfer(agent: LoadAgent, direction: str, size: int) -> float:
+    """One stream; seconds it took."""
+    stream = await agent.open()
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    stream.on_data = lambda chunk: stream.consume(len(chunk))
+    stream.on_eof = lambda: _settle(ended)
+    stream.on_lost = lambda reason: _settle(ended, OSError(str(reason)))
+    stream.on_reset = lambda code: _settle(ended, OSError(f"reset {code}"))
+    began = time.perf_counter()
+    if direction == "upload":
+        stream.write(b"U")
+        _pour(stream, size)
+    else:
+        stream.write(b"D" + size.to_bytes(8, "big"))
+        stream.write_eof()
+    await ended
+    return time.perf_counter() - began
+
+
+async def _round_trips(agent: LoadAgent, count: int) -> list[float]:
+    """Seconds of 64-byte exchanges on one stream."""
+    stream = await agent.open()
+    loop = asyncio.get_running_loop()
+    stream.write(b"E")
+    times = []
+    for _ in range(count):
+        got = 0
+        back: asyncio.Future[None] = loop.create_future()
+
+        def data(chunk: bytes, back: asyncio.Future[None] = back) -> None:
+            nonlocal got
+            stream.consume(len(chunk))
+            got += len(chunk)
+            if got >= 64 and not back.done():
+                back.set_result(None)
+
+        stream.on_data = data
+        began = time.perf_counter()
+        stream.write(bytes(64))
+        async with asyncio.timeout(10):
+            await back
+        times.append(time.perf_counter() - began)
+    stream.write_eof()
+    return times
+
+
+async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
+    kind = command["do"]
+    if kind == "transfer":
+        directions = (
+            ["upload", "download"] if command["direction"] == "both" else [command["direction"]]
+        )
+        count = command["streams"]
+        size = command["bytes"] // count
+        began = time.perf_counter()
+        took = await asyncio.gather(
+            *(_transfer(agent, directions[n % len(directions)], size) for n in range(count))
+        )
+        return {"seconds": time.perf_counter() - began, "bytes": size * count, "took": took}
+    if kind == "latency":
+        return {"took": await _round_trips(agent, command["count"])}
+    if kind == "opens":
+        began = time.perf_counter()
+        for _ in range(command["count"] // 50):
+            await asyncio.gather(*(_transfer(agent, "download", 1) for _ in range(50)))
+        return {"seconds": time.perf_counter() - began, "count": command["count"] // 50 * 50}
+    if kind == "handshakes":
+        began = time.perf_counter()
+        for _ in range(command["count"]):
+            connection = await agent.endpoint.connect(tuple(command["address"]))
+            connection.close(0, "")
+        return {"seconds": time.perf_counter() - began, "count": command["count"]}
+    kept = [
+        await agent.endpoint.connect(tuple(command["address"])) for _ in range(command["count"])
+    ]
+    for connection in kept:
+        connection.start()
+    return {"count": len(kept)}
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(answer).decode() + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    """Read the set-up, then commands, one JSON line each."""
+    loop = asyncio.get_running_loop()
+
+    async def line() -> dict[str, Any]:
+        text = await loop.run_in_executor(None, sys.stdin.readline)
+        return orjson.loads(text) if text.strip() else {}
+
+    setup = await line()
+    identity = TlsIdentity.load(*(Path(setup[name]) for name in ("certificate", "key", "ca")))
+    endpoint = QuicEndpoint(
+        identity=identity, settings=QuicSettings(max_datagram=setup["datagram"], idle_timeout=60.0)
+    )
+    agent = LoadAgent(endpoint)
+    await agent.connect(tuple(setup["address"]), identity.uri, setup["services"])
+    _say({})
+    while command := await line():
+        before = time.process_time()
+        answer = await _run(agent, command)
+        answer["cpu"] = time.process_time() - before
+        _say(answer)
+    endpoint.abort()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,201 @@
+"""`trunkline bench quic`: the real daemon between two load processes, over loopback.
+
+For every engine of the daemon, alternating round by round: throughput by number of streams and
+direction with the daemon's CPU seconds per GiB, stream opens and handshakes per second, 64-byte
+round trips. The load processes always use the native engine; a row says when the one of them that
+measures needed more CPU than the daemon, because then the load is the bottleneck.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
+from tools.bench.load_agent import SERVICE
+
+Row = dict[str, Any]
+MEBIBYTE = 1 << 20
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A child that answers JSON lines."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """One command, one answer."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write(orjson.dumps(command).decode() + "\n")
+        self._child.stdin.flush()
+        answer = self._child.stdout.readline()
+        if not answer:
+            raise RuntimeError("a load process ended")
+        result: dict[str, Any] = orjson.loads(answer)
+        return result
+
+    def close(self) -> None:
+        """End it."""
+        self._child.kill()
+        self._child.wait(10)
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class Daemon:
+    """A relay process with development certificates."""
+
+    def __init__(self, directory: Path, pki: DevPki, engine: str, extra: Sequence[str]) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = ("127.0.0.1", probe.getsockname()[1])
+        self._log = (directory / "daemon.log").open("w")
+        arguments = [
+            *("-m", "tools.entry", "serve", "--state-directory", str(directory), "--no-policy"),
+            *("--listen", f"127.0.0.1:{self.address[1]}", "--log-level", "WARNING"),
+            *("--cert", str(pki.relay.certificate), "--key", str(pki.relay.key)),
+            *("--ca", str(pki.ca_certificate), "--set", f"edge.quic_engine={engine}"),
+            *("--control-socket", str(directory / "s")),
+            *extra,
+        ]
+        self._child = subprocess.Popen(
+            [sys.executable, *arguments], stdout=self._log, stderr=self._log
+        )
+
+    def cpu(self) -> float:
+        """CPU seconds it used."""
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def rss(self) -> int:
+        """Resident bytes."""
+        pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """Stop it."""
+        self._child.terminate()
+        try:
+            self._child.wait(10)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait(10)
+        self._log.close()
+
+
+def _agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> Process:
+    setup = {
+        "certificate": str(leaf.certificate),
+        "key": str(leaf.key),
+        "ca": str(pki.ca_certificate),
+        "address": daemon.address,
+        "services": services,
+        "datagram": 1350,
+    }
+    deadline = time.monotonic() + 20
+    while True:
+        process = Process(["-m", "tools.bench.load_agent"])
+        try:
+            process.ask(setup)
+        except RuntimeError:
+            process.close()
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return process
+
+
+@contextmanager
+def _relay(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, Process]]:
+    """A daemon, a provider, and the consumer that measures."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-quic-")))
+        pki = ensure_dev_pki(directory / "pki")
+        daemon = Daemon(directory, pki, engine, extra)
+        stack.callback(daemon.close)
+        time.sleep(1.0)
+        provider = _agent(pki.agents["provider"], pki, daemon, [SERVICE])
+        stack.callback(provider.close)
+        consumer = _agent(pki.agents["consumer"], pki, daemon, [])
+        stack.callback(consumer.close)
+        yield daemon, consumer
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+def measure(
+    engines: Sequence[str],
+    streams: Sequence[int],
+    directions: Sequence[str],
+    mib: int,
+    extra: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Rows of everything, engine by engine within each case."""
+    with ExitStack() as stack:
+        relays = {name: stack.enter_context(_relay(name, extra)) for name in engines}
+        for count in streams:
+            for direction in directions:
+                for name, (daemon, consumer) in relays.items():
+                    # The pure engine is an order of magnitude slower: less of it is as exact.
+                    size = mib * MEBIBYTE // (8 if name == "aioquic" else 1)
+                    before = daemon.cpu()
+                    done = consumer.ask(
+                        {"do": "transfer", "streams": count, "direction": direction, "bytes": size}
+                    )
+                    cpu = daemon.cpu() - before
+                    yield {
+                        "engine": name,
+                        "streams": count,
+                        "direction": direction,
+                        "gbit_s": done["bytes"] * 8 / done["seconds"] / 1e9,
+                        "daemon_cpu_s_per_gib": cpu / (done["bytes"] / (1 << 30)),
+                        "p50_ms": _percentile(done["took"], 0.5),
+                        "p99_ms": _percentile(done["took"], 0.99),
+                        "load_bound": done["cpu"] > cpu,
+                    }
+        for name, (daemon, consumer) in relays.items():
+            yield from _rates(name, daemon, consumer)
+
+
+def _rates(name: str, daemon: Daemon, consumer: Process) -> Iterator[Row]:
+    took = consumer.ask({"do": "latency", "count": 2000})["took"]
+    yield {
+        "engine": name,
+        "what": "64-byte round trip",
+        "p50_ms": _percentile(took, 0.5),
+        "p99_ms": _percentile(took, 0.99),
+    }
+    for what, command in (
+        ("stream opens", {"do": "opens", "count": 1000}),
+        ("handshakes", {"do": "handshakes", "count": 200, "address": daemon.address}),
+    ):
+        before = daemon.cpu()
+        done = consumer.ask(command)
+        yield {
+            "engine": name,
+            "what": what,
+            "per_second": done["count"] / done["seconds"],
+            "daemon_cpu_ms_each": (daemon.cpu() - before) / done["count"] * 1000,
+        }
