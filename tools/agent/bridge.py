@@ -46,6 +46,8 @@ from wire.orp.messages import (
     decode,
 )
 
+#: Seconds a provider waits for a consumer that may never have heard that its stream is ready.
+UNCERTAIN_SECONDS = 5.0
 #: Seconds an INCOMING_STREAM may take to arrive on a stream the relay opened.
 FIRST_FRAME_SECONDS = 10.0
 #: Seconds a provider waits for STREAM_READY or ALLOC_GRANTED, then assumes a splice.
@@ -127,6 +129,7 @@ class _Bridge(Actor):
                 self._stream, self._stream_id, self._table, received=len(self._early)
             )
             if self._broken:
+                self._stream.patience = UNCERTAIN_SECONDS
                 self._stream.park()
         self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
         self.own(self._pump, "pump")

@@ -365,7 +365,10 @@ class RelayLink(Actor):
 
     def _parked(self, stream: ResumableStream) -> None:
         stream.parked_at = self.now()
-        self.start_timer(self._settings.resume_window, _Expired(stream), ("park", stream.stream_id))
+        window = self._settings.resume_window
+        if stream.patience is not None:
+            window = min(window, stream.patience)
+        self.start_timer(window, _Expired(stream), ("park", stream.stream_id))
         self._resume(stream)
 
     def _stream_ended(self) -> None:

@@ -75,6 +75,8 @@ class ResumableStream(Stream):
         self.stream_id = stream_id
         self.connection = stream.connection
         self.received = received
+        #: Seconds it may stay parked; None: as long as the settings say.
+        self.patience: float | None = None
         #: Monotonic seconds since when it has no path; 0: it has one.
         self.parked_at = 0.0
         self.resumes = 0
