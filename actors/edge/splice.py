@@ -230,13 +230,20 @@ class Splice:
         """Both halves of this side's stream are over, and the agent's transport has everything."""
         if side.end is not end or self.finished:
             return
+        self._complete(side)
+
+    def _complete(self, side: Side) -> None:
         side.done = True
         if not all(one.done for one in self.sides):
             return
         self.finished = True
-        for side in self.sides:
-            side.ring.clear()
+        for one in self.sides:
+            one.ring.clear()
         self._owner.splice_finished()
+
+    def _has_everything(self, side: Side) -> bool:
+        """Both directions ended, and the side's application has all bytes, as it said."""
+        return side.eof and self.other(side).eof and side.confirmed == side.sent
 
     def abort(self) -> None:
         """Forget what was kept for replay; the streams are their owner's business."""
@@ -249,15 +256,17 @@ class Splice:
         if side.confirmed < received <= side.sent:
             side.confirmed = received
             side.ring.trim(received)
+        if side.away and not self.finished and self._has_everything(side):
+            self._complete(side)
 
     # Away and back.
 
     def _lost(self, side: Side, end: StreamEnd, reason: CloseReason) -> None:
         if side.end is not end or self.finished or side.done:
             return
-        if side.eof and self.other(side).eof and side.confirmed == side.sent:
+        if self._has_everything(side):
             # Only the transport's last acknowledgement is missing: it will not come back.
-            self._done(side, end)
+            self._complete(side)
         else:
             self.leave(side)
             self._owner.side_away(side, reason)

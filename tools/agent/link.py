@@ -290,6 +290,7 @@ class RelayLink(Actor):
                 connection = self._connection
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
+                self._repeat_checkpoints()
                 self._on_credit()
             elif isinstance(event, StreamCheckpoint):
                 self._table.checkpointed(event.stream_id, event.peer_ack_position)
@@ -440,6 +441,13 @@ class RelayLink(Actor):
             self.disown(attempt)
             attempt.abort()
         stream.fail(CloseReason("transport", text="not resumed in time"))
+
+    def _repeat_checkpoints(self) -> None:
+        """The relay may have lost our last words of streams that ended: it would wait for us."""
+        if self._session is not None:
+            for stream_id, (sent, received) in self._table.ended.items():
+                self._session.send(StreamCheckpoint(stream_id, sent, received))
+            self._table.ended.clear()
 
     @handles(_Checkpoint)
     def _checkpoint(self, _: _Checkpoint) -> None:

@@ -24,6 +24,8 @@ from wire.orp.messages import StreamResume
 #: Sent bytes kept per stream, and by all streams of an agent together; the oldest are dropped.
 RING_BYTES = 16 << 20
 BUDGET_BYTES = 256 << 20
+#: Ended streams whose final checkpoint is repeated after the loss of a connection.
+MAX_REMEMBERED = 256
 
 
 class StreamTable:
@@ -39,10 +41,18 @@ class StreamTable:
     def __init__(self) -> None:
         self.streams: dict[int, ResumableStream] = {}
         self.moved: dict[ResumableStream, None] = {}
+        #: The last streams that ended well: sent and received. Bound: MAX_REMEMBERED, oldest out.
+        self.ended: dict[int, tuple[int, int]] = {}
         self.budget = RingBudget(BUDGET_BYTES)
         self.on_parked: Callable[[ResumableStream], object] | None = None
         self.on_ended: Callable[[], object] | None = None
         self.on_lingering: Callable[[ResumableStream], object] | None = None
+
+    def remember(self, stream_id: int, sent: int, received: int) -> None:
+        """A stream ended well: should the relay not have heard, it is said again."""
+        self.ended[stream_id] = (sent, received)
+        if len(self.ended) > MAX_REMEMBERED:
+            del self.ended[next(iter(self.ended))]
 
     def parked(self) -> list[ResumableStream]:
         """Streams without a path."""
@@ -196,6 +206,8 @@ class ResumableStream(Stream):
 
     def _end(self) -> None:
         self._over = True
+        if self._eof_received and self._eof_sent:
+            self._table.remember(self.stream_id, self.sent, self.received)
         self._ring.clear()
         self._table.streams.pop(self.stream_id, None)
         self._table.moved.pop(self, None)

@@ -25,8 +25,9 @@ from tools.chaos.nemesis import Nemesis, almost_kill
 SPARED = ("/ops",)
 #: Seconds the tree gets to come back before it is judged.
 SETTLE_SECONDS = 40.0
-#: Seconds tasks, descriptors and memory get to return to where they were.
-BASELINE_SECONDS = 20.0
+#: Seconds tasks, descriptors and memory get to return to where they were: longer than a pair
+#: waits for an agent.
+BASELINE_SECONDS = 45.0
 #: Seconds the users go on after the last fault.
 AFTERMATH_SECONDS = 2.0
 #: Seconds the registry gets to agree with the connections.
