@@ -147,6 +147,14 @@ def test_the_region_of_the_caller_comes_first_and_then_the_newest(tmp_path: Path
     run(main())
 
 
+async def confirmed(relay: Rig) -> None:
+    """Ask until the answer is known to be current: an event may have overtaken the first one."""
+    async with asyncio.timeout(20):
+        while link(relay)["confirmed_services"] != 1:
+            await relay.providers("web")
+            await asyncio.sleep(0.05)
+
+
 def test_a_known_service_is_answered_without_asking_again(tmp_path: Path) -> None:
     async def main() -> None:
         controller = Controller(tmp_path / "c.db")
@@ -154,7 +162,7 @@ def test_a_known_service_is_answered_without_asking_again(tmp_path: Path) -> Non
             await watching(a, b)
             await a.connect("u1", "web")
             await resolves(b, "web", ["u1"])
-            await eventually(lambda: link(b)["confirmed_services"] == 1)
+            await confirmed(b)
             asked = server(c)["served"]["Registry/Resolve"]
             for _ in range(3):
                 await asyncio.sleep(0.4)  # longer together than remote answers are fresh
@@ -162,7 +170,7 @@ def test_a_known_service_is_answered_without_asking_again(tmp_path: Path) -> Non
             assert server(c)["served"]["Registry/Resolve"] == asked
             # And yet it hears of a change.
             await a.connect("u2", "web")
-            await eventually(lambda: link(b)["confirmed_services"] == 1)
+            await confirmed(b)
             await resolves(b, "web", ["u2", "u1"])
 
     run(main())
