@@ -22,6 +22,7 @@ from typing import Any
 
 from loguru import logger
 
+from actors.node.collector import tune_collector
 from actors.node.service_manager import ServiceManager
 from actors.runtime import ActorDown, ActorSystem, ExitKind, ExitReason, Supervisor, shutdown
 
@@ -106,6 +107,7 @@ class Daemon:
         try:
             try:
                 await system.start(lambda: self._root(system), timeout=START_SECONDS)
+                tune_collector()
             except (ActorDown, TimeoutError) as error:
                 logger.error("the tree did not come up: {}", error)
                 return ExitCode.RESOURCE

@@ -22,6 +22,7 @@ from typing import Any
 from loguru import logger
 
 from actors.node.admin import LinkServer, control_service
+from actors.node.collector import tune_collector
 from actors.node.logging import install
 from actors.node.mounts import MountTable
 from actors.runtime import ActorSystem, ChildSpec, Intensity, Restart, Supervisor
@@ -84,6 +85,7 @@ async def child_main(
         logger.error("{}: the tree did not come up: {}", name, error)
         code = EXIT_NOT_STARTED
     else:
+        tune_collector()
         asked = asyncio.ensure_future(stop.wait())
         either: set[asyncio.Future[Any]] = {asked, system.terminated}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

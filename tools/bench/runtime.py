@@ -19,6 +19,7 @@ from typing import Any
 
 from loguru import logger
 
+from actors.node.collector import tune_collector
 from actors.runtime import (
     Actor,
     ActorRef,
@@ -122,6 +123,7 @@ async def measure(actors: int) -> list[Row]:
     children = [spec, ChildSpec("idle", lambda: DynamicSupervisor(max_children=actors + 1))]
     generous = Intensity(restarts=1_000_000, period=1.0)
     await system.start(lambda: Supervisor(children, intensity=generous))
+    tune_collector()  # as the daemon does
     probe, idle = system.ref("/probe"), system.ref("/idle")
     assert probe is not None
     assert idle is not None
