@@ -26,6 +26,7 @@ from actors.control.backend import (
     ServiceRecord,
     Withdrawal,
 )
+from actors.control.fleet_requests import FindRelays
 from actors.control.limits import RELAY_ALIVE_SECONDS, STORE_TIMEOUT_SECONDS
 from actors.control.messages import AuditRecord
 from actors.control.rule import Rule
@@ -110,6 +111,10 @@ class ActorBackend(ControlBackend):
         """See `ControlBackend`."""
         alive_since_ms = max(1, now_ms - self._alive_ms) if self._alive_ms else 0
         return await self._ask(FindProviders(names, alive_since_ms))
+
+    async def relays(self) -> tuple[Relay, ...]:
+        """See `ControlBackend`."""
+        return await self._ask(FindRelays())
 
     def watch_policy(self, watcher: ActorRef) -> None:
         """See `ControlBackend`."""

@@ -192,6 +192,10 @@ class ControlBackend(ABC):
     ) -> tuple[tuple[ServiceRecord, ...], ...]:
         """Providers of each (tenant, name), newest first; relays believed dead left out."""
 
+    async def relays(self) -> tuple[Relay, ...]:
+        """Relays that announced themselves; dead ones may be among them."""
+        return ()
+
     def watch_losses(self, watcher: ActorRef) -> None:
         """Tell `watcher` `BackendRestored` whenever that happens. The default never forgets."""
         del watcher

@@ -178,6 +178,21 @@ class ControllerCalls:
             self._fleet = False
         return ()
 
+    async def relays(self) -> tuple[Relay, ...]:
+        """The relays that announced themselves; none from a controller of the sheet."""
+        if not self._fleet:
+            return ()
+        try:
+            answer, _ = await self._call(
+                "Fleet/ListRelays",
+                fleet_pb2.ListRelaysRequest(),
+                fleet_pb2.ListRelaysResponse,
+                timeout=RPC_SECONDS,
+            )
+        except MethodUnknown:
+            return ()  # the other methods may be known all the same
+        return tuple(Relay(one.id, one.region, one.endpoint) for one in answer.relays)
+
     async def resolve(self, name: Name, region: str) -> Rows:
         """Providers of one service, those in `region` first."""
         tenant, service = name

@@ -37,7 +37,7 @@ from actors.control.backend import (
     PolicyChanged,
     PolicySource,
 )
-from actors.control.fleet_requests import WatchLosses
+from actors.control.fleet_requests import FindRelays, WatchLosses
 from actors.control.grpc_channel import (
     ClientTls,
     ControllerChannel,
@@ -185,6 +185,7 @@ class ControllerLink(Actor):
         DeleteRule,
         AppendAudit,
         FindAudit,
+        FindRelays,
     )
     def _request(self, request: StoreRequest[object]) -> Deferred | Refusal:
         return self._begin(type(request).__name__, self._answer(request))
@@ -267,6 +268,8 @@ class ControllerLink(Actor):
             case AppendAudit():
                 await told.record_audit(request.records)
                 return None
+            case FindRelays():
+                return await told.relays()
             case FindAudit():
                 return await told.query_audit(request.wanted)
         raise TypeError(f"{type(request).__name__} is not a request to a controller")

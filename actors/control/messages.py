@@ -132,6 +132,23 @@ class Resolve(Request[Resolution]):
     region: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FleetRelay:
+    """A relay that announced itself to the controller."""
+
+    relay_id: str
+    region: str
+    endpoint: str
+
+
+@dataclass(slots=True)
+class FindFleet(Request[tuple[FleetRelay, ...]]):
+    """Which relays are there? This one among them; dead ones may be, too.
+
+    Refused with `Unavailable` when the backend does not say.
+    """
+
+
 @dataclass(slots=True)
 class StreamOpened:
     """Telemetry: a stream pair is up. Dropped when the registry is busy."""

@@ -39,6 +39,8 @@ from actors.control.limits import (
 from actors.control.messages import (
     AgentUp,
     ClaimStream,
+    FindFleet,
+    FleetRelay,
     PeerOf,
     RegisterRefused,
     RegisterService,
@@ -320,6 +322,19 @@ class RegistryActor(Actor):
     def _resolution(self, message: Resolve, rows: Rows) -> Resolution:
         connected = self._agents.providers(message.tenant, message.service)
         return rank_providers(message, self._relay, connected, rows)
+
+    @handles(FindFleet)
+    def _find_fleet(self, _: FindFleet) -> Deferred:
+        self.spawn_task(self._list_relays(self.defer()), "fleet")
+        return DEFERRED
+
+    async def _list_relays(self, reply: Reply[tuple[FleetRelay, ...]]) -> None:
+        try:
+            rows = await self._backend.relays()
+        except BackendError as error:
+            reply.send(Refusal(Unavailable(str(error))))
+        else:
+            reply.send(tuple(FleetRelay(row.id, row.region, row.endpoint) for row in rows))
 
     # Streams.
 

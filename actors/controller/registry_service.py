@@ -63,6 +63,7 @@ class RegistryService:
             "Registry/UpsertRelay": self.upsert_relay,
             "Fleet/WithdrawStale": self.withdraw_stale,
             "Fleet/Clock": self.clock,
+            "Fleet/ListRelays": self.list_relays,
         }
 
     @property
@@ -165,6 +166,15 @@ class RegistryService:
         """This controller's wall clock."""
         del call, request
         return fleet_pb2.ClockResponse(unix_ms=self._wall_ms())
+
+    async def list_relays(
+        self, call: Call, request: fleet_pb2.ListRelaysRequest
+    ) -> fleet_pb2.ListRelaysResponse:
+        """The relays that announced themselves."""
+        del call, request
+        rows = await self._store.relays()
+        relays = [fleet_pb2.Relay(id=r.id, region=r.region, endpoint=r.endpoint) for r in rows]
+        return fleet_pb2.ListRelaysResponse(relays=relays)
 
 
 def _nearness(region: str) -> Callable[[ServiceRecord], tuple[object, ...]]:

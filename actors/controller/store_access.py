@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import Relay, Withdrawn
-from actors.control.fleet_requests import ExpireDead, FindRelays, WatchProviders
+from actors.control.fleet_requests import ExpireDead, WatchProviders
 from actors.control.store_requests import UpsertRelay
 from actors.runtime import ActorRef
 
@@ -21,10 +21,6 @@ class ControllerStore(ActorBackend):
     async def announce(self, relay: Relay, now_ms: int, *, heartbeats: bool) -> None:
         """Announce a relay; one that `heartbeats` is dead when it stops."""
         await self._ask(UpsertRelay(relay, now_ms, heartbeats))
-
-    async def relays(self) -> tuple[Relay, ...]:
-        """Every relay that announced itself."""
-        return await self._ask(FindRelays())
 
     async def expire(
         self, alive_since_ms: int, forget_before_ms: int, *, silent_too: bool

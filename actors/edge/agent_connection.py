@@ -25,7 +25,6 @@ from actors.edge.door import ConnectionEntry, Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
 from actors.edge.messages import (
-    Checkpointed,
     Close,
     Forward,
     OpenTowards,
@@ -34,6 +33,7 @@ from actors.edge.messages import (
     SendReady,
 )
 from actors.edge.opening import Opening
+from actors.edge.peer_frames import PeerFrames
 from actors.edge.resume_half import ResumeHalf
 from actors.edge.returning import Half
 from actors.edge.stream_pair import StreamPair
@@ -75,7 +75,6 @@ from wire.orp.messages import (
     OpenStream,
     Register,
     RegisterAck,
-    StreamCheckpoint,
     StreamReady,
     StreamResume,
     decode,
@@ -121,6 +120,7 @@ class AgentConnection(Actor):
         #: Streams and halves that went to an actor of their own, until it ends.
         self._handed: dict[int, Opening | Half] = {}
         self._ended = False
+        self._frames = PeerFrames(door)
 
     def init(self) -> None:
         """Take the connection over."""
@@ -245,7 +245,7 @@ class AgentConnection(Actor):
                 host, port = self._connection.remote_address
                 self._session.send(ObservedAddrResp(event.request_id, host, port))
             elif isinstance(event, PeerFrame):
-                self._notice_checkpoint(event.message)
+                self._frames.notice(event, self._identity.text)
                 if not self._routes.add(event):
                     self._door.counters["peer_frame_dropped"] += 1
             elif isinstance(event, MigrateToP2P):
@@ -379,22 +379,13 @@ class AgentConnection(Actor):
 
     # Frames between agents.
 
-    def _former_peer(self, stream_id: int) -> ActorRef | None:
-        """The other agent of a pair that ended a moment ago: it waits for the last checkpoint."""
-        row = self._door.pairs.row(stream_id, self.now())
-        if row is None or not row.has(self._identity.text):
-            return None
-        other = row.provider if row.consumer == self._identity.text else row.consumer
-        return self._door.connections.get(other)
-
-    def _notice_checkpoint(self, message: object) -> None:
-        if isinstance(message, StreamCheckpoint):
-            pair = self._door.pairs.live(message.stream_id)
-            if pair is not None:
-                pair.try_tell(Checkpointed(self._identity.text, message.peer_ack_position))
-
     async def _route(self, event: PeerFrame) -> None:
-        peer_of = PeerOf(event.message.stream_id, self._identity.text)
+        stream_id, uri = event.message.stream_id, self._identity.text
+        link = self._frames.across(stream_id, uri, self.now())
+        if link is not None:
+            link.try_tell(Forward(event))
+            return
+        peer_of = PeerOf(stream_id, uri)
         try:
             peer = await self._door.control().registry.ask_again(
                 peer_of, timeout=self._door.settings.resolve_deadline
@@ -402,7 +393,7 @@ class AgentConnection(Actor):
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
             peer = None
         if peer is None:
-            peer = self._former_peer(event.message.stream_id)
+            peer = self._frames.former_peer(stream_id, uri, self.now())
         if peer is None or not peer.try_tell(Forward(event)):
             self._door.counters["peer_frame_dropped"] += 1
 

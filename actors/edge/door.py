@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from actors.control.messages import ControlPlane
 from actors.edge.forward.place import ForwardPlace
 from actors.edge.pair_table import PairTable
+from actors.edge.relays.directory import RelayDirectory
 from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorRef
 from actors.transport.replay_ring import RingBudget
@@ -50,6 +51,8 @@ class Door:
         ring_budget: shared by the replay rings of all pairs.
         halves: finds the dynamic supervisor of returning halves.
         matcher: finds the actor that joins them.
+        links: finds the dynamic supervisor of links to and from other relays.
+        relays: where other relays are, and the links to them.
     """
 
     settings: EdgeSettings
@@ -58,6 +61,8 @@ class Door:
     streams: Callable[[], ActorRef]
     halves: Callable[[], ActorRef]
     matcher: Callable[[], ActorRef]
+    links: Callable[[], ActorRef]
+    relays: RelayDirectory
     forward: ForwardPlace | None = None
     counters: Counter[str] = field(default_factory=Counter)
     draining: bool = False

@@ -43,14 +43,21 @@ class FirstFrame:
         self._timer = self._timers.after(deadline, lambda: self._fail("first_frame_timeout"))
         self._done = False
 
-    def start(self) -> None:
-        """Begin to read."""
+    def start(self, early: bytes = b"") -> None:
+        """Begin to read.
+
+        Args:
+            early: delivered before, and not consumed.
+        """
         stream = self.stream
         stream.on_data = self._data
         stream.on_eof = self._eof
         stream.on_reset = self._reset
         stream.on_lost = self._lost
-        stream.start()
+        if early:
+            self._data(early)
+        if not self._done:
+            stream.start()
 
     def abort(self) -> None:
         """The connection's actor ended."""

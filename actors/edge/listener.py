@@ -10,6 +10,7 @@ from functools import partial
 
 from actors.edge.agent_connection import AgentConnection
 from actors.edge.door import Door
+from actors.edge.relays.relay_connection import RelayConnection
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
@@ -74,8 +75,7 @@ class QuicListener(Actor):
             connection.close(CloseCode.SILENT, "")
             return
         if isinstance(identity, RelayUri):
-            counters["role_not_served"] += 1
-            connection.close(CloseCode.ILLEGAL_FRAME, "relay role not served")
+            self._admit_relay(connection, identity)
             return
         if settings.tenants and identity.tenant not in settings.tenants:
             counters["tenant_not_served"] += 1
@@ -97,4 +97,27 @@ class QuicListener(Actor):
             counters["agents_admitted"] += 1
         except ChildRefused as refused:
             counters[f"agent_refused_{refused.why}"] += 1
+            connection.close(CloseCode.OVERLOADED, "overloaded")
+
+    def _admit_relay(self, connection: Connection, identity: RelayUri) -> None:
+        counters = self._door.counters
+        if not self._door.relays.accepts(identity.relay_id):
+            counters["relay_not_accepted"] += 1
+            connection.close(CloseCode.ILLEGAL_FRAME, "relay role not served")
+            return
+        if self._door.draining:
+            counters["refused_draining"] += 1
+            connection.close(CloseCode.GOING_AWAY, "going away")
+            return
+        spec = ChildSpec(
+            f"from-{escape_id(identity.relay_id)}~{self._door.next_serial()}",
+            lambda: RelayConnection(self._door, connection, identity),
+            restart=Restart.TEMPORARY,
+            shutdown=2.0,
+        )
+        try:
+            self.system.start_child(self._door.links(), spec)
+            counters["relays_admitted"] += 1
+        except ChildRefused as refused:
+            counters[f"relay_refused_{refused.why}"] += 1
             connection.close(CloseCode.OVERLOADED, "overloaded")

@@ -23,7 +23,8 @@ class Opening:
         stream: the consumer's stream, paused; the pair owns it from its `init` on.
         rest: application bytes that came with the frame; not consumed yet.
         consumer, tenant: who asks.
-        connection: the consumer's agent connection.
+        connection: the consumer's agent connection, or the link to the relay where it is.
+        forwarded: the consumer is at another relay, which brought the stream here.
     """
 
     message: OpenStream
@@ -32,6 +33,7 @@ class Opening:
     consumer: str
     tenant: str
     connection: ActorRef
+    forwarded: bool = False
     owned: bool = False  #: by a pair; until then by the agent's connection
 
     def abandon(self) -> None:

@@ -44,29 +44,34 @@ class PairRow:
         """True for one of the two agents."""
         return uri in (self.consumer, self.provider)
 
+    def other(self, uri: str) -> str:
+        """The agent across."""
+        return self.provider if uri == self.consumer else self.consumer
+
 
 class PairTable:
     """See the module docstring."""
 
     def __init__(self) -> None:
-        self._live: dict[int, tuple[PairRow, ActorRef]] = {}
-        self._ended: OrderedDict[int, tuple[float, PairRow, bool]] = OrderedDict()
+        self._live: dict[int, PairEntry] = {}
+        self._ended: OrderedDict[int, tuple[float, PairEntry]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
 
     def enter(self, row: PairRow, pair: ActorRef, clock: Callable[[], float]) -> PairEntry:
         """A pair is spliced; abort the entry with it."""
-        self._live[row.stream_id] = (row, pair)
+        entry = PairEntry(self, row, pair, clock)
+        self._live[row.stream_id] = entry
         self._ended.pop(row.stream_id, None)
-        return PairEntry(self, row, pair, clock)
+        return entry
 
     def leave(self, entry: PairEntry, now: float) -> None:
         """It ended."""
         current = self._live.get(entry.row.stream_id)
-        if current is not None and current[1] is entry.pair:
+        if current is entry:
             del self._live[entry.row.stream_id]
-        self._ended[entry.row.stream_id] = (now, entry.row, entry.finished)
+        self._ended[entry.row.stream_id] = (now, entry)
         self._ended.move_to_end(entry.row.stream_id)
         if len(self._ended) > MAX_REMEMBERED:
             self._ended.popitem(last=False)
@@ -74,28 +79,41 @@ class PairTable:
     def live(self, stream_id: int) -> ActorRef | None:
         """The pair of this id."""
         found = self._live.get(stream_id)
-        return None if found is None else found[1]
+        return None if found is None else found.pair
 
     def finished(self, stream_id: int) -> bool:
         """True when both agents got everything: there is nothing to resume."""
         ended = self._ended.get(stream_id)
-        return ended is not None and ended[2]
+        return ended is not None and ended[1].finished
+
+    def links(self, stream_id: int) -> dict[str, ActorRef]:
+        """By which link each agent of this stream is (or was) reached that is at another relay."""
+        found = self._live.get(stream_id)
+        if found is None:
+            ended = self._ended.get(stream_id)
+            found = None if ended is None else ended[1]
+        return {} if found is None else found.links
 
     def row(self, stream_id: int, now: float) -> PairRow | None:
         """Whose stream it is or was; None: not known here."""
         found = self._live.get(stream_id)
         if found is not None:
-            return found[0]
+            return found.row
         ended = self._ended.get(stream_id)
         if ended is None or now - ended[0] > REMEMBER_SECONDS:
             return None
-        return ended[1]
+        return ended[1].row
 
 
 class PairEntry:
-    """One live row as a resource of its pair."""
+    """One live row as a resource of its pair.
 
-    __slots__ = ("_clock", "_open", "_table", "finished", "pair", "row")
+    Attributes:
+        finished: both agents got everything.
+        links: of agents at other relays, by URI.
+    """
+
+    __slots__ = ("_clock", "_open", "_table", "finished", "links", "pair", "row")
 
     def __init__(
         self, table: PairTable, row: PairRow, pair: ActorRef, clock: Callable[[], float]
@@ -104,6 +122,7 @@ class PairEntry:
         self.pair = pair
         self._clock = clock
         self.finished = False
+        self.links: dict[str, ActorRef] = {}
         self._table = table
         self._open = True
 

@@ -14,6 +14,7 @@ from actors.control.messages import Decide
 from actors.edge.door import Door
 from actors.edge.messages import Rejoin
 from actors.edge.pair_table import PairRow
+from actors.edge.relays.offering import Offered, offer
 from actors.edge.resume_matcher import Match, Park
 from actors.edge.resumed_pair import ResumedPair
 from actors.edge.returning import Half
@@ -82,6 +83,7 @@ class ResumeHalf(Actor):
         """Find an owner for the half, within the resume window."""
         half = self._half
         deadline = self.now() + self._door.settings.resume_window
+        self._offer(deadline)
         while not half.taken and not half.gone:
             left = deadline - self.now()
             if left <= 0:
@@ -118,13 +120,44 @@ class ResumeHalf(Actor):
             self.disown(half)
             self.stop()
 
+    # Other relays.
+
+    def _offer(self, deadline: float) -> None:
+        """The other agent may be back at another relay; those that wait below us do not ask."""
+        half = self._half
+        if half.link is not None or not half.echo:
+            return
+        resume = half.resume
+        offered = Offered(
+            half.tenant, half.uri, half.stream_id, resume.my_position, resume.peer_ack_position
+        )
+        for relay_id in self._door.relays.below():
+            self.spawn_task(self._offer_to(relay_id, offered, deadline), "offer")
+
+    async def _offer_to(self, relay_id: str, offered: Offered, deadline: float) -> None:
+        wait = self._door.relays.settings.offer_after
+        other = await offer(self, self._door, relay_id, offered, wait, deadline)
+        if other is None:
+            return
+        self.own(other, "half")
+        try:
+            if not self._half.taken and not self._half.gone:
+                await self._lead(other)
+        finally:
+            self.disown(other)
+            other.abort()  # unless the pair took it
+
     async def _matched(self, match: Match) -> None:
         if not match.lead:
             self._phase = "matched"
             await self._half.wait_taken(LEAD_SECONDS + self._door.settings.policy_deadline)
             return
         self._phase = "leading"
-        mine, other = self._half, match.other
+        await self._lead(match.other)
+
+    async def _lead(self, other: Half) -> None:
+        """Both halves are here: start their pair."""
+        mine = self._half
         if not await self._allowed(mine, other):
             self._door.counters["resume_denied"] += 1
             other.abort()

@@ -73,6 +73,7 @@ class ResumedPair(SplicedPair):
                     half.uri,
                     received=other.resume.peer_ack_position,
                     sent=half.resume.peer_ack_position,
+                    link=half.link,
                 )
             )
         splice = self._begin(row, sides[0], sides[1])
@@ -83,10 +84,8 @@ class ResumedPair(SplicedPair):
             (sides[1], ends[1], second, first),
         ):
             already = 0
-            if half.echo and not end.stream.write_closed:
-                echo = StreamResume(
-                    half.stream_id, other.resume.my_position, other.resume.peer_ack_position
-                ).encode()
+            echo = half.greeting(other.resume, other.uri)
+            if echo and not end.stream.write_closed:
                 end.stream.write(echo)
                 already = len(echo)
             splice.attach(side, end, already=already)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from actors.runtime import ActorRef
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
-from wire.orp.messages import MigrateToRelay, StreamResume
+from wire.orp.messages import ForwardStream, MigrateToRelay, StreamResume
 
 
 class Half:
@@ -21,6 +22,8 @@ class Half:
         message: the frame; MIGRATE_TO_RELAY gets no echo.
         rest: application bytes that came with it, not consumed.
         uri, tenant: of the agent.
+        link: by which the agent is reached; None: it is connected here.
+        told: the other relay knows our positions already.
     """
 
     def __init__(
@@ -30,8 +33,13 @@ class Half:
         rest: bytes,
         uri: str,
         tenant: str,
+        *,
+        link: ActorRef | None = None,
+        told: bool = False,
     ) -> None:
         self.stream = stream
+        self.link = link
+        self._told = told
         self.uri = uri
         self.tenant = tenant
         self.resume = StreamResume(
@@ -50,6 +58,19 @@ class Half:
     def stream_id(self) -> int:
         """Of the stream it belongs to; never 0."""
         return self.resume.stream_id
+
+    def greeting(self, positions: StreamResume, peer: str) -> bytes:
+        """What goes in front of the peer's bytes.
+
+        Args:
+            positions: the peer's.
+            peer: its URI.
+        """
+        if not self.echo or self._told:
+            return b""
+        if self.link is not None:
+            return ForwardStream("", "", peer, positions.stream_id).encode() + positions.encode()
+        return positions.encode()
 
     def abandon(self) -> None:
         """Its actor ended. If it did before it could take the stream, reset it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.edge.forward.settings import ForwardSettings
+from actors.edge.relays.settings import RelaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class EdgeSettings:
         replay_budget: of all streams together.
         max_halves: streams that came back and wait.
         forward: the UDP forward plane; None: this relay has none.
+        relays: how this relay meets others.
     """
 
     region: str = ""
@@ -53,3 +55,4 @@ class EdgeSettings:
     replay_budget: int = 256 << 20
     max_halves: int = 20_000
     forward: ForwardSettings | None = None
+    relays: RelaySettings = field(default_factory=RelaySettings)

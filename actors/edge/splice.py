@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.edge.opening import StreamEnd
+from actors.runtime import ActorRef
 from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
@@ -53,6 +54,7 @@ class Side:
         deaf: it wants nothing more (STOP_SENDING).
         confirmed: position up to which its application has everything, as far as it said.
         done: its present stream is over, and its transport has everything.
+        link: the link its stream goes over when the agent is at another relay.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Side:
         "done",
         "end",
         "eof",
+        "link",
         "name",
         "received",
         "ring",
@@ -82,6 +85,7 @@ class Side:
         self.name = name
         self.uri = uri
         self.end: StreamEnd | None = None
+        self.link: ActorRef | None = None
         self.received = received
         self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
@@ -296,7 +300,7 @@ class Splice:
         end: StreamEnd,
         resume: StreamResume,
         *,
-        echo: bool,
+        greeting: Callable[[StreamResume], bytes],
         held: Sequence[bytes] = (),
         ended: bool = False,
     ) -> None:
@@ -307,7 +311,7 @@ class Splice:
         Args:
             end: the stream behind the agent's frame, paused.
             resume: its positions.
-            echo: False for an agent that expects none (MIGRATE_TO_RELAY).
+            greeting: encodes our positions for it; empty for an agent that expects none.
             held, ended: bytes and FIN that were delivered already, not consumed.
         """
         other, stream = self.other(side), end.stream
@@ -317,8 +321,8 @@ class Splice:
         # What was acknowledged before the loss counts as drained; what is replayed does not.
         self.attach(side, end)
         if not stream.write_closed:
-            if echo:
-                frame = StreamResume(resume.stream_id, other.received, side.received).encode()
+            frame = greeting(StreamResume(resume.stream_id, other.received, side.received))
+            if frame:
                 side.undrained += len(frame)
                 stream.write(frame)
             for chunk in replay:

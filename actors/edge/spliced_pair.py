@@ -16,19 +16,25 @@ Source: protocol sheet ORP 3.4, 3.6, 3.7; 6.1 R1, R4, R7, R8, R13.
 
 from __future__ import annotations
 
+import asyncio
+
 from actors.control.messages import ClaimStream
 from actors.edge.door import Door
 from actors.edge.messages import Checkpointed, Rejoin
 from actors.edge.opening import StreamEnd
 from actors.edge.pair_table import PairEntry, PairRow
+from actors.edge.relays.offering import Offered, offer
+from actors.edge.returning import Half
 from actors.edge.splice import Side, Splice
 from actors.runtime import (
     Actor,
     ActorDown,
+    ActorRef,
     AskTimeout,
     Down,
     MailboxFull,
     MailboxSpec,
+    OwnedTask,
     Refusal,
     ReplyError,
     handles,
@@ -64,6 +70,8 @@ class SplicedPair(Actor):
         self._splice: Splice | None = None
         self._claim_monitor = 0
         self._returns = 0
+        #: Attempts to find the agent of a side at other relays.
+        self._offers: dict[str, list[OwnedTask]] = {}
 
     # The claim.
 
@@ -95,9 +103,17 @@ class SplicedPair(Actor):
 
     # The splice.
 
-    def _side(self, name: str, uri: str, *, received: int = 0, sent: int = 0) -> Side:
+    def _side(
+        self,
+        name: str,
+        uri: str,
+        *,
+        received: int = 0,
+        sent: int = 0,
+        link: ActorRef | None = None,
+    ) -> Side:
         settings = self._door.settings
-        return Side(
+        side = Side(
             name,
             uri,
             settings.replay_bytes if settings.hold else 0,
@@ -105,6 +121,8 @@ class SplicedPair(Actor):
             received=received,
             sent=sent,
         )
+        side.link = link
+        return side
 
     def _begin(self, row: PairRow, first: Side, second: Side) -> Splice:
         """The two sides are a splice from now on; attach and start it."""
@@ -113,8 +131,19 @@ class SplicedPair(Actor):
         self._splice = self.own(Splice(self, self.guard, first, second), "splice")
         if row.stream_id:
             self._entry = self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
+            for side in (first, second):
+                self._note_link(side)
         self._door.counters["streams_spliced"] += 1
         return self._splice
+
+    def _note_link(self, side: Side) -> None:
+        """Frames for this agent go where its stream goes."""
+        if self._entry is None:
+            return
+        if side.link is None:
+            self._entry.links.pop(side.uri, None)
+        else:
+            self._entry.links[side.uri] = side.link
 
     def splice_finished(self) -> None:
         """Both directions ended with EOF, and everything was passed on."""
@@ -130,7 +159,18 @@ class SplicedPair(Actor):
         self.stop()
 
     def side_reset(self, side: Side, code: int) -> None:
-        """An error is an error at both ends, never a FIN."""
+        """An error is an error at both ends, never a FIN.
+
+        Unless the other relay says that the fault is its own: its agent will come back to it.
+        """
+        assert self._splice is not None
+        if side.link is not None and code == ResetCode.RELAY_FAULT and side.end is not None:
+            end = side.end
+            self._splice.leave(side)
+            self._settle(end)
+            end.stream.abort(ResetCode.RELAY_FAULT)
+            self.side_away(side, CloseReason("aborted", code, True, "relay fault"))
+            return
         self._door.counters["stream_reset"] += 1
         self._fail(f"{side.name} reset")
 
@@ -140,12 +180,35 @@ class SplicedPair(Actor):
         settings = self._door.settings
         on_purpose = reason.kind == "peer" and reason.application and reason.code in _GOODBYE
         resumable = self._row is not None and self._row.stream_id
+        on_purpose = on_purpose and side.link is None
         if not settings.hold or on_purpose or not resumable:
             self._fail(f"{side.name} lost")
             return
         self._phase = "held"
         self._door.counters["streams_held"] += 1
         self.start_timer(settings.hold, _HoldOver(side), ("hold", side.name))
+        self._offer(side)
+
+    def _offer(self, side: Side) -> None:
+        """The agent may be back at another relay: ask those that do not ask us."""
+        row, splice = self._row, self._splice
+        assert row is not None
+        assert splice is not None
+        other = splice.other(side)
+        if other.away or other.link is not None:
+            return  # nothing of ours to offer
+        offered = Offered(row.tenant, other.uri, row.stream_id, other.received, side.received)
+        self._offers[side.name] = [
+            self.spawn_task(self._offer_to(relay_id, offered, side), "offer")
+            for relay_id in self._door.relays.below()
+        ]
+
+    async def _offer_to(self, relay_id: str, offered: Offered, side: Side) -> None:
+        wait = 0.0 if side.link is not None else self._door.relays.settings.offer_after
+        deadline = self.now() + self._door.settings.hold
+        half = await offer(self, self._door, relay_id, offered, wait, deadline)
+        if half is not None and isinstance(self._take_back(half), Refusal):
+            half.abort()
 
     @handles(_HoldOver)
     def _hold_over(self, message: _HoldOver) -> None:
@@ -193,7 +256,10 @@ class SplicedPair(Actor):
 
         It may come before we noticed the loss: the agent knows better.
         """
-        half, splice = message.half, self._splice
+        return self._take_back(message.half)
+
+    def _take_back(self, half: Half) -> Refusal | None:
+        splice = self._splice
         if splice is None or splice.finished or self._phase not in ("spliced", "held"):
             return Refusal("not spliced")
         side = splice.side_of(half.uri)
@@ -216,7 +282,20 @@ class SplicedPair(Actor):
         end = StreamEnd(half.take())
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
-        splice.return_(side, end, resume, echo=half.echo, held=half.held, ended=half.ended)
+        peer = splice.other(side).uri
+        side.link = half.link
+        self._note_link(side)
+        splice.return_(
+            side,
+            end,
+            resume,
+            greeting=lambda positions: half.greeting(positions, peer),
+            held=half.held,
+            ended=half.ended,
+        )
+        for task in self._offers.pop(side.name, ()):
+            if task.task is not asyncio.current_task():
+                task.abort()
         if self._phase == "held" and not any(one.away for one in splice.sides):
             self._phase = "spliced"
         self._returns += 1

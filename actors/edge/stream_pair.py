@@ -31,7 +31,9 @@ from actors.edge.spliced_pair import SplicedPair
 from actors.runtime import (
     NORMAL,
     ActorDown,
+    ActorRef,
     AskTimeout,
+    ChildRefused,
     Down,
     MailboxFull,
     ReplyError,
@@ -40,18 +42,22 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.claim import StreamClaim
-from actors.transport.stream import CloseReason, StreamClosed
+from actors.transport.stream import CloseReason, Stream, StreamClosed
 from wire.errors import PeerError
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
 from wire.orp.messages import (
+    ForwardStream,
     IncomingStream,
     StreamAccept,
     StreamReject,
     decode,
 )
+
+#: Providers at other relays that are tried when a relay cannot be reached.
+MAX_RELAYS_TRIED = 3
 
 
 class StreamPair(SplicedPair):
@@ -64,6 +70,7 @@ class StreamPair(SplicedPair):
         self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
         self._allocated_monitor = 0
         self._provider_uri = ""
+        self._provider_link: ActorRef | None = None
         self._consumer_end = StreamEnd(opening.stream)
         self._provider_end: StreamEnd | None = None
         self._held = [opening.rest] if opening.rest else []
@@ -93,6 +100,8 @@ class StreamPair(SplicedPair):
             "consumer": self._opening.consumer,
             "provider": self._provider_uri,
             "tenant": self._opening.tenant,
+            "forwarded_from": self._opening.connection.path if self._opening.forwarded else "",
+            "forwarded_to": "" if self._provider_link is None else self._provider_link.path,
             **self._volumes(),
         }
 
@@ -101,8 +110,7 @@ class StreamPair(SplicedPair):
     async def continue_(self) -> None:
         """Policy, registry, provider; then splice, or reject."""
         try:
-            provider = await self._choose_provider()
-            rest = await self._ask_provider(provider)
+            provider, rest = await self._reach_provider()
             granted = await self._allocate(provider)
         except Rejected as rejected:
             self._reject(rejected.answer)
@@ -114,8 +122,23 @@ class StreamPair(SplicedPair):
             else:
                 self._splice_streams(provider, rest)
 
-    async def _choose_provider(self) -> Provider:
-        """Steps 2 to 4 of sheet 3.3."""
+    async def _reach_provider(self) -> tuple[Provider, bytes]:
+        """Steps 4 to 8 of sheet 3.3, with the next provider when a relay cannot be reached."""
+        unreachable = reject.SERVICE_NOT_FOUND
+        for provider in await self._choose_providers():
+            callee = await self._decide(provider.uri, self._opening.tenant, self._opening.consumer)
+            if not callee.allow:
+                raise Rejected(reject.denied_callee(callee.reason))
+            try:
+                return provider, await self._ask_provider(provider)
+            except Rejected as rejected:
+                if rejected.answer is not reject.PEER_RELAY_UNREACHABLE:
+                    raise
+                unreachable = rejected.answer
+        raise Rejected(unreachable)
+
+    async def _choose_providers(self) -> tuple[Provider, ...]:
+        """Steps 2 and 3 of sheet 3.3: the one connected here, else some at other relays."""
         message, opening = self._opening.message, self._opening
         if self._door.draining:
             raise Rejected(reject.RELAY_UNAVAILABLE)
@@ -135,14 +158,19 @@ class StreamPair(SplicedPair):
             raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
         if not resolution.providers:
             raise Rejected(reject.SERVICE_NOT_FOUND)
-        local = [p for p in resolution.providers if p.connection is not None]
-        if not local:
+        local = tuple(one for one in resolution.providers if one.connection is not None)[:1]
+        if local:
+            return local
+        if self._relay_mode is RelayMode.FORWARD:
+            raise Rejected(reject.FORWARD_UNAVAILABLE)  # sheet 6.3 F6: never a splice
+        remote = tuple(
+            one
+            for one in resolution.providers
+            if self._door.relays.learn(one.relay_id, one.relay_endpoint)
+        )
+        if not remote:
             raise Rejected(reject.INTER_RELAY_UNAVAILABLE)
-        provider = local[0]
-        callee = await self._decide(provider.uri, opening.tenant, opening.consumer)
-        if not callee.allow:
-            raise Rejected(reject.denied_callee(callee.reason))
-        return provider
+        return remote[:MAX_RELAYS_TRIED]
 
     async def _decide(self, caller: str, tenant: str, target: str) -> Decision:
         message = self._opening.message
@@ -155,49 +183,91 @@ class StreamPair(SplicedPair):
             return Decision(False, reject.NO_POLICY_SNAPSHOT)  # never open
 
     async def _ask_provider(self, provider: Provider) -> bytes:
-        """Steps 5, 6 and 8. The id is claimed first: a collision then spares the provider.
+        """Steps 5, 6 and 8, or those of sheet 3.11 when the provider is at another relay.
+
+        The id is claimed before the provider hears of the stream: a collision spares it.
 
         Returns the provider's bytes that came behind its STREAM_ACCEPT.
         """
         message, opening = self._opening.message, self._opening
         settings = self._door.settings
         self._provider_uri = provider.uri
-        if message.stream_id:
-            claimed = await self._claim(message.stream_id, opening.consumer, provider.uri)
-            if not claimed:
-                refusal = reject.REGISTRY_UNAVAILABLE if claimed is None else None
-                raise Rejected(refusal or reject.STREAM_ID_COLLISION)
-            self._watch_registry()
-        if provider.connection is None:
-            raise Rejected(reject.SERVICE_NOT_FOUND)
-        claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
-        try:
-            await provider.connection.ask(OpenTowards(claim), timeout=settings.incoming_deadline)
-            stream = claim.take()
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed):
-            claim.abort()
-            raise Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
-        finally:
-            self.disown(claim)
+        self._provider_link = None
+        if provider.connection is not None:
+            await self._claim_for(provider)
+            stream = await self._open_towards(
+                provider.connection,
+                settings.incoming_deadline,
+                reject.PROVIDER_OPEN_FAILED
+                if opening.forwarded
+                else reject.PROVIDER_STREAM_OPEN_FAILED,
+            )
+            patience = settings.accept_deadline
+        else:
+            try:
+                self._provider_link = self._door.relays.link(provider.relay_id)
+            except ChildRefused:
+                raise Rejected(reject.PEER_RELAY_UNREACHABLE) from None
+            stream = await self._open_towards(
+                self._provider_link,
+                settings.incoming_deadline + self._door.relays.settings.dial_timeout,
+                reject.PEER_RELAY_UNREACHABLE,
+            )
+            # The other relay's own deadlines come first: its answer says more than our silence.
+            patience = (
+                settings.resolve_deadline
+                + settings.policy_deadline
+                + settings.incoming_deadline
+                + settings.accept_deadline
+            )
         self._provider_end = self.own(StreamEnd(stream), "stream")
+        if self._provider_link is not None:
+            await self._claim_for(provider)
         stream.on_data = self.guard("provider", self._provider_answered)
         stream.on_eof = self.guard("provider", self._provider_silent)
         stream.on_reset = self.guard("provider", self._provider_silent)
         stream.on_lost = self.guard("provider", self._provider_silent)
         stream.start()
-        incoming = IncomingStream(
-            message.target_service, message.method, opening.consumer, message.stream_id
-        )
+        kind = IncomingStream if self._provider_link is None else ForwardStream
+        first = kind(message.target_service, message.method, opening.consumer, message.stream_id)
         try:
-            stream.write(incoming.encode())
+            stream.write(first.encode())
         except StreamClosed:
-            raise Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
+            raise Rejected(self._failed_answer(reject.PROVIDER_STREAM_OPEN_FAILED)) from None
         try:
-            async with asyncio.timeout(settings.accept_deadline):
+            async with asyncio.timeout(patience):
                 return await self._answer
         except TimeoutError:
             self._door.counters["accept_timeout"] += 1
-            raise Rejected(reject.PROVIDER_REJECTED) from None
+            raise Rejected(self._failed_answer(reject.PROVIDER_REJECTED)) from None
+
+    async def _claim_for(self, provider: Provider) -> None:
+        message, opening = self._opening.message, self._opening
+        if not message.stream_id:
+            return
+        claimed = await self._claim(message.stream_id, opening.consumer, provider.uri)
+        if not claimed:
+            refusal = reject.REGISTRY_UNAVAILABLE if claimed is None else None
+            raise Rejected(refusal or reject.STREAM_ID_COLLISION)
+        self._watch_registry()
+
+    async def _open_towards(
+        self, connection: ActorRef, patience: float, failed: StreamReject
+    ) -> Stream:
+        claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
+        try:
+            await connection.ask(OpenTowards(claim), timeout=patience)
+            return claim.take()
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
+            self.log.debug("no stream to the provider: {}", error)
+            claim.abort()
+            raise Rejected(failed) from None
+        finally:
+            self.disown(claim)
+
+    def _failed_answer(self, answer: StreamReject) -> StreamReject:
+        """What the consumer is told when the provider, or its relay, does not answer."""
+        return answer if self._provider_link is None else reject.PEER_RELAY_FORWARD_FAILED
 
     async def _allocate(self, provider: Provider) -> Granted | None:
         """Sheet 3.5 step 2; None: this stream is spliced."""
@@ -235,21 +305,22 @@ class StreamPair(SplicedPair):
             answer = decode(frame)
         except PeerError as error:
             self._door.counters[f"provider_{error.label}"] += 1
-            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
+            self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
             return
         stream.pause()
         if isinstance(answer, StreamAccept):
             self._resolve_answer(rest)
         elif isinstance(answer, StreamReject):
             self._door.counters["provider_rejected"] += 1
-            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
+            relayed = answer if self._provider_link is not None else reject.PROVIDER_REJECTED
+            self._resolve_answer(Rejected(relayed))
         else:
             self._door.counters["provider_unexpected"] += 1
-            self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
+            self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
 
     def _provider_silent(self, _: object = None) -> None:
         self._door.counters["provider_no_answer"] += 1
-        self._resolve_answer(Rejected(reject.PROVIDER_REJECTED))
+        self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
 
     def _consumer_ended(self) -> None:
         self._consumer_eof = True
@@ -290,12 +361,10 @@ class StreamPair(SplicedPair):
     def _splice_streams(self, provider: Provider, rest: bytes) -> None:
         assert self._provider_end is not None
         message, opening = self._opening.message, self._opening
-        if message.stream_id:
-            opening.connection.try_tell(SendReady(message.stream_id))
-            if provider.connection is not None:
-                provider.connection.try_tell(SendReady(message.stream_id))
-        consumer = self._side("consumer", opening.consumer)
-        other = self._side("provider", provider.uri)
+        self._announce(provider)
+        link = opening.connection if opening.forwarded else None
+        consumer = self._side("consumer", opening.consumer, link=link)
+        other = self._side("provider", provider.uri, link=self._provider_link)
         row = PairRow(
             message.stream_id,
             opening.consumer,
@@ -305,10 +374,18 @@ class StreamPair(SplicedPair):
             message.method,
         )
         splice = self._begin(row, consumer, other)
-        splice.attach(consumer, self._consumer_end)
+        splice.attach(consumer, self._consumer_end, already=self._consumer_end.stream.backlog)
         splice.attach(other, self._provider_end, already=self._provider_end.stream.backlog)
         held = {consumer: self._held, other: [rest] if rest else []}
         splice.start(held, {consumer} if self._consumer_eof else set())
+
+    def _announce(self, provider: Provider) -> None:
+        """Tell both agents that the stream is spliced."""
+        message = self._opening.message
+        if message.stream_id:
+            self._opening.connection.try_tell(SendReady(message.stream_id))
+            if provider.connection is not None:
+                provider.connection.try_tell(SendReady(message.stream_id))
 
     def _ends(self) -> list[StreamEnd]:
         if self._splice is not None:

@@ -8,7 +8,9 @@
     ├─ agents         dynamic: one AgentConnection per connected agent
     ├─ streams        dynamic: one StreamPair (or ResumedPair) per open stream
     ├─ matcher        ResumeMatcher: joins halves of streams that came back
-    └─ halves         dynamic: one ResumeHalf per such half
+    ├─ halves         dynamic: one ResumeHalf per such half
+    ├─ relays         dynamic: one RelayLink or RelayConnection per way to or from another relay
+    └─ fleet          RelayFleet: which other relays there are
 
 one_for_one, because a crash of one of them must not take the others: connections outlive
 listeners, and a new listener finds its endpoint where the old one left it.
@@ -24,6 +26,9 @@ from actors.edge.door import Door
 from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener
 from actors.edge.messages import Close
+from actors.edge.relays.directory import RelayDirectory
+from actors.edge.relays.fleet import RelayFleet
+from actors.edge.relays.relay_link import RelayLink
 from actors.edge.resume_matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
 from actors.runtime import (
@@ -77,6 +82,13 @@ class Edge:
         self._system = system
         self._listen = list(listen)
         self._base = base
+        self._identity = identity
+        directory = RelayDirectory(
+            system,
+            settings.relays,
+            base=f"{base}/relays",
+            dialler=lambda: QuicEndpoint(identity=self._identity, settings=quic),
+        )
         self.door = Door(
             settings,
             found,
@@ -84,7 +96,10 @@ class Edge:
             streams=lambda: self._place("streams"),
             halves=lambda: self._place("halves"),
             matcher=lambda: self._place("matcher"),
+            links=lambda: self._place("relays"),
+            relays=directory,
         )
+        directory.make_link = lambda relay_id: RelayLink(self.door, relay_id)
         if settings.forward is not None:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
         self.endpoints = [
@@ -136,6 +151,12 @@ class Edge:
                 lambda: DynamicSupervisor(max_children=settings.max_halves),
                 backoff=BACKOFF,
             ),
+            ChildSpec(
+                "relays",
+                lambda: DynamicSupervisor(max_children=settings.relays.max_links),
+                backoff=BACKOFF,
+            ),
+            ChildSpec("fleet", lambda: RelayFleet(self.door), backoff=BACKOFF),
         ]
 
         def door() -> Supervisor:
@@ -151,6 +172,7 @@ class Edge:
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this certificate; live connections stay."""
+        self._identity = identity
         for endpoint in self.endpoints:
             endpoint.reload(identity)
 

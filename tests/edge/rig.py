@@ -200,24 +200,30 @@ async def relay(
     rules: str = ALLOW_ALL,
     settings: EdgeSettings | None = None,
     quic: QuicSettings | None = None,
+    leaf: LeafFiles | None = None,
+    relay_id: str = "r1",
+    port: int = 0,
 ) -> AsyncIterator[Relay]:
-    """Control and edge, up; everything is gone afterwards."""
+    """Control and edge, up; everything is gone afterwards.
+
+    Relays with the same `tmp_path` share their registry, as over a controller.
+    """
     rule_file = tmp_path / "rules.toml"
     rule_file.write_text(rules)
     system = ActorSystem("test")
     edge = Edge(
         system,
-        identity=identity(pki, pki.relay),
+        identity=identity(pki, leaf or pki.relay),
         control=lambda: control_plane(system),
-        listen=[("127.0.0.1", 0)],
+        listen=[("127.0.0.1", port)],
         settings=settings or EdgeSettings(region="local"),
         quic=quic or QuicSettings(),
     )
     control = control_spec(
         embedded_backend(str(tmp_path / "control.db")),
-        relay_id="r1",
+        relay_id=relay_id,
         region="local",
-        endpoint="127.0.0.1:7443",
+        endpoint=f"127.0.0.1:{port or 7443}",
         policy_files=[rule_file],
     )
     budget = Intensity(restarts=20, period=30.0)

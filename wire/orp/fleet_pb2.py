@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from wire.orp import control_pb2 as wire_dot_orp_dot_control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wire/orp/fleet.proto\x12\x14trunkline.control.v1\x1a\x16wire/orp/control.proto\"E\n\x12RecordBatchRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.outrelay.control.v1.AuditEvent\"\x15\n\x13RecordBatchResponse\"@\n\x14WithdrawStaleRequest\x12\x10\n\x08relay_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62\x65\x66ore_unix_ms\x18\x02 \x01(\x03\")\n\x15WithdrawStaleResponse\x12\x10\n\x08services\x18\x01 \x01(\x03\"\x0e\n\x0c\x43lockRequest\" \n\rClockResponse\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\x32\xa7\x02\n\x05\x46leet\x12\x62\n\x0bRecordBatch\x12(.trunkline.control.v1.RecordBatchRequest\x1a).trunkline.control.v1.RecordBatchResponse\x12h\n\rWithdrawStale\x12*.trunkline.control.v1.WithdrawStaleRequest\x1a+.trunkline.control.v1.WithdrawStaleResponse\x12P\n\x05\x43lock\x12\".trunkline.control.v1.ClockRequest\x1a#.trunkline.control.v1.ClockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wire/orp/fleet.proto\x12\x14trunkline.control.v1\x1a\x16wire/orp/control.proto\"E\n\x12RecordBatchRequest\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.outrelay.control.v1.AuditEvent\"\x15\n\x13RecordBatchResponse\"@\n\x14WithdrawStaleRequest\x12\x10\n\x08relay_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62\x65\x66ore_unix_ms\x18\x02 \x01(\x03\")\n\x15WithdrawStaleResponse\x12\x10\n\x08services\x18\x01 \x01(\x03\"\x0e\n\x0c\x43lockRequest\" \n\rClockResponse\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\"\x13\n\x11ListRelaysRequest\"5\n\x05Relay\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"A\n\x12ListRelaysResponse\x12+\n\x06relays\x18\x01 \x03(\x0b\x32\x1b.trunkline.control.v1.Relay2\x88\x03\n\x05\x46leet\x12\x62\n\x0bRecordBatch\x12(.trunkline.control.v1.RecordBatchRequest\x1a).trunkline.control.v1.RecordBatchResponse\x12h\n\rWithdrawStale\x12*.trunkline.control.v1.WithdrawStaleRequest\x1a+.trunkline.control.v1.WithdrawStaleResponse\x12P\n\x05\x43lock\x12\".trunkline.control.v1.ClockRequest\x1a#.trunkline.control.v1.ClockResponse\x12_\n\nListRelays\x12\'.trunkline.control.v1.ListRelaysRequest\x1a(.trunkline.control.v1.ListRelaysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLOCKREQUEST']._serialized_end=287
   _globals['_CLOCKRESPONSE']._serialized_start=289
   _globals['_CLOCKRESPONSE']._serialized_end=321
-  _globals['_FLEET']._serialized_start=324
-  _globals['_FLEET']._serialized_end=619
+  _globals['_LISTRELAYSREQUEST']._serialized_start=323
+  _globals['_LISTRELAYSREQUEST']._serialized_end=342
+  _globals['_RELAY']._serialized_start=344
+  _globals['_RELAY']._serialized_end=397
+  _globals['_LISTRELAYSRESPONSE']._serialized_start=399
+  _globals['_LISTRELAYSRESPONSE']._serialized_end=464
+  _globals['_FLEET']._serialized_start=467
+  _globals['_FLEET']._serialized_end=859
 # @@protoc_insertion_point(module_scope)

@@ -40,3 +40,23 @@ class ClockResponse(_message.Message):
     UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     unix_ms: int
     def __init__(self, unix_ms: _Optional[int] = ...) -> None: ...
+
+class ListRelaysRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Relay(_message.Message):
+    __slots__ = ("id", "region", "endpoint")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    region: str
+    endpoint: str
+    def __init__(self, id: _Optional[str] = ..., region: _Optional[str] = ..., endpoint: _Optional[str] = ...) -> None: ...
+
+class ListRelaysResponse(_message.Message):
+    __slots__ = ("relays",)
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
+    relays: _containers.RepeatedCompositeFieldContainer[Relay]
+    def __init__(self, relays: _Optional[_Iterable[_Union[Relay, _Mapping]]] = ...) -> None: ...

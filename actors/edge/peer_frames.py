@@ -1,0 +1,57 @@
+"""Where the ctrl frames agents send each other go: here, or over a link to another relay.
+
+Stateless beside the door's tables; every connection and link has one.
+
+Source: protocol sheet ORP 3.6, 3.9; 6.4 X6.
+"""
+
+from __future__ import annotations
+
+from actors.edge.door import Door
+from actors.edge.messages import Checkpointed, Forward
+from actors.runtime import ActorRef
+from wire.orp.events import PeerFrame
+from wire.orp.messages import StreamCheckpoint
+
+
+class PeerFrames:
+    """See the module docstring."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def notice(self, event: PeerFrame, uri: str) -> None:
+        """A live pair is told how far its agent's application is."""
+        message = event.message
+        if isinstance(message, StreamCheckpoint):
+            pair = self._door.pairs.live(message.stream_id)
+            if pair is not None:
+                pair.try_tell(Checkpointed(uri, message.peer_ack_position))
+
+    def across(self, stream_id: int, uri: str, now: float) -> ActorRef | None:
+        """The link to the relay where the other agent of `uri`'s stream is, if it is elsewhere."""
+        row = self._door.pairs.row(stream_id, now)
+        if row is None or not row.has(uri):
+            return None
+        return self._door.pairs.links(stream_id).get(row.other(uri))
+
+    def former_peer(self, stream_id: int, uri: str, now: float) -> ActorRef | None:
+        """The other agent of a pair that ended a moment ago: it waits for the last checkpoint."""
+        row = self._door.pairs.row(stream_id, now)
+        if row is None or not row.has(uri):
+            return None
+        return self._door.connections.get(row.other(uri))
+
+    def from_relay(self, event: PeerFrame, link: ActorRef, now: float) -> None:
+        """From an agent across `link`, for one of ours: of a stream that goes over that link."""
+        stream_id = event.message.stream_id
+        row = self._door.pairs.row(stream_id, now)
+        links = self._door.pairs.links(stream_id)
+        sender = next((uri for uri, one in links.items() if one == link), None)
+        if row is None or sender is None:
+            self._door.counters["relay_frame_stray"] += 1
+            return
+        self.notice(event, sender)
+        target = self._door.connections.get(row.other(sender))
+        if target is None or not target.try_tell(Forward(event)):
+            self._door.counters["peer_frame_dropped"] += 1

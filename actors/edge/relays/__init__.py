@@ -1,0 +1,1 @@
+"""Streams between relays: links we dial, connections we accept, halves handed across."""

@@ -1,0 +1,53 @@
+"""RelayFleet: keeps the door's list of other relays as fresh as the controller's.
+
+Without an answer the last list stays: relays go on meeting while the controller is away.
+
+Source: protocol sheet ORP 3.11, 4.1; 6.2 R19, R21.
+"""
+
+from __future__ import annotations
+
+from actors.control.messages import FindFleet
+from actors.edge.door import Door
+from actors.runtime import Actor, ActorDown, AskTimeout, MailboxFull, ReplyError, handles
+
+#: Seconds the registry has to answer.
+ASK_SECONDS = 5.0
+
+
+class _Refresh:
+    """Ask again."""
+
+    __slots__ = ()
+
+
+class RelayFleet(Actor):
+    """See the module docstring."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._relays: dict[str, str] = {}
+        self._failures = 0
+
+    def init(self) -> None:
+        """Ask at once."""
+        self.ref.tell(_Refresh())
+
+    def describe(self) -> dict[str, object]:
+        """The relays, as last heard."""
+        return {"relays": dict(self._relays), "failures": self._failures}
+
+    @handles(_Refresh)
+    async def _refresh(self, _: _Refresh) -> None:
+        try:
+            rows = await self._door.control().registry.ask(FindFleet(), timeout=ASK_SECONDS)
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            self._failures += 1
+        else:
+            self._relays = {
+                row.relay_id: row.endpoint
+                for row in rows
+                if self._door.relays.learn(row.relay_id, row.endpoint)
+            }
+        pause = self._door.relays.settings.refresh * self.system.rng.uniform(0.5, 1.5)
+        self.start_timer(pause, _Refresh(), "refresh")

@@ -1,0 +1,199 @@
+"""A stream that waits for an agent's return is offered to another relay, where it may be.
+
+An extension of the sheet's inter-relay stream: FORWARD_STREAM with an empty service, naming our
+agent, and a STREAM_RESUME with its positions. The other relay treats it like a half of that agent
+which came back to it, and answers with the same two frames about the other agent; then bytes
+follow. A relay that does not know this refuses the empty service.
+
+Offering is a task of whoever holds the stream, so that it ends with it.
+
+Source: protocol sheet ORP 3.7, 3.11; 6.1 R5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from actors.edge.door import Door
+from actors.edge.messages import OpenTowards
+from actors.edge.returning import Half
+from actors.runtime import (
+    Actor,
+    ActorDown,
+    ActorRef,
+    AskTimeout,
+    ChildRefused,
+    MailboxFull,
+    ReplyError,
+)
+from actors.transport.claim import StreamClaim
+from actors.transport.stream import CloseReason, Stream, StreamClosed
+from wire.errors import PeerError
+from wire.orp.close_codes import ResetCode
+from wire.orp.frame import FrameReader
+from wire.orp.identity import AgentUri, IdentityError, parse_identity
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.messages import ForwardStream, StreamReject, StreamResume, decode
+
+#: Pause before a relay that could not be asked is asked again, seconds (times jitter).
+AGAIN = 0.3
+#: Resets that say: not here, and not later either.
+_FINAL = (ResetCode.NONE, ResetCode.REJECTED, ResetCode.DEADLINE, ResetCode.MALFORMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What is offered: our agent's half of a stream.
+
+    Attributes:
+        tenant, uri: of our agent.
+        stream_id: never 0.
+        sent, received: its positions.
+    """
+
+    tenant: str
+    uri: str
+    stream_id: int
+    sent: int
+    received: int
+
+
+class _Exchange:
+    """One offer on one stream, as a resource: reset unless it led to a half."""
+
+    def __init__(self, owner: Actor, stream: Stream, link: ActorRef, offered: Offered) -> None:
+        self._stream = stream
+        self._link = link
+        self._offered = offered
+        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        self._peer = ""
+        self._done: asyncio.Future[Half | None] = owner.system.loop.create_future()
+        self.final = False  #: asking this relay again is of no use
+        guard = owner.guard
+        stream.on_data = guard("offer", self._data)
+        stream.on_eof = guard("offer", self._refused)
+        stream.on_reset = guard("offer", self._reset)
+        stream.on_lost = guard("offer", self._lost)
+        stream.start()
+        positions = StreamResume(offered.stream_id, offered.sent, offered.received)
+        first = ForwardStream("", "", offered.uri, offered.stream_id)
+        stream.write(first.encode() + positions.encode())
+
+    async def answer(self, timeout: float) -> Half | None:
+        """The other agent's half; None: not there."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._done
+        except TimeoutError:
+            return None
+
+    def abort(self) -> None:
+        """Nobody wants the answer any more; idempotent."""
+        half = self._done.result() if self._done.done() and not self._done.cancelled() else None
+        if half is None:
+            self._stream.abort(ResetCode.RELAY_FAULT)
+        else:
+            half.abort()
+
+    def _data(self, chunk: bytes) -> None:
+        if self._done.done():
+            return
+        try:
+            self._reader.feed(chunk)
+            while not self._done.done():
+                frame = self._reader.next_frame()
+                if frame is None:
+                    self._stream.consume(len(chunk))
+                    return
+                message = decode(frame)
+                if isinstance(message, ForwardStream) and not self._peer:
+                    self._peer = message.source_agent_uri
+                elif isinstance(message, StreamResume) and self._peer:
+                    self._answered(message, len(chunk))
+                else:
+                    self.final = True
+                    refused = isinstance(message, StreamReject)
+                    self._finish(ResetCode.REJECTED if refused else ResetCode.MALFORMED)
+        except PeerError:
+            self.final = True
+            self._finish(ResetCode.MALFORMED)
+
+    def _answered(self, resume: StreamResume, size: int) -> None:
+        rest = bytes(self._reader.take_rest())
+        stream, offered = self._stream, self._offered
+        stream.consume(size - len(rest))
+        stream.pause()
+        stream.forget_callbacks()
+        try:
+            identity = parse_identity(self._peer)
+        except IdentityError:
+            identity = None
+        member = isinstance(identity, AgentUri) and identity.tenant == offered.tenant
+        if not member or resume.stream_id != offered.stream_id or self._peer == offered.uri:
+            self.final = True
+            self._finish(ResetCode.MALFORMED)
+            return
+        half = Half(stream, resume, rest, self._peer, offered.tenant, link=self._link, told=True)
+        half.owned = True
+        self._done.set_result(half)
+
+    def _refused(self) -> None:
+        self.final = True
+        self._finish(ResetCode.NONE)
+
+    def _reset(self, code: int) -> None:
+        self.final = code in _FINAL
+        self._finish(ResetCode.NONE)
+
+    def _lost(self, reason: CloseReason) -> None:
+        self._finish(ResetCode.NONE)
+
+    def _finish(self, code: int) -> None:
+        self._stream.abort(code)
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+async def offer(
+    owner: Actor, door: Door, relay_id: str, offered: Offered, wait: float, deadline: float
+) -> Half | None:
+    """Offer the half until another relay has the other one, or the deadline passed.
+
+    Args:
+        owner: the actor whose task this is; the stream of the offer is its resource meanwhile.
+        wait: seconds before the first attempt.
+        deadline: on the owner's clock.
+
+    Returns:
+        The other agent's half, for the caller to own at once; None: not found there.
+    """
+    await asyncio.sleep(wait)
+    while (left := deadline - owner.now()) > 0:
+        settings = door.relays.settings
+        claim = owner.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
+        exchange: _Exchange | None = None
+        try:
+            link = door.relays.link(relay_id)
+            patience = min(left, settings.dial_timeout + door.settings.incoming_deadline)
+            await link.ask(OpenTowards(claim), timeout=patience)
+            door.counters["halves_offered"] += 1
+            exchange = owner.own(_Exchange(owner, claim.take(), link, offered), "offer")
+            half = await exchange.answer(deadline - owner.now())
+            if half is not None:
+                door.counters["offers_answered"] += 1
+                owner.disown(exchange)
+                exchange = None
+                return half
+            if exchange.final:
+                return None
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, ChildRefused, StreamClosed):
+            pass  # unreachable now; the loop's deadline decides
+        finally:
+            owner.disown(claim)
+            claim.abort()
+            if exchange is not None:
+                owner.disown(exchange)
+                exchange.abort()
+        await asyncio.sleep(AGAIN * owner.system.rng.uniform(0.5, 1.5))
+    return None
