@@ -21,16 +21,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from actors.control.backend import BackendSpec
-    from actors.controller.port import Port
-    from actors.edge.forward.settings import ForwardSettings
-    from actors.edge.settings import EdgeSettings
     from actors.edge.tree import Edge
     from actors.node.demo import DemoPlan
     from actors.node.dev_pki import DevPki
     from actors.runtime import ActorSystem, ChildSpec, Supervisor
-    from actors.transport.quic import QuicSettings
     from actors.transport.tls import TlsIdentity
+    from actors.wiring.cluster import Cluster
     from config.schema import Settings
 
 EXIT_OK = 0
@@ -66,6 +62,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         flags["control.policy.enforce"] = False
     if options.get("demo"):
         flags["demo.enabled"] = True
+        flags["demo.cluster"] = options["demo"] == "cluster"
     for assignment in options.get("set", ()):  # type: ignore[attr-defined]  # click's tuple
         key, equals, value = str(assignment).partition("=")
         if not equals:
@@ -77,7 +74,13 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.command("serve", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), help="TOML settings file.")
 @click.option("--check", is_flag=True, help="Check the settings and end.")
-@click.option("--demo", is_flag=True, help="Run the built-in demo with development certificates.")
+@click.option(
+    "--demo",
+    is_flag=False,
+    flag_value="single",
+    type=click.Choice(["single", "cluster"]),
+    help="Run the built-in demo with development certificates; cluster: with two relays.",
+)
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="UDP address for QUIC.")
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
 @click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
@@ -210,6 +213,7 @@ class Relay:
         self._edge: Edge | None = None
         served = settings.control.serve.listen
         self._controller_port = Port(served.host, served.port)
+        self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None
 
     def _load_identity(self) -> TlsIdentity:
         from actors.node.dev_pki import ensure_dev_pki
@@ -226,6 +230,14 @@ class Relay:
         relay = self._pki.relay
         return TlsIdentity.load(relay.certificate, relay.key, self._pki.ca_certificate)
 
+    def _plan_cluster(self) -> Cluster:
+        from actors.wiring.cluster import plan_cluster
+
+        cluster = plan_cluster(self.settings, self.paths.pki_directory, self._policy_files())
+        self.settings = cluster.controller
+        self._controller_port = cluster.port
+        return cluster
+
     def tree(self, system: ActorSystem) -> Supervisor:
         """The root supervisor: control, edge, node, ops."""
         from actors.control.operator_commands import OperatorCommands
@@ -233,31 +245,36 @@ class Relay:
         from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
         from actors.runtime import ChildSpec, Intensity, Supervisor
+        from actors.wiring.control import backend, served
+        from actors.wiring.edge import edge_settings, quic_settings
 
         settings = self.settings
         edge, control = settings.edge, settings.control
-        self._edge = Edge(
-            system,
-            identity=self._identity,
-            control=lambda: control_plane(system),
-            listen=[(address.host, address.port) for address in edge.listen],
-            settings=_edge_settings(settings),
-            quic=_quic_settings(settings),
-        )
         budget = Intensity(restarts=30, period=60.0)
         advertised = edge.advertise or edge.listen[0]
         children = [
             control_spec(
-                _backend(settings, self.paths.database),
+                backend(settings, self.paths.database),
                 relay_id=edge.relay_id,
                 region=edge.region,
-                endpoint=str(advertised),
+                endpoint="" if self._cluster else str(advertised),
                 policy_files=self._policy_files(),
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,
-                more=_served(settings, self._controller_port),
-            ),
-            self._edge.spec(),
+                more=served(settings, self._controller_port),
+            )
+        ]
+        if self._cluster is None:
+            self._edge = Edge(
+                system,
+                identity=self._identity,
+                control=lambda: control_plane(system),
+                listen=[(address.host, address.port) for address in edge.listen],
+                settings=edge_settings(settings),
+                quic=quic_settings(settings),
+            )
+            children.append(self._edge.spec())
+        children += [
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(
                 control_service(system, self._mounts, OperatorCommands(system).commands()),
@@ -285,9 +302,8 @@ class Relay:
 
     async def ready(self, system: ActorSystem) -> None:
         """After the tree is up: start the demo's processes."""
-        assert self._edge is not None
-        for host, port in self._edge.addresses:
-            click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (QUIC)")
+        for relay_id, (host, port) in self._relays():
+            click.echo(f"trunkline: relay {relay_id} on {host}:{port} (QUIC)")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
@@ -295,6 +311,15 @@ class Relay:
             from actors.node.demo import announce_demo
 
             await announce_demo(self._demo_consumer, click.echo)
+            if self._cluster is not None:
+                click.echo("demo: stop a relay with: trunkline ctl kill /node/relay-1")
+
+    def _relays(self) -> list[tuple[str, tuple[str, int]]]:
+        """Ids and addresses of the relays we run, once they listen."""
+        if self._cluster is not None:
+            return self._cluster.addresses
+        assert self._edge is not None
+        return [(self.settings.edge.relay_id, address) for address in self._edge.addresses]
 
     def _processes(self) -> list[ChildSpec]:
         """The process children: the demo's, or none."""
@@ -302,19 +327,19 @@ class Relay:
 
         if not self.settings.demo.enabled:
             return []
-        return demo_children(self._demo_plan, self._mounts)
+        relays = self._cluster.children(self._mounts) if self._cluster is not None else []
+        return [*relays, *demo_children(self._demo_plan, self._mounts)]
 
     def _demo_plan(self) -> DemoPlan:
         from actors.node.demo import DemoPlan
 
-        assert self._edge is not None
         assert self._pki is not None
         agents = {
             name: (str(leaf.certificate), str(leaf.key), str(self._pki.ca_certificate))
             for name, leaf in self._pki.agents.items()
         }
         return DemoPlan(
-            relay=self._edge.addresses[0],
+            relays=tuple(address for _, address in self._relays()),
             agents=agents,
             control_socket=str(self.paths.control_socket),
             web=self._demo_web,
@@ -371,113 +396,6 @@ class Relay:
         if self._edge is not None:
             for endpoint in self._edge.endpoints:
                 endpoint.abort()
-
-
-def _backend(settings: Settings, database: str) -> BackendSpec:
-    """Who keeps registry, rules and audit log: this daemon, or a controller over gRPC."""
-    from actors.control.embedded import embedded_backend
-
-    control = settings.control
-    if control.backend == "embedded":
-        return embedded_backend(database, relay_alive_seconds=control.relay_alive_seconds)
-    from actors.control.grpc_backend import grpc_backend
-    from actors.control.grpc_channel import ClientTls
-    from actors.control.link import LinkSettings
-
-    tls = control.tls
-    client = None
-    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-        client = ClientTls(tls.certificate, tls.key, tls.ca, tls.server_name)
-    return grpc_backend(
-        LinkSettings(
-            str(control.address),
-            region=settings.edge.region,
-            tenants=tuple(settings.edge.tenants),
-            tls=client,
-            known_services=control.max_known_services,
-        )
-    )
-
-
-def _served(settings: Settings, port: Port) -> list[ChildSpec]:
-    """The embedded controller for others; nothing unless it is wanted."""
-    serve, tls = settings.control.serve, settings.control.serve.tls
-    if not serve.enabled:
-        return []
-    from actors.controller.grpc_server import ServerTls
-    from actors.controller.server import ServerSettings
-    from actors.controller.tree import controller_spec
-
-    server = None
-    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-        server = ServerTls(tls.certificate, tls.key, tls.ca)
-    return [
-        controller_spec(
-            port,
-            ServerSettings(
-                tls=server,
-                operators=frozenset(serve.operators),
-                watch_queue=serve.max_watch_queue,
-                max_watches=serve.max_watches,
-            ),
-            relay_alive_seconds=settings.control.relay_alive_seconds,
-            silent_too=serve.expire_silent_relays,
-        )
-    ]
-
-
-def _edge_settings(settings: Settings) -> EdgeSettings:
-    from actors.edge.settings import EdgeSettings
-
-    edge = settings.edge
-    return EdgeSettings(
-        region=edge.region,
-        tenants=frozenset(edge.tenants),
-        hello_deadline=edge.hello_deadline_seconds,
-        first_frame_deadline=edge.first_frame_deadline_seconds,
-        register_deadline=edge.register_deadline_seconds,
-        resolve_deadline=edge.resolve_deadline_seconds,
-        policy_deadline=edge.policy_deadline_seconds,
-        incoming_deadline=edge.incoming_deadline_seconds,
-        accept_deadline=edge.accept_deadline_seconds,
-        max_agents=edge.max_agents,
-        max_services_per_agent=edge.max_services_per_agent,
-        forward=_forward_settings(settings),
-    )
-
-
-def _forward_settings(settings: Settings) -> ForwardSettings | None:
-    from actors.edge.forward.settings import ForwardSettings
-
-    forward = settings.edge.forward
-    if forward.listen is None:
-        return None
-    advertise = forward.advertise
-    return ForwardSettings(
-        listen=(forward.listen.host, forward.listen.port),
-        advertise=None if advertise is None else (advertise.host, advertise.port),
-        idle=forward.idle_timeout_seconds,
-        max_allocations=2 * forward.max_streams,
-        check_source=forward.check_source,
-        invented_ids=forward.invented_ids,
-    )
-
-
-def _quic_settings(settings: Settings) -> QuicSettings:
-    from actors.transport.quic import QuicSettings
-
-    edge = settings.edge
-    return QuicSettings(
-        idle_timeout=edge.idle_timeout_seconds,
-        keepalive=edge.keepalive_seconds,
-        handshake_timeout=edge.handshake_deadline_seconds,
-        stream_window=edge.stream_window_bytes,
-        connection_window=edge.connection_window_bytes,
-        max_streams=edge.max_streams_per_agent,
-        max_pending=edge.max_pending_handshakes,
-        max_pending_per_source=edge.max_pending_handshakes_per_source,
-        engine=edge.quic_engine,
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from config.control_settings import ControlSettings
+from config.control_settings import ControlSettings, ServerName
 from config.endpoint import Endpoint
 from config.setting_types import (
     KIBIBYTE,
@@ -26,6 +26,7 @@ from config.setting_types import (
     Name,
     OptionalAddress,
     OptionalPath,
+    RelayName,
     Room,
     Seconds,
 )
@@ -173,6 +174,41 @@ class ForwardSettings(Room):
         return self
 
 
+class RelaysSettings(Room):
+    """Streams to and from other relays."""
+
+    accept: tuple[RelayName, ...] = Field(
+        (),
+        max_length=10_000,
+        description=(
+            "Ids of relays whose streams are taken in, as in their certificates; * = every relay "
+            "the CA vouches for. Empty: none; streams to other relays need no entry here."
+        ),
+    )
+    server_name: ServerName = Field(
+        "localhost", description="DNS name other relays' certificates must have."
+    )
+    check_id: bool = Field(
+        True,
+        description=(
+            "A relay we dial must have the id in its certificate that the controller knows it by. "
+            "false for relays whose id is free text."
+        ),
+    )
+    dial_deadline_seconds: Seconds = Field(
+        5.0, description="For the handshake with another relay; then 502."
+    )
+    idle_timeout_seconds: Seconds = Field(
+        120.0, description="A link to another relay that nobody uses for this long is closed."
+    )
+    max_connections: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Connections to one other relay; a further one when stream credit is used up.",
+    )
+
+
 class EdgeSettings(Room):
     """The ORP door: listeners, identity of this relay, deadlines and limits."""
 
@@ -262,6 +298,7 @@ class EdgeSettings(Room):
     )
     tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
     forward: ForwardSettings = Field(ForwardSettings(), description="UDP forward plane.")
+    relays: RelaysSettings = Field(RelaysSettings(), description="Other relays.")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -283,6 +320,13 @@ class DemoSettings(Room):
     """The built-in demonstration: consumer agent, relay, provider agent, web service."""
 
     enabled: bool = Field(False, description="Start it (the flag --demo).")
+    cluster: bool = Field(
+        False,
+        description=(
+            "Two relays and a controller, each relay a process of its own (the flag "
+            "--demo=cluster); stop one, and streams go on over the other."
+        ),
+    )
     consumer_listen: Address = Field(
         Endpoint("127.0.0.1", 8480),
         description="Where the consumer agent listens: the address to curl; port 0 = a free one.",

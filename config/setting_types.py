@@ -42,6 +42,8 @@ def _optional_path(value: object) -> object:
 
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+#: A relay id, or * for every relay.
+RelayName = Annotated[str, StringConstraints(pattern=rf"(?:{NAME_PATTERN})|^\*$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Address = Annotated[
     Endpoint, BeforeValidator(_endpoint), PlainSerializer(str, return_type=str, when_used="json")

@@ -24,7 +24,7 @@ class Presence:
     Args:
         actor: the registry, owner of the tasks.
         backend: where to announce.
-        relay: this relay.
+        relay: this relay; without an endpoint there is nothing to announce.
         heartbeat: seconds between two announcements.
         wall_ms: wall-clock milliseconds.
     """
@@ -45,7 +45,8 @@ class Presence:
         self._wall_ms = wall_ms
         self.failures = 0
         self._wake = asyncio.Event()
-        actor.spawn_task(self._announce(), "heartbeat")
+        if relay.endpoint:  # else a controller without a relay
+            actor.spawn_task(self._announce(), "heartbeat")
 
     def announce(self) -> None:
         """Announce at once, not at the next heartbeat."""

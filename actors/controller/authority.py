@@ -45,6 +45,7 @@ NEEDED: Final[Mapping[str, frozenset[Role]]] = {
     "Fleet/RecordBatch": _RELAY,
     "Fleet/WithdrawStale": _RELAY,
     "Fleet/Clock": _BOTH,
+    "Fleet/ListRelays": _BOTH,
 }
 
 

@@ -28,13 +28,13 @@ class DemoPlan:
     """Plain values.
 
     Attributes:
-        relay: where the relay listens.
+        relays: where relays listen.
         agents: `provider` and `consumer`: certificate, key and CA paths.
         control_socket: of the daemon.
         web, consumer: addresses.
     """
 
-    relay: tuple[str, int]
+    relays: tuple[tuple[str, int], ...]
     agents: Mapping[str, tuple[str, str, str]]
     control_socket: str
     web: tuple[str, int]
@@ -64,7 +64,7 @@ def demo_children(plan: Callable[[], DemoPlan], mounts: MountTable) -> list[Chil
             return ProcessSpec(
                 name,
                 "tools.demo.processes:agent",
-                (*now.agents[name], now.relay, provide, consume),
+                (*now.agents[name], now.relays, provide, consume),
                 now.log_level,
                 now.log_format,
             )
@@ -87,13 +87,15 @@ async def announce_demo(consumer: tuple[str, int], announce: Callable[[str], obj
         logger.error("demo: {} does not answer after {:g} s", url, READY_SECONDS)
 
 
-def fixed_port(address: tuple[str, int]) -> tuple[str, int]:
+def fixed_port(
+    address: tuple[str, int], kind: socket.SocketKind = socket.SOCK_STREAM
+) -> tuple[str, int]:
     """Replace port 0 by a port that is free now: the processes must agree on it beforehand."""
     host, port = address
     if port:
         return address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family, kind) as probe:
         probe.bind((host, 0))
         return host, int(probe.getsockname()[1])
 

@@ -1,7 +1,8 @@
 """What runs inside a child process: its own actor tree, and the link to the parent.
 
 The tree is built by `target`, named as "module:function": a function that takes plain, picklable
-arguments and returns the child specs below the root. The process ends with its tree: on SIGTERM,
+arguments and returns the child specs below the root, or a function that makes them when it is given
+the actor system. The process ends with its tree: on SIGTERM,
 when the parent is gone, or when the tree gives up (exit code 70). SIGINT is ignored, because a
 terminal sends it to every process of the group and the parent decides.
 """
@@ -35,7 +36,10 @@ EXIT_NOT_STARTED = 71
 _PR_SET_PDEATHSIG = 1
 
 
-def resolve(target: str) -> Callable[..., Sequence[ChildSpec]]:
+Specs = Sequence[ChildSpec]
+
+
+def resolve(target: str) -> Callable[..., Specs | Callable[[ActorSystem], Specs]]:
     """The function named "module:function".
 
     Raises:
@@ -45,7 +49,9 @@ def resolve(target: str) -> Callable[..., Sequence[ChildSpec]]:
     module, colon, name = target.partition(":")
     if not colon:
         raise ValueError(f"target {target!r} is not module:function")
-    function: Callable[..., Sequence[ChildSpec]] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Specs | Callable[[ActorSystem], Specs]] = getattr(
+        importlib.import_module(module), name
+    )
     return function
 
 
@@ -71,7 +77,8 @@ async def child_main(
         loop.add_reader(parent.sentinel, stop.set)
     system = ActorSystem(name)
     service = control_service(system, MountTable())
-    specs = list(resolve(target)(*args))
+    built = resolve(target)(*args)
+    specs = built(system) if callable(built) else built
     link_spec = ChildSpec(
         "parent-link", lambda: LinkServer(service, link, stop.set), restart=Restart.TEMPORARY
     )

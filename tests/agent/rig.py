@@ -26,28 +26,36 @@ def says(system: ActorSystem, path: str, key: str) -> object:
 
 @asynccontextmanager
 async def agents(
-    running: Relay, pki: PkiFixture, target_port: int
+    running: Relay, pki: PkiFixture, target_port: int, *, provider_at: Relay | None = None
 ) -> AsyncIterator[tuple[str, int]]:
     """A provider of a local port and a consumer; yields the consumer's local address."""
-    async with agent_systems(running, pki, target_port) as (address, _):
+    there = (provider_at or running).address
+    async with agent_systems(
+        running, pki, target_port, provider_relays=(there,), consumer_relays=(running.address,)
+    ) as (address, _):
         yield address
 
 
 @asynccontextmanager
 async def agent_systems(
-    running: Relay, pki: PkiFixture, target_port: int
+    running: Relay,
+    pki: PkiFixture,
+    target_port: int,
+    *,
+    provider_relays: tuple[tuple[str, int], ...] = (),
+    consumer_relays: tuple[tuple[str, int], ...] = (),
 ) -> AsyncIterator[tuple[tuple[str, int], list[ActorSystem]]]:
     """As `agents`, with the two agents' actor systems: provider, consumer."""
     systems: list[ActorSystem] = []
-    for leaf, provide, consume in (
-        (pki.provider, (Service(SERVICE, "127.0.0.1", target_port),), ()),
-        (pki.consumer, (), (Service(SERVICE, "127.0.0.1", 0),)),
+    for leaf, relays, provide, consume in (
+        (pki.provider, provider_relays, (Service(SERVICE, "127.0.0.1", target_port),), ()),
+        (pki.consumer, consumer_relays, (), (Service(SERVICE, "127.0.0.1", 0),)),
     ):
         settings = AgentSettings(
             certificate=str(leaf.certificate),
             key=str(leaf.key),
             ca=str(pki.ca),
-            relays=(running.address,),
+            relays=relays or (running.address,),
             provide=provide,
             consume=consume,
         )

@@ -56,6 +56,7 @@ REQUESTS: dict[str, Any] = {
     "Fleet/RecordBatch": fleet_pb2.RecordBatchRequest(),
     "Fleet/WithdrawStale": fleet_pb2.WithdrawStaleRequest(relay_id="r1"),
     "Fleet/Clock": fleet_pb2.ClockRequest(),
+    "Fleet/ListRelays": fleet_pb2.ListRelaysRequest(),
 }
 
 

@@ -14,7 +14,7 @@ def agent(
     certificate: str,
     key: str,
     ca: str,
-    relay: tuple[str, int],
+    relays: Sequence[tuple[str, int]],
     provide: Sequence[tuple[str, str, int]],
     consume: Sequence[tuple[str, str, int]],
 ) -> list[ChildSpec]:
@@ -23,7 +23,7 @@ def agent(
         certificate=certificate,
         key=key,
         ca=ca,
-        relays=(relay,),
+        relays=tuple(relays),
         provide=tuple(Mapping(*entry) for entry in provide),
         consume=tuple(Mapping(*entry) for entry in consume),
     )

@@ -116,7 +116,11 @@ class WebService(Actor):
             if provider is None:
                 return []
             stream_id = str(provider[1]["stream_id"])
-            pair = await self._find(client, "/edge/streams", "StreamPair", "stream_id", stream_id)
+            pairs = [
+                pair
+                for place in await self._relays(client)
+                if (pair := await self._find(client, place, "Pair", "stream_id", stream_id))
+            ]
             consumer = await self._find(client, "/node", "Consumer", "stream_id", stream_id)
         finally:
             await client.close()
@@ -124,14 +128,20 @@ class WebService(Actor):
         for role, found, keys in (
             ("consumer agent", consumer, ("local_peer", "local_address", "bytes_from_socket",
                                           "bytes_to_socket")),
-            ("relay", pair, ("stream_id", "service", "consumer", "provider",
-                             "bytes_from_consumer", "bytes_from_provider")),
+            *(("relay", pair, ("stream_id", "service", "consumer", "provider",
+                             "bytes_from_consumer", "bytes_from_provider")) for pair in pairs),
             ("provider agent", provider, ("peer", "local_address", "local_peer",
                                           "bytes_from_socket", "bytes_to_socket")),
         ):  # fmt: skip
             if found is not None:
                 hops.append(Hop(role, found[0], {key: found[1].get(key) for key in keys}))
         return hops
+
+    @staticmethod
+    async def _relays(client: ControlClient) -> list[str]:
+        """Where stream pairs are: in this daemon, or in the relays it runs, the ingress first."""
+        places = [str(row["path"]) for row in await client.rows("tree", path="/")]
+        return sorted(place for place in places if place.endswith("/edge/streams"))
 
     @staticmethod
     async def _find(

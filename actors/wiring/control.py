@@ -1,0 +1,61 @@
+"""The control room and the served controller, from settings."""
+
+from __future__ import annotations
+
+from actors.control.backend import BackendSpec
+from actors.control.embedded import embedded_backend
+from actors.control.grpc_backend import grpc_backend
+from actors.control.grpc_channel import ClientTls
+from actors.control.link import LinkSettings
+from actors.controller.grpc_server import ServerTls
+from actors.controller.port import Port
+from actors.controller.server import ServerSettings
+from actors.controller.tree import controller_spec
+from actors.runtime import ChildSpec
+from config.schema import Settings
+
+
+def backend(settings: Settings, database: str) -> BackendSpec:
+    """Who keeps registry, rules and audit log: this daemon, or a controller over gRPC."""
+
+    control = settings.control
+    if control.backend == "embedded":
+        return embedded_backend(database, relay_alive_seconds=control.relay_alive_seconds)
+
+    tls = control.tls
+    client = None
+    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+        client = ClientTls(tls.certificate, tls.key, tls.ca, tls.server_name)
+    return grpc_backend(
+        LinkSettings(
+            str(control.address),
+            region=settings.edge.region,
+            tenants=tuple(settings.edge.tenants),
+            tls=client,
+            known_services=control.max_known_services,
+        )
+    )
+
+
+def served(settings: Settings, port: Port) -> list[ChildSpec]:
+    """The embedded controller for others; nothing unless it is wanted."""
+    serve, tls = settings.control.serve, settings.control.serve.tls
+    if not serve.enabled:
+        return []
+
+    server = None
+    if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+        server = ServerTls(tls.certificate, tls.key, tls.ca)
+    return [
+        controller_spec(
+            port,
+            ServerSettings(
+                tls=server,
+                operators=frozenset(serve.operators),
+                watch_queue=serve.max_watch_queue,
+                max_watches=serve.max_watches,
+            ),
+            relay_alive_seconds=settings.control.relay_alive_seconds,
+            silent_too=serve.expire_silent_relays,
+        )
+    ]

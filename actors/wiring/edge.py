@@ -1,0 +1,74 @@
+"""The edge door, from settings."""
+
+from __future__ import annotations
+
+from actors.edge.forward.settings import ForwardSettings
+from actors.edge.relays.settings import RelaySettings
+from actors.edge.settings import EdgeSettings
+from actors.transport.quic import QuicSettings
+from config.schema import Settings
+
+
+def edge_settings(settings: Settings) -> EdgeSettings:
+
+    edge = settings.edge
+    return EdgeSettings(
+        region=edge.region,
+        tenants=frozenset(edge.tenants),
+        hello_deadline=edge.hello_deadline_seconds,
+        first_frame_deadline=edge.first_frame_deadline_seconds,
+        register_deadline=edge.register_deadline_seconds,
+        resolve_deadline=edge.resolve_deadline_seconds,
+        policy_deadline=edge.policy_deadline_seconds,
+        incoming_deadline=edge.incoming_deadline_seconds,
+        accept_deadline=edge.accept_deadline_seconds,
+        max_agents=edge.max_agents,
+        max_services_per_agent=edge.max_services_per_agent,
+        forward=_forward_settings(settings),
+        relays=_relay_settings(settings),
+    )
+
+
+def _relay_settings(settings: Settings) -> RelaySettings:
+    relays = settings.edge.relays
+    return RelaySettings(
+        relay_id=settings.edge.relay_id,
+        accept=frozenset(relays.accept),
+        server_name=relays.server_name,
+        check_id=relays.check_id,
+        dial_timeout=relays.dial_deadline_seconds,
+        idle=relays.idle_timeout_seconds,
+        max_connections=relays.max_connections,
+    )
+
+
+def _forward_settings(settings: Settings) -> ForwardSettings | None:
+
+    forward = settings.edge.forward
+    if forward.listen is None:
+        return None
+    advertise = forward.advertise
+    return ForwardSettings(
+        listen=(forward.listen.host, forward.listen.port),
+        advertise=None if advertise is None else (advertise.host, advertise.port),
+        idle=forward.idle_timeout_seconds,
+        max_allocations=2 * forward.max_streams,
+        check_source=forward.check_source,
+        invented_ids=forward.invented_ids,
+    )
+
+
+def quic_settings(settings: Settings) -> QuicSettings:
+
+    edge = settings.edge
+    return QuicSettings(
+        idle_timeout=edge.idle_timeout_seconds,
+        keepalive=edge.keepalive_seconds,
+        handshake_timeout=edge.handshake_deadline_seconds,
+        stream_window=edge.stream_window_bytes,
+        connection_window=edge.connection_window_bytes,
+        max_streams=edge.max_streams_per_agent,
+        max_pending=edge.max_pending_handshakes,
+        max_pending_per_source=edge.max_pending_handshakes_per_source,
+        engine=edge.quic_engine,
+    )
