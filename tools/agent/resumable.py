@@ -14,6 +14,7 @@ Source: protocol sheet ORP 3.6 to 3.8; 6.5 A1, A3, A4.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from actors.transport.replay_ring import ReplayRing, RingBudget
@@ -92,6 +93,8 @@ class ResumableStream(Stream):
         self.resumes = 0
         self._table = table
         self._ring = ReplayRing(RING_BYTES, table.budget)
+        #: Of the ring, what the present path was not given yet: it takes what it has room for.
+        self._behind: deque[bytes | memoryview] = deque()
         self._path: Stream | None = None
         self._path_done = False
         self._running = False
@@ -164,13 +167,13 @@ class ResumableStream(Stream):
         self.resumes += 1
         self._stale = self._unconsumed
         self._path_done = False
+        self._behind = deque(replay)
         self._take(path)
-        for chunk in replay:
-            path.write(chunk)
         if self._deaf:
+            self._behind.clear()
             path.reset(ResetCode.NONE)
-        elif self._eof_sent:
-            path.write_eof()
+        else:
+            self._catch_up()
         if self._stopped:
             path.stop_sending(ResetCode.NONE)
         if rest:
@@ -179,6 +182,16 @@ class ResumableStream(Stream):
             path.start()
         self.on_drain(0)  # there is room again
         return True
+
+    def _catch_up(self) -> None:
+        """Send again what the path has room for; a FIN follows the last of it."""
+        path = self._path
+        if path is None or path.write_closed:
+            return
+        while self._behind and path.room > 0:
+            path.write(self._behind.popleft())
+        if not self._behind and self._eof_sent:
+            path.write_eof()
 
     def fail(self, reason: CloseReason) -> None:
         """It will not come back."""
@@ -191,6 +204,7 @@ class ResumableStream(Stream):
         if self._over or self._path is None:
             return
         path, self._path = self._path, None
+        self._behind.clear()
         path.forget_callbacks()
         # The relay believes that we have these: its transport was told so.
         unread, ended = path.unread()
@@ -206,6 +220,7 @@ class ResumableStream(Stream):
 
     def _end(self) -> None:
         self._over = True
+        self._behind.clear()
         if self._eof_received and self._eof_sent:
             self._table.remember(self.stream_id, self.sent, self.received)
         self._ring.clear()
@@ -252,9 +267,12 @@ class ResumableStream(Stream):
             self.park()
         else:
             self._deaf = True
+            self._behind.clear()
             self.on_stop_sending(code)
 
     def _drained(self, count: int) -> None:
+        if self._behind:
+            self._catch_up()
         self.on_drain(count)
 
     def _lost(self, reason: CloseReason) -> None:
@@ -312,17 +330,21 @@ class ResumableStream(Stream):
         self._table.moved[self] = None
         if self._path is None:
             return 0
+        if self._behind:
+            self._behind.append(chunk)  # bound: the ring's, and the writer hears of no room
+            return 0
         return self._path.write(chunk)
 
     def write_eof(self) -> None:
         """See `Stream.write_eof`."""
         self._eof_sent = True
-        if self._path is not None:
+        if self._path is not None and not self._behind:
             self._path.write_eof()
 
     def reset(self, code: int) -> None:
         """See `Stream.reset`."""
         self._eof_sent = True
+        self._behind.clear()
         if self._path is not None:
             self._path.reset(code)
 
@@ -351,7 +373,7 @@ class ResumableStream(Stream):
     @property
     def backlog(self) -> int:
         """See `Stream.backlog`; while parked nothing is certain to have arrived."""
-        return 1 if self._path is None else self._path.backlog
+        return 1 if self._path is None or self._behind else self._path.backlog
 
     @property
     def unconsumed(self) -> int:
@@ -361,7 +383,7 @@ class ResumableStream(Stream):
     @property
     def room(self) -> int:
         """See `Stream.room`; none while parked."""
-        return 0 if self._path is None else self._path.room
+        return 0 if self._path is None or self._behind else self._path.room
 
     @property
     def read_closed(self) -> bool:
