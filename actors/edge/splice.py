@@ -150,7 +150,7 @@ class Splice:
         stream.on_eof = guard(name, lambda: self._ended(side, other))
         stream.on_reset = guard(name, lambda code: self._owner.side_reset(side, code))
         stream.on_lost = guard(name, lambda reason: self._lost(side, end, reason))
-        stream.on_stop_sending = guard(name, lambda code: self._unwanted(other, side, code))
+        stream.on_stop_sending = guard(name, lambda code: self._stopped(side, code))
         stream.on_finished = guard(name, lambda: self._done(side, end))
 
     def start(self, held: dict[Side, list[bytes]], ended: set[Side]) -> None:
@@ -169,7 +169,7 @@ class Splice:
             if source in ended:
                 self._ended(source, sink)
         for side in self.sides:
-            if side.end is not None and not self.finished:
+            if side.end is not None and not self.other(side).away and not self.finished:
                 side.end.stream.start()
 
     def _notice_deaf(self, side: Side) -> None:
@@ -182,7 +182,9 @@ class Splice:
             and not self.other(side).eof
             and end.stream.connection.closed is None
         ):
-            self._unwanted(self.other(side), side, ResetCode.SOURCE_FAILED)
+            # The code is not known. A relay is asked again: it repeats what its agent wants.
+            code = ResetCode.SOURCE_FAILED if side.link is None else ResetCode.RELAY_FAULT
+            self._stopped(side, code)
 
     def _taker(self, source: Side, sink: Side) -> Callable[[bytes], None]:
         """The data path: everything a chunk needs, bound once."""
@@ -223,6 +225,13 @@ class Splice:
         if sink.end is not None:
             sink.end.stream.write_eof()
 
+    def _stopped(self, side: Side, code: int) -> None:
+        if side.link is not None and code == ResetCode.RELAY_FAULT:
+            # The other relay gave up the whole stream: its reset says the same.
+            self._owner.side_reset(side, code)
+        else:
+            self._unwanted(self.other(side), side, code)
+
     def _unwanted(self, source: Side, sink: Side, code: int) -> None:
         """`sink` wants nothing more of `source`'s bytes: nor do we."""
         sink.deaf = True
@@ -244,6 +253,14 @@ class Splice:
         for one in self.sides:
             one.ring.clear()
         self._owner.splice_finished()
+
+    @property
+    def certain(self) -> bool:
+        """True when no byte can be lost any more, once finished.
+
+        What another relay took may still be lost with it, until its agent said that it has it.
+        """
+        return all(side.link is None or side.confirmed == side.sent for side in self.sides)
 
     def _has_everything(self, side: Side) -> bool:
         """Both directions ended, and the side's application has all bytes, as it said."""
@@ -332,12 +349,14 @@ class Splice:
                 stream.write_eof()
         if side.deaf:
             stream.reset(ResetCode.NONE)
+        if other.deaf:
+            stream.stop_sending(ResetCode.NONE)
         self._notice_deaf(side)
         for chunk in held:
             self._pass(side, other, chunk)
         if ended:
             self._ended(side, other)
-        if not self.finished:
+        if side.end is end and other.end is not None and not self.finished:
             stream.start()
         if side.end is end and other.end is not None and not self.finished:
             other.end.stream.start()

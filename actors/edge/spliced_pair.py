@@ -148,9 +148,9 @@ class SplicedPair(Actor):
     def splice_finished(self) -> None:
         """Both directions ended with EOF, and everything was passed on."""
         self._phase = "finished"
-        if self._entry is not None:
-            self._entry.finished = True
         assert self._splice is not None
+        if self._entry is not None:
+            self._entry.finished = self._splice.certain
         for side in self._splice.sides:
             end = side.end
             if end is not None and not end.settled:

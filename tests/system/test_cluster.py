@@ -1,4 +1,4 @@
-"""Two relays and a controller, each relay a process; one is killed under load, the other goes on."""
+"""Two relays and a controller, each a process; one is killed under load, the other goes on."""
 
 from __future__ import annotations
 

@@ -222,10 +222,12 @@ class ResumableStream(Stream):
         self._over = True
         self._behind.clear()
         if self._eof_received and self._eof_sent:
+            # What is in `moved` stays there: the other agent waits for the last checkpoint.
             self._table.remember(self.stream_id, self.sent, self.received)
+        else:
+            self._table.moved.pop(self, None)
         self._ring.clear()
         self._table.streams.pop(self.stream_id, None)
-        self._table.moved.pop(self, None)
 
     # From the path.
 
