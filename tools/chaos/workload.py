@@ -108,6 +108,8 @@ class Target:
                 writer.write_eof()
                 await writer.drain()
                 await reader.read(1)  # until the peer closed: a close now would reset it
+                writer.close()  # what is still buffered goes out: a half-closed peer waits for it
+                await writer.wait_closed()
         except (ConnectionError, TimeoutError, OSError):
             pass  # the client's side of the same transfer records what it means
         finally:
