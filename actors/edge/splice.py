@@ -103,6 +103,11 @@ class Side:
         return self.end is None
 
     @property
+    def gone(self) -> bool:
+        """True when it is away, or will be as soon as its paused stream may say so."""
+        return self.end is None or self.end.stream.connection.closed is not None
+
+    @property
     def sent(self) -> int:
         """Application bytes sent towards it."""
         return self.ring.end
@@ -277,8 +282,9 @@ class Splice:
         if side.confirmed < received <= side.sent:
             side.confirmed = received
             side.ring.trim(received)
-        if side.away and not self.finished and self._has_everything(side):
-            self._complete(side)
+        for one in self.sides:
+            if not self.finished and not one.done and one.gone and self._has_everything(one):
+                self._complete(one)
 
     # Away and back.
 

@@ -46,8 +46,10 @@ from wire.orp.messages import (
     decode,
 )
 
-#: Seconds a provider waits for a consumer that may never have heard that its stream is ready.
+#: Seconds a provider waits for a consumer that may never have heard that its stream is ready, and
+#: a consumer for a relay that may have said so to nobody.
 UNCERTAIN_SECONDS = 5.0
+UNHEARD_SECONDS = 2.0
 #: Seconds an INCOMING_STREAM may take to arrive on a stream the relay opened.
 FIRST_FRAME_SECONDS = 10.0
 #: Seconds a provider waits for STREAM_READY or ALLOC_GRANTED, then assumes a splice.
@@ -77,6 +79,8 @@ class _Bridge(Actor):
 
     mailbox = MailboxSpec(bound=16)
     handler_limit = 120.0
+    #: Seconds a stream waits whose path was lost while it was opened.
+    patience = UNCERTAIN_SECONDS
 
     def __init__(self, settings: AgentSettings, table: StreamTable) -> None:
         self._settings = settings
@@ -129,7 +133,7 @@ class _Bridge(Actor):
                 self._stream, self._stream_id, self._table, received=len(self._early)
             )
             if self._broken:
-                self._stream.patience = UNCERTAIN_SECONDS
+                self._stream.patience = self.patience
                 self._stream.park()
         self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
         self.own(self._pump, "pump")
@@ -195,6 +199,8 @@ class ConsumerBridge(_Bridge):
         link: the relay link.
         table: of the agent's resumable streams.
     """
+
+    patience = UNHEARD_SECONDS
 
     def __init__(
         self,
@@ -299,8 +305,13 @@ class ConsumerBridge(_Bridge):
         self._early_eof = True
         self._decide(None)
 
-    def _closed_early(self, _: int | CloseReason) -> None:
-        self._decide(StreamReject(502, "stream ended before it was ready"))
+    def _closed_early(self, why: int | CloseReason) -> None:
+        if isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT:
+            # It may have been ready: the provider then waits for us. Ask for it for a moment.
+            self._broken = True
+            self._decide(None)
+        else:
+            self._decide(StreamReject(502, "stream ended before it was ready"))
 
 
 class ProviderBridge(_Bridge):
