@@ -10,6 +10,14 @@ from actors.transport.stream import CloseReason, Stream
 from actors.transport.tls import PeerIdentity
 
 
+class DialFailed(Exception):
+    """An outgoing connection was not established; `reason` says why."""
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class ConnectionStatistics(NamedTuple):
     """Counters of one connection."""
 

@@ -125,6 +125,17 @@ def verify_peer(
     leaf = chain[0]
     _check_validity(leaf, moment)
     _check_chain(leaf, list(chain[1:]), authorities, moment)
+    return identify(leaf, purpose=purpose, server_name=server_name)
+
+
+def identify(
+    leaf: x509.Certificate, *, purpose: x509.ObjectIdentifier, server_name: str | None = None
+) -> PeerIdentity:
+    """Who the holder of a certificate is whose chain and validity were verified already.
+
+    Raises:
+        IdentityRejected: slug is one of malformed, wrong_purpose, wrong_name, no_uri.
+    """
     try:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

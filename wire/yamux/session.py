@@ -161,6 +161,15 @@ class Session:
             if stream.sendable:
                 self._ready[stream_id] = None
 
+    def cancel(self, stream_id: int) -> None:
+        """Send nothing of what waits, and no FIN: a reset follows."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.queue.clear()
+            stream.queued = 0
+            stream.fin_wanted = stream.fin_sent
+            self._ready.pop(stream_id, None)
+
     def reset(self, stream_id: int, code: int = 0) -> None:
         """Drop the stream and what waits on it, both ways."""
         stream = self._streams.get(stream_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from actors.transport.quic.endpoint import DialFailed, EndpointStatistics, QuicEndpoint
+from actors.transport.connection import DialFailed
+from actors.transport.quic.endpoint import EndpointStatistics, QuicEndpoint
 from actors.transport.quic.settings import QuicSettings
 
 __all__ = ["DialFailed", "EndpointStatistics", "QuicEndpoint", "QuicSettings"]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from cryptography import x509
 from loguru import logger
 
-from actors.transport.connection import Connection
+from actors.transport.connection import Connection, DialFailed
 from actors.transport.quic.admission import (
     CID_LENGTH,
     Accepted,
@@ -55,14 +55,6 @@ _ALERTS = {
 }
 _BAD_CERTIFICATE = 42
 _NOTHING = UdpStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, False, False)
-
-
-class DialFailed(Exception):
-    """An outgoing connection was not established; `reason` says why."""
-
-    def __init__(self, reason: CloseReason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 class EndpointStatistics(NamedTuple):

@@ -1,0 +1,37 @@
+"""Limits and timers of a TCP endpoint. Source: protocol sheets ORP 3.13, 6.4; rendezvous 2.5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSettings:
+    """Plain values; seconds and bytes.
+
+    Attributes:
+        handshake_timeout: from the accepted connection to a verified peer.
+        stream_window: most unconsumed bytes of one stream; at least 256 KiB, which is implied.
+        max_streams: concurrent streams the peer may open.
+        max_backlog: room offered to writers of one stream (`Stream.room`).
+        max_pending: handshakes in progress; above it connections are closed and counted.
+        max_pending_per_source: the same for one source address.
+        keepalive: PING after this much silence; 0 turns it off.
+        ping_timeout: silence after a PING until the peer is taken for dead.
+        write_timeout: the peer's kernel takes nothing for so long: it is taken for dead.
+        write_buffer: most bytes between the streams and the kernel: what a pong, or credit for
+            another stream, may have to wait for.
+    """
+
+    handshake_timeout: float = 5.0
+    stream_window: int = MEBIBYTE
+    max_streams: int = 10_240
+    max_backlog: int = MEBIBYTE
+    max_pending: int = 1024
+    max_pending_per_source: int = 128
+    keepalive: float = 10.0
+    ping_timeout: float = 10.0
+    write_timeout: float = 30.0
+    write_buffer: int = 256 * 1024

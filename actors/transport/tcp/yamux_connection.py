@@ -1,0 +1,352 @@
+"""One TCP connection: TLS below, a yamux session on it, streams above.
+
+What arrives is parsed and delivered in the callback that received it. What is to be sent is taken
+from the session once per loop iteration, as much as the write buffer has room for: the streams wait
+in the session, where they take turns, and not in the buffer.
+
+A code of ours travels in a GO_AWAY with a number that any yamux peer takes for the end.
+
+Source: protocol sheet ORP 3.13, 6.4 T3, T4; rendezvous 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from actors.transport.connection import Connection, ConnectionStatistics
+from actors.transport.stream import CloseReason
+from actors.transport.tcp.settings import TcpSettings
+from actors.transport.tcp.yamux_stream import YamuxStream
+from wire.yamux.events import (
+    DataReceived,
+    DataSent,
+    Event,
+    FinReceived,
+    Openable,
+    SessionDead,
+    StreamFinished,
+    StreamOpened,
+    StreamReset,
+)
+from wire.yamux.limits import INITIAL_WINDOW, Limits
+from wire.yamux.session import Session
+
+#: GO_AWAY codes from here on carry an application code in their lower 16 bits ("OR").
+CODE_BASE: Final = 0x4F52_0000
+
+
+def _ignore(*_: object) -> None:
+    """No callback."""
+
+
+class YamuxConnection(Connection, asyncio.Protocol):
+    """See `Connection`. Made by the endpoint; owned by whoever got it from `on_connection`.
+
+    Args:
+        on_ended: tells the endpoint that the connection is over.
+    """
+
+    def __init__(
+        self,
+        settings: TcpSettings,
+        *,
+        client: bool,
+        on_ended: Callable[[YamuxConnection], object],
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.session = Session(
+            client=client,
+            now=self._loop.time(),
+            limits=Limits(
+                window=max(INITIAL_WINDOW, settings.stream_window),
+                max_inbound=settings.max_streams,
+                keepalive=settings.keepalive,
+                ping_timeout=settings.ping_timeout,
+            ),
+        )
+        self._on_ended = on_ended
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._streams: dict[int, YamuxStream] = {}
+        self._running = False
+        self._closed: CloseReason | None = None
+        self._reported = False
+        self._flush_scheduled = False
+        self._blocked: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._remote = ("", 0)
+        self._reads = self._writes = 0
+        self._bytes_in = self._bytes_out = 0
+
+    # The transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS is established; the peer is not verified yet."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        buffer = self.settings.write_buffer
+        transport.set_write_buffer_limits(high=buffer, low=buffer // 2)
+        name = transport.get_extra_info("peername") or ("", 0)
+        self._remote = (str(name[0]).removeprefix("::ffff:"), int(name[1]))
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._set_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, deliver, and send what the session answers."""
+        if self._closed is not None:
+            return
+        self._reads += 1
+        self._bytes_in += len(data)
+        self._deliver(self.session.receive(data, self._loop.time()))
+        self.touch()
+
+    def eof_received(self) -> None:
+        """TLS ended; nothing can be sent any more either."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._transport = None
+        self._unblock()
+        if exc is None:
+            self._end(CloseReason("peer", text="connection closed"))
+        else:
+            self._end(CloseReason("transport", text=type(exc).__name__))
+
+    def pause_writing(self) -> None:
+        """The peer's kernel takes nothing: wait, but not for ever."""
+        if self._blocked is None:
+            self._blocked = self._loop.call_later(self.settings.write_timeout, self._stuck)
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._unblock()
+        self._flush()
+
+    def _unblock(self) -> None:
+        if self._blocked is not None:
+            self._blocked.cancel()
+            self._blocked = None
+
+    def _stuck(self) -> None:
+        self._blocked = None
+        self._fail(CloseReason("idle", text="the peer reads nothing"))
+
+    # The connection.
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """See `Connection`."""
+        return self._remote
+
+    @property
+    def closed(self) -> CloseReason | None:
+        """See `Connection`."""
+        return self._closed
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What the handshake found out; None when the connection is gone."""
+        transport = self._transport
+        return None if transport is None else transport.get_extra_info("ssl_object")
+
+    def now(self) -> float:
+        """The session's clock."""
+        return self._loop.time()
+
+    def start(self) -> None:
+        """Hand over what was held."""
+        self._running = True
+        for stream in list(self._streams.values()):
+            self._hand_over(stream)
+        if self._closed is not None and not self._reported:
+            self._reported = True
+            self.on_closed(self._closed)
+
+    def open_stream(self) -> YamuxStream | None:
+        """See `Connection`."""
+        stream_id = self.session.open()
+        if stream_id is None:
+            return None
+        stream = self._streams[stream_id] = YamuxStream(self, stream_id)
+        self.touch()
+        return stream
+
+    def close(self, code: int, reason: str = "") -> None:
+        """See `Connection`; the reason text has no place in yamux."""
+        if self._closed is None:
+            self._say_goodbye(code)
+            self._end(CloseReason("local", code, True, reason))
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+        self._reported = True
+        if self._closed is None:
+            self._say_goodbye(self.abort_code)
+            self._end(CloseReason("aborted"))
+
+    def _say_goodbye(self, code: int) -> None:
+        """A last GO_AWAY, unless the peer does not read."""
+        self.session.close(CODE_BASE | (code & 0xFFFF))
+        transport = self._transport
+        if transport is None:
+            return
+        if self._blocked is not None:
+            transport.abort()
+            return
+        self._write(transport)
+        transport.close()
+
+    def statistics(self) -> ConnectionStatistics:
+        """See `Connection`; reads and writes stand for datagrams."""
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return ConnectionStatistics(
+            self._reads,
+            self._writes,
+            self._bytes_in,
+            self._bytes_out,
+            len(self._streams),
+            self.session.round_trip,
+            0,
+            waiting,
+            -1,
+        )
+
+    # Delivery.
+
+    def _deliver(self, events: list[Event]) -> None:
+        streams = self._streams
+        for event in events:
+            kind = type(event)
+            if kind is DataReceived:
+                stream = streams.get(event.stream_id)  # type: ignore[union-attr]
+                if stream is not None:
+                    stream.take_data(event.data, end=False)  # type: ignore[union-attr]
+            elif kind is DataSent:
+                stream = streams.get(event.stream_id)  # type: ignore[union-attr]
+                if stream is not None:
+                    stream.on_drain(event.count)  # type: ignore[union-attr]
+            elif isinstance(event, StreamOpened):
+                stream = streams[event.stream_id] = YamuxStream(self, event.stream_id)
+                if self._running:
+                    self._hand_over(stream)
+            elif isinstance(event, FinReceived):
+                if event.stream_id in streams:
+                    streams[event.stream_id].take_end()
+            elif isinstance(event, StreamReset):
+                stream = streams.pop(event.stream_id, None)
+                if stream is not None:
+                    stream.take_rst(event.code)
+            elif isinstance(event, StreamFinished):
+                stream = streams.pop(event.stream_id, None)
+                if stream is not None:
+                    stream.take_finished()
+            elif isinstance(event, Openable):
+                if self._running:
+                    self.on_stream_credit()
+            elif isinstance(event, SessionDead):
+                self._dead(event)
+
+    def _hand_over(self, stream: YamuxStream) -> None:
+        if stream.stream_id % 2 != self._client:
+            self.session.accept(stream.stream_id)
+            self.touch()
+            self.on_stream(stream)
+
+    def settled(self, stream: YamuxStream) -> None:
+        """It was reset by us: nothing follows."""
+        if self._streams.get(stream.stream_id) is stream:
+            del self._streams[stream.stream_id]
+            self._loop.call_soon(stream.take_finished)
+
+    def _dead(self, event: SessionDead) -> None:
+        if event.error is not None:
+            self._fail(CloseReason("transport", event.error.code, text=event.error.label))
+        elif event.code & 0xFFFF_0000 == CODE_BASE:
+            self._fail(CloseReason("peer", event.code & 0xFFFF, application=True))
+        else:
+            self._fail(CloseReason("peer", event.code, text="go away"))
+
+    def _fail(self, reason: CloseReason) -> None:
+        """The session is over, and with it the connection."""
+        transport = self._transport
+        if transport is not None:
+            if self._blocked is None:
+                self._write(transport)
+                transport.close()
+            else:
+                transport.abort()
+        self._end(reason)
+
+    def _end(self, reason: CloseReason) -> None:
+        if self._closed is not None:
+            return
+        self._closed = reason
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        streams, self._streams = list(self._streams.values()), {}
+        for stream in streams:
+            stream.take_lost(reason)
+        if self._running and not self._reported:
+            self._reported = True
+            self.on_closed(reason)
+        self._on_ended(self)
+
+    # Sending.
+
+    def touch(self) -> None:
+        """Something may be to be sent: at the end of this loop iteration."""
+        if not self._flush_scheduled and self._closed is None and self.session.wants_to_send:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        transport = self._transport
+        while (
+            transport is not None
+            and self._closed is None
+            and self._blocked is None
+            and self.session.wants_to_send
+        ):
+            self._deliver(self._write(transport))
+        if self._closed is None:
+            self._set_timer()
+
+    def _write(self, transport: asyncio.Transport) -> list[Event]:
+        room = self.settings.write_buffer - transport.get_write_buffer_size()
+        buffers, events = self.session.data_to_send(max(room, 1), self._loop.time())
+        if buffers:
+            # One piece, so that headers do not become TLS records of their own.
+            data = b"".join(buffers)
+            self._writes += 1
+            self._bytes_out += len(data)
+            transport.write(data)
+        return events
+
+    # The timer.
+
+    def _set_timer(self) -> None:
+        """One timer, which looks again when it comes too early."""
+        if self._timer is None and self._closed is None:
+            when = self.session.next_timer()
+            if when is not None:
+                self._timer = self._loop.call_at(when, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        when, now = self.session.next_timer(), self._loop.time()
+        if when is not None and when <= now:
+            self._deliver(self.session.handle_timer(now))
+            self.touch()
+        self._set_timer()

@@ -1,0 +1,129 @@
+"""A yamux stream as doors see it.
+
+yamux ends a stream as a whole (RST) or one direction well (FIN); it has no words for RESET_STREAM
+of one direction and STOP_SENDING. So what is reset while the peer may still send is dropped, and
+the RST follows when the other direction is over; what is not wanted any more is read and thrown
+away. An error never becomes FIN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.transport.delivery import DeliveredStream
+from actors.transport.stream import BacklogExceeded, StreamClosed
+
+if TYPE_CHECKING:
+    from actors.transport.tcp.yamux_connection import YamuxConnection
+
+
+class YamuxStream(DeliveredStream):
+    """One stream of a session."""
+
+    def __init__(self, connection: YamuxConnection, stream_id: int) -> None:
+        super().__init__()
+        self.connection = connection
+        self._owner = connection
+        self._session = connection.session
+        self.stream_id = stream_id
+        self._reset_code: int | None = None
+        self._over = False  # for the session
+        self._finished = False  # for the owner
+
+    def _unwanted(self) -> None:
+        self._end_reset()
+
+    def start(self) -> None:
+        """See `Stream.start`."""
+        super().start()
+        self._report_finished()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """See `Stream.write`."""
+        if self._write_closed or self._lost is not None:
+            raise StreamClosed(f"stream {self.stream_id} is finished for writing")
+        room = self.room
+        if room < -self._owner.settings.max_backlog:
+            raise BacklogExceeded(f"stream {self.stream_id}: {self.backlog} bytes not sent")
+        self.bytes_out += len(data)
+        self._session.write(self.stream_id, data)
+        self._owner.touch()
+        return room - len(data)
+
+    def write_eof(self) -> None:
+        """See `Stream.write_eof`."""
+        if not self.write_closed:
+            self._write_closed = True
+            self._session.finish(self.stream_id)
+            self._owner.touch()
+
+    def reset(self, code: int) -> None:
+        """See `Stream.reset`."""
+        if self._lost is not None or self._over or self._reset_code is not None:
+            return
+        self._write_closed = True
+        self._reset_code = code
+        self._session.cancel(self.stream_id)
+        self._end_reset()
+
+    def stop_sending(self, code: int) -> None:
+        """See `Stream.stop_sending`."""
+        if self._stopped or self._lost is not None:
+            return
+        self._stop()
+        self._session.discard(self.stream_id, self._owner.now())
+        self._end_reset()
+        self._report_finished()
+        self._owner.touch()
+
+    def _end_reset(self) -> None:
+        """RST, once the peer's direction is over as well."""
+        if self._reset_code is not None and not self._over and (self._read_closed or self._stopped):
+            self._session.reset(self.stream_id, self._reset_code)
+            self._owner.touch()
+            self._owner.settled(self)
+
+    def consume(self, count: int) -> None:
+        """See `Stream.consume`."""
+        if not self._stopped and self._lost is None:
+            self._consumed += count
+            self._session.consume(self.stream_id, count)
+            self._owner.touch()
+
+    @property
+    def backlog(self) -> int:
+        """See `Stream.backlog`: TCP does not tell what was acknowledged; what it took counts."""
+        return 0 if self._lost is not None else self._session.backlog(self.stream_id)
+
+    @property
+    def room(self) -> int:
+        """See `Stream.room`."""
+        return self._owner.settings.max_backlog - self.backlog
+
+    # Called by the connection.
+
+    def take_end(self) -> None:
+        """The peer's FIN."""
+        self.take_data(b"", end=True)
+        self._end_reset()
+
+    def take_rst(self, code: int) -> None:
+        """The peer dropped the stream, both directions."""
+        ended, finished = self.read_closed, self._write_closed
+        self._write_closed = True
+        self._over = True
+        if not ended:
+            self.take_reset(code)
+        elif not finished:
+            self.on_stop_sending(code)
+        self._report_finished()
+
+    def take_finished(self) -> None:
+        """Nothing follows, and the peer has read everything."""
+        self._over = True
+        self._report_finished()
+
+    def _report_finished(self) -> None:
+        if self._over and not self._finished and not self._held and not self._held_end:
+            self._finished = True
+            self.on_finished()
