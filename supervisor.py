@@ -38,6 +38,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     """Command-line options as dotted setting keys; options not given stay out."""
     names = {
         "listen": "edge.listen",
+        "listen_tcp": "edge.listen_tcp",
         "listen_forward": "edge.forward.listen",
         "advertise_forward": "edge.forward.advertise",
         "relay_id": "edge.relay_id",
@@ -82,6 +83,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     help="Run the built-in demo with development certificates; cluster: with two relays.",
 )
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="UDP address for QUIC.")
+@click.option("--listen-tcp", multiple=True, metavar="HOST:PORT", help="TCP address for agents.")
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
 @click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
 @click.option("--advertise-forward", metavar="IP:PORT", help="Address agents send forward data to.")
@@ -246,7 +248,7 @@ class Relay:
         from actors.node.admin import control_service, ops_spec
         from actors.runtime import ChildSpec, Intensity, Supervisor
         from actors.wiring.control import backend, served
-        from actors.wiring.edge import edge_settings, quic_settings
+        from actors.wiring.edge import edge_settings, quic_settings, tcp_settings
 
         settings = self.settings
         edge, control = settings.edge, settings.control
@@ -272,6 +274,8 @@ class Relay:
                 listen=[(address.host, address.port) for address in edge.listen],
                 settings=edge_settings(settings),
                 quic=quic_settings(settings),
+                listen_tcp=[(address.host, address.port) for address in edge.listen_tcp],
+                tcp=tcp_settings(settings),
             )
             children.append(self._edge.spec())
         children += [
@@ -304,6 +308,8 @@ class Relay:
         """After the tree is up: start the demo's processes."""
         for relay_id, (host, port) in self._relays():
             click.echo(f"trunkline: relay {relay_id} on {host}:{port} (QUIC)")
+        for host, port in () if self._edge is None else self._edge.tcp_addresses:
+            click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (TCP)")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
@@ -394,8 +400,7 @@ class Relay:
     def abort(self) -> None:
         """Release what outlives the tree."""
         if self._edge is not None:
-            for endpoint in self._edge.endpoints:
-                endpoint.abort()
+            self._edge.abort()
 
 
 if __name__ == "__main__":

@@ -218,6 +218,11 @@ class EdgeSettings(Room):
         max_length=16,
         description="UDP addresses for QUIC, host:port or [ipv6]:port; port 0 takes a free one.",
     )
+    listen_tcp: tuple[Address, ...] = Field(
+        (),
+        max_length=16,
+        description="TCP addresses for agents whose network lets no UDP through: TLS and yamux.",
+    )
     advertise: OptionalAddress = Field(
         None, description="Address other relays reach this one at. Empty: the first of listen."
     )
@@ -302,9 +307,10 @@ class EdgeSettings(Room):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        fixed = [e for e in self.listen if e.port != 0]
-        if len(set(fixed)) != len(fixed):
-            raise ValueError("listen names the same address twice")
+        for name, addresses in (("listen", self.listen), ("listen_tcp", self.listen_tcp)):
+            fixed = [e for e in addresses if e.port != 0]
+            if len(set(fixed)) != len(fixed):
+                raise ValueError(f"{name} names the same address twice")
         if self.keepalive_seconds * 2 > self.idle_timeout_seconds:
             raise ValueError("keepalive_seconds must be at most half of idle_timeout_seconds")
         if self.connection_window_bytes < self.stream_window_bytes:

@@ -1,4 +1,4 @@
-"""The listener: owns the UDP socket of an endpoint, and admits verified connections.
+"""The listeners: each owns the socket of an endpoint, and admits verified connections.
 
 Killed or crashed, it is restarted and binds the same address; connections live on, because they
 belong to their agent connections (docs/decisions/0013).
@@ -14,6 +14,7 @@ from actors.edge.relays.relay_connection import RelayConnection
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
+from actors.transport.tcp import TcpEndpoint
 from wire.orp.close_codes import CloseCode
 from wire.orp.identity import IdentityError, RelayUri, parse_identity
 
@@ -23,7 +24,7 @@ class _Binding:
 
     __slots__ = ("_endpoint",)
 
-    def __init__(self, endpoint: QuicEndpoint) -> None:
+    def __init__(self, endpoint: QuicEndpoint | TcpEndpoint) -> None:
         self._endpoint = endpoint
 
     def abort(self) -> None:
@@ -31,14 +32,18 @@ class _Binding:
         self._endpoint.detach()
 
 
-class QuicListener(Actor):
-    """See the module docstring.
+class _Listener(Actor):
+    """What listeners of every transport share.
 
     Args:
         address: to bind; with port 0 every incarnation binds the port of the first.
     """
 
-    def __init__(self, door: Door, endpoint: QuicEndpoint, address: tuple[str, int]) -> None:
+    transport = ""  #: for the log
+
+    def __init__(
+        self, door: Door, endpoint: QuicEndpoint | TcpEndpoint, address: tuple[str, int]
+    ) -> None:
         self._door = door
         self._endpoint = endpoint
         self._address = address
@@ -48,23 +53,8 @@ class QuicListener(Actor):
         self._endpoint.on_connection = self.guard("listener", self._admit)
         self._endpoint.attach(self._address, partial(self.guard, "socket"))
         self.own(_Binding(self._endpoint), "socket")
-        self.log.info("listening on {}:{} (QUIC)", *(self._endpoint.address or ("", 0)))
-
-    def describe(self) -> dict[str, object]:
-        """Address and counters."""
-        statistics = self._endpoint.statistics()
-        return {
-            "address": "{}:{}".format(*(self._endpoint.address or ("", 0))),
-            "engine": self._endpoint.engine.name,
-            "engine_reason": self._endpoint.engine.reason,
-            "connections": statistics.connections,
-            "pending_handshakes": statistics.pending,
-            "datagrams_in": statistics.datagrams_in,
-            "datagrams_out": statistics.datagrams_out,
-            "endpoint": statistics.counters,
-            "udp": statistics.udp._asdict(),
-            "door": dict(self._door.counters),
-        }
+        host, port = self._endpoint.address or ("", 0)
+        self.log.info("listening on {}:{} ({})", host, port, self.transport)
 
     def _admit(self, connection: Connection) -> None:
         counters, settings = self._door.counters, self._door.settings
@@ -121,3 +111,45 @@ class QuicListener(Actor):
         except ChildRefused as refused:
             counters[f"relay_refused_{refused.why}"] += 1
             connection.close(CloseCode.OVERLOADED, "overloaded")
+
+
+class QuicListener(_Listener):
+    """A UDP socket and its QUIC endpoint."""
+
+    transport = "QUIC"
+
+    def __init__(self, door: Door, endpoint: QuicEndpoint, address: tuple[str, int]) -> None:
+        super().__init__(door, endpoint, address)
+        self._quic = endpoint
+
+    def describe(self) -> dict[str, object]:
+        """Address and counters."""
+        statistics = self._quic.statistics()
+        return {
+            "address": "{}:{}".format(*(self._quic.address or ("", 0))),
+            "engine": self._quic.engine.name,
+            "engine_reason": self._quic.engine.reason,
+            "connections": statistics.connections,
+            "pending_handshakes": statistics.pending,
+            "datagrams_in": statistics.datagrams_in,
+            "datagrams_out": statistics.datagrams_out,
+            "endpoint": statistics.counters,
+            "udp": statistics.udp._asdict(),
+            "door": dict(self._door.counters),
+        }
+
+
+class TcpListener(_Listener):
+    """A TCP socket and its endpoint: TLS and yamux, for networks that let no UDP through."""
+
+    transport = "TCP"
+
+    def describe(self) -> dict[str, object]:
+        """Address and counters."""
+        statistics = self._endpoint.statistics()
+        return {
+            "address": "{}:{}".format(*(self._endpoint.address or ("", 0))),
+            "connections": statistics.connections,
+            "pending_handshakes": statistics.pending,
+            "endpoint": statistics.counters,
+        }

@@ -3,7 +3,7 @@
 ::
 
     edge              one_for_one
-    ├─ listeners      one_for_one: one QuicListener per address
+    ├─ listeners      one_for_one: one QuicListener or TcpListener per address
     ├─ forward        the UDP forward plane, when the settings have one
     ├─ agents         dynamic: one AgentConnection per connected agent
     ├─ streams        dynamic: one StreamPair (or ResumedPair) per open stream
@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from actors.control.messages import ControlPlane
 from actors.edge.door import Door
 from actors.edge.forward.tree import forward_place, forward_spec
-from actors.edge.listener import QuicListener
+from actors.edge.listener import QuicListener, TcpListener
 from actors.edge.messages import Close
 from actors.edge.relays.directory import RelayDirectory
 from actors.edge.relays.fleet import RelayFleet
@@ -42,6 +42,7 @@ from actors.runtime import (
     Supervisor,
 )
 from actors.transport.quic import QuicEndpoint, QuicSettings
+from actors.transport.tcp import TcpEndpoint, TcpSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
 
@@ -56,6 +57,7 @@ class Edge:
     Args:
         control: finds the control actors; asked when the door starts, after control did.
         listen: addresses for QUIC.
+        listen_tcp: addresses for TCP.
         base: the door's place in the tree.
     """
 
@@ -68,6 +70,8 @@ class Edge:
         listen: Sequence[tuple[str, int]],
         settings: EdgeSettings,
         quic: QuicSettings,
+        listen_tcp: Sequence[tuple[str, int]] = (),
+        tcp: TcpSettings = TcpSettings(),  # noqa: B008  # frozen value
         base: str = "/edge",
     ) -> None:
         plane: list[ControlPlane] = []
@@ -81,6 +85,7 @@ class Edge:
 
         self._system = system
         self._listen = list(listen)
+        self._listen_tcp = list(listen_tcp)
         self._base = base
         self._identity = identity
         directory = RelayDirectory(
@@ -106,6 +111,10 @@ class Edge:
             QuicEndpoint(identity=identity, settings=quic, on_connection=lambda c: c.close(0))
             for _ in self._listen
         ]
+        self.tcp_endpoints = [
+            TcpEndpoint(identity=identity, settings=tcp, on_connection=lambda c: c.close(0))
+            for _ in self._listen_tcp
+        ]
 
     def _place(self, name: str) -> ActorRef:
         ref = self._system.ref(f"{self._base}/{name}")
@@ -126,6 +135,18 @@ class Edge:
             )
             for index, (endpoint, address) in enumerate(
                 zip(self.endpoints, self._listen, strict=True)
+            )
+        ]
+        listeners += [
+            ChildSpec(
+                "tcp" if index == 0 else f"tcp-{index + 1}",
+                lambda endpoint=endpoint, address=address: TcpListener(  # type: ignore[misc]
+                    self.door, endpoint, address
+                ),
+                backoff=BACKOFF,
+            )
+            for index, (endpoint, address) in enumerate(
+                zip(self.tcp_endpoints, self._listen_tcp, strict=True)
             )
         ]
         budget = Intensity(restarts=10, period=10.0)
@@ -167,13 +188,26 @@ class Edge:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """The bound addresses, once the listeners ran."""
+        """The bound addresses for QUIC, once the listeners ran."""
         return [endpoint.address for endpoint in self.endpoints if endpoint.address is not None]
+
+    @property
+    def tcp_addresses(self) -> list[tuple[str, int]]:
+        """The same for TCP."""
+        return [one.address for one in self.tcp_endpoints if one.address is not None]
+
+    def abort(self) -> None:
+        """Close what outlived the tree: endpoints, and connections nobody owns any more."""
+        for endpoint in self._all_endpoints():
+            endpoint.abort()
+
+    def _all_endpoints(self) -> list[QuicEndpoint | TcpEndpoint]:
+        return [*self.endpoints, *self.tcp_endpoints]
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this certificate; live connections stay."""
         self._identity = identity
-        for endpoint in self.endpoints:
+        for endpoint in self._all_endpoints():
             endpoint.reload(identity)
 
     async def drain(self) -> None:

@@ -6,7 +6,9 @@ from actors.edge.forward.settings import ForwardSettings
 from actors.edge.relays.settings import RelaySettings
 from actors.edge.settings import EdgeSettings
 from actors.transport.quic import QuicSettings
+from actors.transport.tcp import TcpSettings
 from config.schema import Settings
+from wire.yamux.limits import INITIAL_WINDOW
 
 
 def edge_settings(settings: Settings) -> EdgeSettings:
@@ -55,6 +57,20 @@ def _forward_settings(settings: Settings) -> ForwardSettings | None:
         max_allocations=2 * forward.max_streams,
         check_source=forward.check_source,
         invented_ids=forward.invented_ids,
+    )
+
+
+def tcp_settings(settings: Settings) -> TcpSettings:
+
+    edge = settings.edge
+    return TcpSettings(
+        handshake_timeout=edge.handshake_deadline_seconds,
+        stream_window=max(INITIAL_WINDOW, edge.stream_window_bytes),
+        max_streams=edge.max_streams_per_agent,
+        max_pending=edge.max_pending_handshakes,
+        max_pending_per_source=edge.max_pending_handshakes_per_source,
+        keepalive=edge.idle_timeout_seconds,
+        ping_timeout=edge.idle_timeout_seconds,
     )
 
 

@@ -44,8 +44,13 @@ async def agent_systems(
     *,
     provider_relays: tuple[tuple[str, int], ...] = (),
     consumer_relays: tuple[tuple[str, int], ...] = (),
+    **more: object,
 ) -> AsyncIterator[tuple[tuple[str, int], list[ActorSystem]]]:
-    """As `agents`, with the two agents' actor systems: provider, consumer."""
+    """As `agents`, with the two agents' actor systems: provider, consumer.
+
+    Args:
+        more: further settings of both.
+    """
     systems: list[ActorSystem] = []
     for leaf, relays, provide, consume in (
         (pki.provider, provider_relays, (Service(SERVICE, "127.0.0.1", target_port),), ()),
@@ -58,6 +63,7 @@ async def agent_systems(
             relays=relays or (running.address,),
             provide=provide,
             consume=consume,
+            **more,  # type: ignore[arg-type]  # fields of the settings
         )
         system = ActorSystem("agent")
         await system.start(lambda settings=settings: agent_root(settings))  # type: ignore[misc]

@@ -203,6 +203,7 @@ async def relay(
     leaf: LeafFiles | None = None,
     relay_id: str = "r1",
     port: int = 0,
+    tcp: bool = False,
 ) -> AsyncIterator[Relay]:
     """Control and edge, up; everything is gone afterwards.
 
@@ -218,6 +219,7 @@ async def relay(
         listen=[("127.0.0.1", port)],
         settings=settings or EdgeSettings(region="local"),
         quic=quic or QuicSettings(),
+        listen_tcp=[("127.0.0.1", 0)] if tcp else [],
     )
     control = control_spec(
         embedded_backend(str(tmp_path / "control.db")),
@@ -235,5 +237,4 @@ async def relay(
         for endpoint in running.endpoints:
             endpoint.abort()
         await system.stop(timeout=10.0)
-        for endpoint in edge.endpoints:
-            endpoint.abort()
+        edge.abort()

@@ -1,15 +1,15 @@
 """The connection to a relay: dial, HELLO, REGISTER, ctrl stream, reconnect.
 
-All relays are dialled at once and the first finished handshake wins; after a loss the next round
-starts at once, then waits 1 s doubling to 30 s with jitter. The link outlives connections: local
+All relays are dialled at once and the first finished handshake wins, by QUIC, else by TCP where
+that is configured; on TCP QUIC is tried again now and then. After a loss the next round starts at
+once, then waits 1 s doubling to 30 s with jitter. The link outlives connections: local
 connections that arrive meanwhile wait for the next one, bounded by their own deadline.
 
-Source: protocol sheet ORP 3.1, 3.2, 3.12; 6.5 A9.
+Source: protocol sheet ORP 3.1, 3.2, 3.12, 3.13; 6.5 A9, A11.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,10 +29,12 @@ from actors.runtime import (
 )
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
-from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
+from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
+from actors.transport.tcp import TcpEndpoint
 from actors.transport.tls import TlsIdentity
 from tools.agent.bridge import ProviderBridge
+from tools.agent.dialling import Dialler, race
 from tools.agent.messages import OpenService, WatchMode
 from tools.agent.resumable import ResumableStream, StreamTable
 from tools.agent.resumption import Resumption
@@ -59,6 +61,12 @@ MAX_CHECKPOINTS = 256
 
 class _Dial:
     """Try all relays again."""
+
+    __slots__ = ()
+
+
+class _TryQuic:
+    """We are on TCP: does a relay answer by QUIC again?"""
 
     __slots__ = ()
 
@@ -124,6 +132,8 @@ class RelayLink(Actor):
         self._registered: list[str] = []
         self._ready = False
         self._rounds = 0
+        self._over_tcp = False
+        self._return_pause = 0.0
         self._connected = 0
         self._serial = 0
         self._last_error = ""
@@ -141,6 +151,8 @@ class RelayLink(Actor):
         self._uri = settings.uri or identity.uri
         self._endpoint = QuicEndpoint(identity=identity, settings=QuicSettings())
         self.own(self._endpoint, "endpoint")
+        self._tcp = TcpEndpoint(identity=identity)
+        self.own(self._tcp, "tcp endpoint")
         self._table.on_parked = self.guard("park", self._parked)
         self._table.on_ended = self.guard("end", self._stream_ended)
         self._table.on_lingering = self.guard("linger", self._lingering)
@@ -156,6 +168,7 @@ class RelayLink(Actor):
             "agent_uri": self._uri,
             "relay": "{}:{}".format(*connection.remote_address) if connection else "",
             "relay_uri": connection.peer.uri if connection else "",
+            "transport": "tcp" if self._over_tcp else "quic",
             "ready": self._ready,
             "registered": list(self._registered),
             "connections": self._connected,
@@ -181,37 +194,57 @@ class RelayLink(Actor):
 
     async def _dial_all(self) -> None:
         settings = self._settings
-        attempts = [
-            asyncio.create_task(
-                self._endpoint.connect(
-                    relay, server_name=settings.server_name, timeout=settings.dial_timeout
-                )
-            )
-            for relay in settings.relays
-        ]
-        winner: Connection | None = None
-        try:
-            for attempt in asyncio.as_completed(attempts):
-                try:
-                    connection = await attempt
-                except (DialFailed, OSError) as error:
-                    self._last_error = str(error)
-                    continue
-                winner = connection
-                break
-        finally:
-            for task in attempts:
-                task.cancel()
-            await asyncio.wait(attempts)
-            for task in attempts:
-                if not task.cancelled() and task.exception() is None:
-                    connection = task.result()
-                    if connection is not winner:
-                        connection.close(CloseCode.SILENT, "")
-        if winner is None:
+        connection = await self._dial_by(self._endpoint, settings.relays)
+        self._over_tcp = connection is None and bool(settings.relays_tcp)
+        if self._over_tcp:
+            connection = await self._dial_by(self._tcp, settings.relays_tcp)
+        if connection is None:
             self._again()
+            return
+        self._adopt(connection)
+        if self._over_tcp:
+            self.log.info("agent on TCP+TLS fallback")
+            self._return_pause = settings.return_after
+            self.start_timer(self._return_pause, _TryQuic(), "quic")
+
+    async def _dial_by(
+        self, endpoint: Dialler, relays: Sequence[tuple[str, int]]
+    ) -> Connection | None:
+        settings = self._settings
+        winner, why = await race(
+            endpoint, relays, server_name=settings.server_name, timeout=settings.dial_timeout
+        )
+        if winner is None:
+            self._last_error = why
+        return winner
+
+    @handles(_TryQuic)
+    def _try_quic(self, _: _TryQuic) -> None:
+        if self._over_tcp and self._connection is not None:
+            self.spawn_task(self._leave_tcp(), "quic")
+
+    async def _leave_tcp(self) -> None:
+        """UDP may pass again: then the streams go on over QUIC."""
+        better = await self._dial_by(self._endpoint, self._settings.relays)
+        older = self._connection
+        if not self._over_tcp or older is None:
+            if better is not None:
+                better.close(CloseCode.SILENT, "")
+        elif better is None:
+            self._return_pause = min(2 * self._return_pause, self._settings.return_cap)
+            self.start_timer(self._return_pause, _TryQuic(), "quic")
         else:
-            self._adopt(winner)
+            self.log.info("agent back on QUIC")
+            self._over_tcp = False
+            self._part(older)
+            self._adopt(better)
+
+    def _part(self, older: Connection) -> None:
+        """Its streams park, and the relay keeps them for our next connection."""
+        self.disown(older)
+        self._forget_connection()
+        older.on_closed = lambda reason: None
+        older.close(CloseCode.INTERNAL_ERROR, "another transport")
 
     def _again(self) -> None:
         """Dial once more: at once after a loss, then with doubling pauses."""
@@ -254,14 +287,18 @@ class RelayLink(Actor):
             self.disown(self._connection)
         self._last_error = str(reason)
         self.log.warning("relay connection lost: {}", reason)
+        self._forget_connection()
+        for stream in self._table.lingering():
+            stream.path_lost()
+        self._again()
+
+    def _forget_connection(self) -> None:
         self._connection = self._session = self._ctrl = None
         self._ready = False
         self._registered.clear()
         self._watched.clear()
         self.cancel_timer("session")
-        for stream in self._table.lingering():
-            stream.path_lost()
-        self._again()
+        self.cancel_timer("quic")
 
     # The ctrl stream.
 

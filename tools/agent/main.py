@@ -22,6 +22,9 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--relay", "relays", multiple=True, metavar="HOST:PORT",
                      default=("127.0.0.1:7443",), show_default=True,
                      envvar=f"{_PREFIX}_RELAY", help="Relay to connect to; repeatable."),
+        click.option("--relay-tcp", "relays_tcp", multiple=True, metavar="HOST:PORT",
+                     envvar=f"{_PREFIX}_RELAY_TCP",
+                     help="The relay's TCP address, for when UDP is blocked; repeatable."),
         click.option("--cert", required=True, type=click.Path(exists=True, dir_okay=False),
                      envvar=f"{_PREFIX}_CERT", help="Certificate chain of this agent (PEM)."),
         click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False),
@@ -104,18 +107,20 @@ def _mapping(service: str, address: str) -> Mapping:
     return Mapping(service, endpoint.host, endpoint.port)
 
 
+def _addresses(texts: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    mappings = (_mapping("relay", text) for text in texts)
+    return tuple((one.host, one.port) for one in mappings)
+
+
 def _run(
     *, provide: tuple[Mapping, ...], consume: tuple[Mapping, ...], options: dict[str, Any]
 ) -> None:
-    relays = []
-    for text in options["relays"]:
-        endpoint = _mapping("relay", text)
-        relays.append((endpoint.host, endpoint.port))
     settings = AgentSettings(
         certificate=options["cert"],
         key=options["key"],
         ca=options["ca"],
-        relays=tuple(relays),
+        relays=_addresses(options["relays"]),
+        relays_tcp=_addresses(options["relays_tcp"]),
         provide=provide,
         consume=consume,
         uri=options["uri"],

@@ -21,6 +21,8 @@ class AgentSettings:
     Attributes:
         certificate, key, ca: PEM paths.
         relays: (host, port), in order of preference.
+        relays_tcp: the same over TCP, for networks that let no UDP through; tried when no relay
+            answers by QUIC, and left again as soon as one does.
         provide, consume: services.
         uri: own identity; empty: the certificate's first URI SAN.
         server_name: DNS name every relay's certificate must have.
@@ -28,6 +30,7 @@ class AgentSettings:
         open_timeout: seconds a local connection waits for its stream (relay loss included).
         target_timeout: seconds to connect to the local target.
         resume_window: seconds from the loss of a stream's path until it is given up.
+        return_after, return_cap: seconds on TCP until QUIC is tried again; the pause doubles.
         backoff, backoff_cap: seconds between rounds of dialling all relays; the first is at once.
     """
 
@@ -37,6 +40,7 @@ class AgentSettings:
     relays: tuple[tuple[str, int], ...]
     provide: tuple[Mapping, ...] = ()
     consume: tuple[Mapping, ...] = ()
+    relays_tcp: tuple[tuple[str, int], ...] = ()
     uri: str = ""
     server_name: str = "localhost"
     dial_timeout: float = 5.0
@@ -45,3 +49,5 @@ class AgentSettings:
     resume_window: float = 30.0
     backoff: float = 1.0
     backoff_cap: float = 30.0
+    return_after: float = 15.0
+    return_cap: float = 240.0

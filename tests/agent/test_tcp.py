@@ -1,0 +1,107 @@
+"""Agents whose network lets no UDP through: the same streams over TCP, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.agent.rig import agent_systems, says
+from tests.agent.test_resume import FAULTS
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.rig import relay
+from tools.chaos.history import History
+from tools.chaos.workload import Plan, Target, Workload
+
+MEBIBYTE = 1 << 20
+#: Nobody answers here.
+BLOCKED = (("127.0.0.1", 9),)
+PLANS = [
+    Plan("both", 1, 2 * MEBIBYTE, 2 * MEBIBYTE),
+    Plan("down", 2, 100, 3 * MEBIBYTE),
+    Plan("up", 3, 3 * MEBIBYTE, 100, half_close=True),
+    Plan("idle", 4, 5000, 5000, idle=1.0),
+    Plan("half-closed", 5, 1000, 2 * MEBIBYTE, half_close=True),
+]
+FAULTS_TOO = {**FAULTS, "the listener": lambda running: running.kill("/edge/listeners/tcp")}
+COMPLETE = {plan.name: ("complete", "") for plan in PLANS}
+
+
+async def outcomes(transfers: list[asyncio.Task[object]]) -> dict[str, tuple[str, str]]:
+    results = [await transfer for transfer in transfers]
+    return {r.name: (r.outcome, r.detail) for r in results}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fault", ["none", *FAULTS_TOO])
+@pytest.mark.timeout(120)
+def test_streams_over_tcp_survive_the_death_of(pki: PkiFixture, tmp_path: Path, fault: str) -> None:
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        async with (
+            relay(pki, tmp_path, tcp=True) as running,
+            agent_systems(
+                running,
+                pki,
+                target.port,
+                provider_relays=BLOCKED,
+                consumer_relays=BLOCKED,
+                relays_tcp=tuple(running.edge.tcp_addresses),
+                dial_timeout=0.3,
+                backoff=0.05,
+            ) as (address, systems),
+        ):
+            assert [says(one, "/link", "transport") for one in systems] == ["tcp", "tcp"]
+            workload = Workload(address, history, streams=1, target=target)
+            transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
+            await eventually(lambda: running.streams() == len(PLANS))
+            for _ in range(3 if fault != "none" else 0):
+                await asyncio.sleep(0.3)
+                if running.system.find("/edge/agents") and not all(t.done() for t in transfers):
+                    FAULTS_TOO[fault](running)
+            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            await eventually(lambda: running.streams() == 0, timeout=40)
+        await target.stop()
+
+    run(main(), timeout=110)
+
+
+@pytest.mark.timeout(60)
+def test_when_udp_passes_again_the_streams_go_on_over_quic(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        async with relay(pki, tmp_path, tcp=True) as running:
+            address = running.address
+            running.edge.endpoints[0].detach()  # UDP is blocked
+            async with agent_systems(
+                running,
+                pki,
+                target.port,
+                provider_relays=(address,),
+                consumer_relays=(address,),
+                relays_tcp=tuple(running.edge.tcp_addresses),
+                dial_timeout=0.3,
+                return_after=0.5,
+                return_cap=0.5,
+            ) as (local, systems):
+                assert [says(one, "/link", "transport") for one in systems] == ["tcp", "tcp"]
+                workload = Workload(local, history, streams=1, target=target)
+                plans = [*PLANS, Plan("long", 6, 1000, 1000, idle=4.0)]
+                transfers = [asyncio.create_task(workload.transfer(plan)) for plan in plans]
+                await eventually(lambda: running.streams() == len(plans))
+                running.edge.endpoints[0].attach(address)
+                for one in systems:
+                    await eventually(
+                        lambda one=one: says(one, "/link", "transport") == "quic"  # type: ignore[misc]
+                    )
+                expected = {**COMPLETE, "long": ("complete", "")}
+                assert await outcomes(transfers) == expected  # type: ignore[arg-type]
+                await eventually(lambda: running.streams() == 0, timeout=40)
+                assert running.counters.get("streams_returned", 0) > 0
+        await target.stop()
+
+    run(main(), timeout=50)
