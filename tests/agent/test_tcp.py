@@ -10,7 +10,7 @@ import pytest
 from tests.agent.rig import agent_systems, says
 from tests.agent.test_resume import FAULTS
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import relay
+from tests.edge.rig import Relay, relay
 from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
 
@@ -24,7 +24,13 @@ PLANS = [
     Plan("idle", 4, 5000, 5000, idle=1.0),
     Plan("half-closed", 5, 1000, 2 * MEBIBYTE, half_close=True),
 ]
-FAULTS_TOO = {**FAULTS, "the listener": lambda running: running.kill("/edge/listeners/tcp")}
+
+
+def _kill_listener(running: Relay) -> None:
+    running.kill("/edge/listeners/tcp")
+
+
+FAULTS_TOO = {**FAULTS, "the listener": _kill_listener}
 COMPLETE = {plan.name: ("complete", "") for plan in PLANS}
 
 
