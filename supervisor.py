@@ -39,6 +39,10 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     names = {
         "listen": "edge.listen",
         "listen_tcp": "edge.listen_tcp",
+        "debug_listen": "metrics.listen",
+        "metrics_dump": "metrics.dump",
+        "metrics_interval": "metrics.interval_seconds",
+        "access_log": "log.access_file",
         "listen_forward": "edge.forward.listen",
         "advertise_forward": "edge.forward.advertise",
         "relay_id": "edge.relay_id",
@@ -97,6 +101,10 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option("--no-policy", is_flag=True, help="Allow every stream. For closed labs only.")
 @click.option("--state-directory", metavar="DIR", help="Where state is kept.")
 @click.option("--control-socket", metavar="PATH", help="Unix socket for ctl, inspect and chaos.")
+@click.option("--debug-listen", metavar="HOST:PORT", help="HTTP address for metrics and health.")
+@click.option("--metrics-dump", metavar="FILE", help="Append metrics to this file as JSON lines.")
+@click.option("--metrics-interval", metavar="SECONDS", help="Between two of those lines.")
+@click.option("--access-log", metavar="FILE", help="One JSON line per stream.")
 @click.option("--log-level", metavar="LEVEL", help="TRACE ... CRITICAL.")
 @click.option("--log-format", metavar="FORMAT", help="human or json.")
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted key.")
@@ -199,6 +207,7 @@ class Relay:
         from actors.controller.port import Port
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
+        from actors.observe.meters import Meters
         from config.paths import state_paths
 
         self.settings = settings
@@ -208,6 +217,8 @@ class Relay:
         self._pki: DevPki | None = None
         self._identity = self._load_identity()
         self._mounts = MountTable()
+        self._meters = Meters()
+        self._metrics_port: list[int] = []
         # Fixed once: a restarted process must listen where the others look for it.
         demo = settings.demo
         self._demo_web = fixed_port((demo.web_listen.host, demo.web_listen.port))
@@ -246,13 +257,18 @@ class Relay:
         from actors.control.tree import control_plane, control_spec
         from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
+        from actors.observe.system_meters import watch_system
+        from actors.observe.tree import observe_spec
         from actors.runtime import ChildSpec, Intensity, Supervisor
         from actors.wiring.control import backend, served
         from actors.wiring.edge import edge_settings, quic_settings, tcp_settings
+        from actors.wiring.observe import observe_settings, readiness
 
         settings = self.settings
         edge, control = settings.edge, settings.control
         budget = Intensity(restarts=30, period=60.0)
+        observed = observe_settings(settings)
+        watch_system(self._meters, system)
         advertised = edge.advertise or edge.listen[0]
         children = [
             control_spec(
@@ -264,6 +280,7 @@ class Relay:
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,
                 more=served(settings, self._controller_port),
+                meters=self._meters,
             )
         ]
         if self._cluster is None:
@@ -276,9 +293,17 @@ class Relay:
                 quic=quic_settings(settings),
                 listen_tcp=[(address.host, address.port) for address in edge.listen_tcp],
                 tcp=tcp_settings(settings),
+                meters=self._meters,
+                access="/observe/access" if observed.access_log else "",
             )
             children.append(self._edge.spec())
         children += [
+            observe_spec(
+                self._meters,
+                readiness(system, lambda: self._edge),
+                observed,
+                bound=self._metrics_port,
+            ),
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(
                 control_service(system, self._mounts, OperatorCommands(system).commands()),
@@ -312,6 +337,9 @@ class Relay:
             click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (TCP)")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
+        if self._metrics_port and self.settings.metrics.listen is not None:
+            host = self.settings.metrics.listen.host
+            click.echo(f"trunkline: metrics on http://{host}:{self._metrics_port[0]}/metrics")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo

@@ -92,6 +92,25 @@ class LogSettings(Room):
         description="human = one readable line, json = one JSON object per line.",
         json_schema_extra=LIVE,
     )
+    access_file: OptionalPath = Field(
+        None, description="The access log: one JSON line per stream. Empty: none is kept."
+    )
+
+
+class MetricsSettings(Room):
+    """Counters, durations, health and readiness for operators and their monitoring."""
+
+    listen: OptionalAddress = Field(
+        None,
+        description=(
+            "HTTP address for /metrics, /debug/metrics, /health and /ready; it asks nobody who "
+            "they are. Empty: none."
+        ),
+    )
+    dump: OptionalPath = Field(
+        None, description="File that gets a snapshot as a JSON line per interval. Empty: none."
+    )
+    interval_seconds: Seconds = Field(10.0, description="Between two snapshots of the dump.")
 
 
 class TlsSettings(Room):
@@ -349,6 +368,7 @@ class Settings(Room):
 
     node: NodeSettings = Field(NodeSettings(), description="The process.")
     log: LogSettings = Field(LogSettings(), description="Logging.")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")
     edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
     control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
     demo: DemoSettings = Field(DemoSettings(), description="Demonstration.")

@@ -32,6 +32,7 @@ from actors.control.limits import (
 )
 from actors.control.messages import AuditRecord, Unavailable
 from actors.control.operator_messages import QueryAudit
+from actors.observe.meters import Meters
 from actors.runtime import (
     DEFERRED,
     Actor,
@@ -87,6 +88,7 @@ class AuditActor(Actor):
         linger: seconds the first record of a batch waits for company.
         attempts, pause: how often, and with which first pause in seconds, a batch is tried;
             0 attempts: until it is stored, only the bound of the queue loses records then.
+        meters: what is counted, for operators.
     """
 
     # The real bound is `queue`; the mailbox only has to take the queue back at a restart. Who is
@@ -101,7 +103,9 @@ class AuditActor(Actor):
         linger: float = AUDIT_LINGER_SECONDS,
         attempts: int = AUDIT_ATTEMPTS,
         pause: float = AUDIT_PAUSE_SECONDS,
+        meters: Meters | None = None,
     ) -> None:
+        self._counters = (meters or Meters()).counters
         self._connect = connect
         self._queue = queue
         self._linger = linger
@@ -219,6 +223,7 @@ class AuditActor(Actor):
             else:
                 self._last_error = ""
                 self._stored += len(batch)
+                self._counters["audit_events_total"] += len(batch)
                 for _ in batch:
                     records.popleft()
                 return True

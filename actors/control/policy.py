@@ -46,6 +46,7 @@ from actors.control.operator_messages import (
 from actors.control.policy_match import NO_SNAPSHOT, RuleSet
 from actors.control.rule import Rule
 from actors.control.rules_toml import RulesError, load_rules
+from actors.observe.meters import Meters
 from actors.runtime import (
     DEFERRED,
     Actor,
@@ -90,6 +91,7 @@ class PolicyActor(Actor):
         enforce: False allows everything.
         audit: path of the audit actor, which may not run yet.
         wall_clock: seconds since the epoch.
+        meters: what is counted, for operators.
     """
 
     # Decisions of a burst of opens must fit while the actor restarts.
@@ -103,7 +105,9 @@ class PolicyActor(Actor):
         enforce: bool = True,
         audit: str = "audit",
         wall_clock: Callable[[], float] = time.time,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._connect = connect
         self._files = tuple(files)
         self._enforce = enforce
@@ -177,9 +181,13 @@ class PolicyActor(Actor):
         if self._snapshot is None:
             decision = Decision(False, NO_SNAPSHOT)
         else:
-            decision = self._snapshot.decide(
+            snapshot, counters = self._snapshot, self._meters.counters
+            hits, began = snapshot.hits, time.perf_counter()
+            decision = snapshot.decide(
                 message.tenant, message.caller, message.target, message.method, now_ms
             )
+            self._meters.histogram("policy_eval_duration").observe(time.perf_counter() - began)
+            counters["policy_cache_misses" if hits == snapshot.hits else "policy_cache_hits"] += 1
         if decision.allow:
             self._allowed += 1
         else:

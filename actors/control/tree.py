@@ -31,6 +31,7 @@ from actors.control.limits import (
 from actors.control.messages import ControlPlane
 from actors.control.policy import PolicyActor
 from actors.control.registry import RegistryActor
+from actors.observe.meters import Meters
 from actors.runtime import (
     ActorSystem,
     Backoff,
@@ -60,6 +61,7 @@ def control_spec(
     heartbeat: float = HEARTBEAT_SECONDS,
     child_id: str = "control",
     more: Sequence[ChildSpec] = (),
+    meters: Meters | None = None,
 ) -> ChildSpec:
     """The supervised subtree.
 
@@ -72,6 +74,7 @@ def control_spec(
         grace, carry, heartbeat: seconds, see `limits`.
         child_id: the subtree's place below its supervisor.
         more: further children, which depend on all of the above (the served controller).
+        meters: what is counted, for operators.
     """
     relay = Relay(relay_id, region, endpoint)
     files = tuple(policy_files)
@@ -80,10 +83,12 @@ def control_spec(
         return RegistryActor(relay, backend.connect, grace=grace, carry=carry, heartbeat=heartbeat)
 
     def policy() -> PolicyActor:
-        return PolicyActor(backend.connect, files, enforce=enforce)
+        return PolicyActor(backend.connect, files, enforce=enforce, meters=meters)
 
     def audit() -> AuditActor:
-        return AuditActor(backend.connect, queue=audit_queue, attempts=backend.audit_attempts)
+        return AuditActor(
+            backend.connect, queue=audit_queue, attempts=backend.audit_attempts, meters=meters
+        )
 
     def control() -> Supervisor:
         return Supervisor(

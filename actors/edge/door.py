@@ -5,6 +5,7 @@ A plain object made when the door is wired; it owns nothing. Counters are only e
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,23 @@ from actors.edge.forward.place import ForwardPlace
 from actors.edge.pair_table import PairTable
 from actors.edge.relays.directory import RelayDirectory
 from actors.edge.settings import EdgeSettings
+from actors.observe.meters import Meters
+from actors.observe.records import StreamRecord
 from actors.runtime import ActorRef
 from actors.transport.replay_ring import RingBudget
+
+
+class Volume:
+    """Application bytes passed on, in both directions."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+def _nowhere(record: StreamRecord) -> None:
+    """No access log."""
 
 
 class ConnectionEntry:
@@ -53,6 +69,9 @@ class Door:
         matcher: finds the actor that joins them.
         links: finds the dynamic supervisor of links to and from other relays.
         relays: where other relays are, and the links to them.
+        meters: what is counted, for operators.
+        access: gets the record of every stream that ended.
+        clock: monotonic seconds.
     """
 
     settings: EdgeSettings
@@ -64,7 +83,11 @@ class Door:
     links: Callable[[], ActorRef]
     relays: RelayDirectory
     forward: ForwardPlace | None = None
-    counters: Counter[str] = field(default_factory=Counter)
+    meters: Meters = field(default_factory=Meters)
+    access: Callable[[StreamRecord], object] = _nowhere
+    clock: Callable[[], float] = time.monotonic
+    counters: Counter[str] = field(init=False)
+    volume: Volume = field(default_factory=Volume)
     draining: bool = False
     connections: dict[str, ActorRef] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
@@ -73,6 +96,7 @@ class Door:
 
     def __post_init__(self) -> None:
         self.ring_budget = RingBudget(self.settings.replay_budget)
+        self.counters = self.meters.family("edge_events_total", "event")
 
     def next_serial(self) -> int:
         """A number no actor of this door had before: ids stay unique over reconnects."""

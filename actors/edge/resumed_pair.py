@@ -13,6 +13,7 @@ from actors.edge.opening import StreamEnd
 from actors.edge.pair_table import PairRow
 from actors.edge.returning import Half
 from actors.edge.spliced_pair import SplicedPair
+from actors.edge.stream_account import StreamAccount
 from wire.orp.messages import StreamResume
 
 
@@ -32,8 +33,12 @@ class ResumedPair(SplicedPair):
     def init(self) -> None:
         """Take both halves, or none: a half may be gone since the match."""
         first, second = self._halves
+        self._account = self.own(
+            StreamAccount(self._door, self.now(), self._resumed_row), "account"
+        )
         if any(half.taken or half.gone for half in self._halves):
             self._door.counters["resume_missed"] += 1
+            self._account.outcome, self._account.detail = "failed", "half gone"
             self.stop()
             return
         ends = (StreamEnd(first.take()), StreamEnd(second.take()))
@@ -43,6 +48,7 @@ class ResumedPair(SplicedPair):
             not self._consistent(second.resume, first.resume, echo=first.echo)
         ):
             self._door.counters["resume_inconsistent"] += 1
+            self._account.outcome, self._account.detail = "failed", "positions do not fit"
             for end in ends:
                 self._settle(end)
                 end.stream.abort()

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from actors.edge.door import Volume
 from actors.edge.opening import StreamEnd
 from actors.runtime import ActorRef
 from actors.transport.replay_ring import ReplayRing, RingBudget
@@ -119,9 +120,13 @@ class Splice:
     Args:
         guard: `Actor.guard`: a failing callback is its owner's exit.
         first, second: the two sides.
+        volume: counts what is passed on.
     """
 
-    def __init__(self, owner: SpliceOwner, guard: Guard, first: Side, second: Side) -> None:
+    def __init__(
+        self, owner: SpliceOwner, guard: Guard, first: Side, second: Side, volume: Volume
+    ) -> None:
+        self._volume = volume
         self.sides = (first, second)
         self.finished = False
         self._owner = owner
@@ -193,10 +198,11 @@ class Splice:
 
     def _taker(self, source: Side, sink: Side) -> Callable[[bytes], None]:
         """The data path: everything a chunk needs, bound once."""
-        ring = sink.ring
+        ring, volume = sink.ring, self._volume
 
         def take(chunk: bytes) -> None:
             size = len(chunk)
+            volume.bytes += size
             source.received += size
             ring.append(chunk)
             end = sink.end

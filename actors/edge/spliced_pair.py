@@ -26,6 +26,7 @@ from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
 from actors.edge.returning import Half
 from actors.edge.splice import Side, Splice
+from actors.edge.stream_account import StreamAccount
 from actors.runtime import (
     Actor,
     ActorDown,
@@ -61,6 +62,7 @@ class SplicedPair(Actor):
 
     mailbox = MailboxSpec(bound=64)
     handler_limit = 60.0
+    _account: StreamAccount  # set in `init`
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -69,7 +71,6 @@ class SplicedPair(Actor):
         self._entry: PairEntry | None = None
         self._splice: Splice | None = None
         self._claim_monitor = 0
-        self._returns = 0
         #: Attempts to find the agent of a side at other relays.
         self._offers: dict[str, list[OwnedTask]] = {}
 
@@ -128,7 +129,10 @@ class SplicedPair(Actor):
         """The two sides are a splice from now on; attach and start it."""
         self._row = row
         self._phase = "spliced"
-        self._splice = self.own(Splice(self, self.guard, first, second), "splice")
+        splice = Splice(self, self.guard, first, second, self._door.volume)
+        self._splice = self.own(splice, "splice")
+        self._account.row = row
+        self._account.ready(self.now(), splice)
         if row.stream_id:
             self._entry = self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
             for side in (first, second):
@@ -149,6 +153,7 @@ class SplicedPair(Actor):
         """Both directions ended with EOF, and everything was passed on."""
         self._phase = "finished"
         assert self._splice is not None
+        self._account.outcome = "finished"
         if self._entry is not None:
             self._entry.finished = self._splice.certain
         for side in self._splice.sides:
@@ -219,6 +224,7 @@ class SplicedPair(Actor):
     def _fail(self, detail: str, code: int = ResetCode.SOURCE_FAILED) -> None:
         """Reset whatever is still there, and end."""
         self._phase = "failed"
+        self._account.outcome, self._account.detail = "failed", detail
         for end in self._ends():
             if not end.settled:
                 self._settle(end)
@@ -238,7 +244,7 @@ class SplicedPair(Actor):
         """Positions and what is held, for the inspector."""
         if self._splice is None:
             return {}
-        result: dict[str, object] = {"returns": self._returns}
+        result: dict[str, object] = {"returns": self._account.returns}
         for side in self._splice.sides:
             name = side.name
             result[f"bytes_from_{name}"] = side.received
@@ -298,7 +304,7 @@ class SplicedPair(Actor):
                 task.abort()
         if self._phase == "held" and not any(one.away for one in splice.sides):
             self._phase = "spliced"
-        self._returns += 1
+        self._account.returns += 1
         self._door.counters["streams_returned"] += 1
         return None
 

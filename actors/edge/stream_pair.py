@@ -11,6 +11,7 @@ Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from actors.control.messages import (
@@ -28,6 +29,7 @@ from actors.edge.messages import OpenTowards, SendReady
 from actors.edge.opening import Gone, Opening, Rejected, StreamEnd
 from actors.edge.pair_table import PairRow
 from actors.edge.spliced_pair import SplicedPair
+from actors.edge.stream_account import StreamAccount
 from actors.runtime import (
     NORMAL,
     ActorDown,
@@ -82,6 +84,16 @@ class StreamPair(SplicedPair):
         self._answer: asyncio.Future[bytes] = self.system.loop.create_future()
         self.own(self._consumer_end, "stream")
         self._opening.owned = True
+        opening, message = self._opening, self._opening.message
+        asked = PairRow(
+            message.stream_id,
+            opening.consumer,
+            "",
+            opening.tenant,
+            message.target_service,
+            message.method,
+        )
+        self._account = self.own(StreamAccount(self._door, self.now(), asked), "account")
         stream = self._opening.stream
         stream.on_data = self._held.append
         stream.on_eof = self.guard("consumer", self._consumer_ended)
@@ -222,6 +234,7 @@ class StreamPair(SplicedPair):
             )
         self._provider_end = self.own(StreamEnd(stream), "stream")
         if self._provider_link is not None:
+            self._door.meters.counters["intra_relay_hops"] += 1
             await self._claim_for(provider)
         stream.on_data = self.guard("provider", self._provider_answered)
         stream.on_eof = self.guard("provider", self._provider_silent)
@@ -344,7 +357,12 @@ class StreamPair(SplicedPair):
 
     def _reject(self, answer: StreamReject) -> None:
         self._phase = "rejected"
-        self._door.counters[f"reject_{answer.code}"] += 1
+        self._account.outcome = "rejected"
+        self._account.detail = f"{answer.code} {answer.reason[:200]}"
+        # Another relay may say any number.
+        code = answer.code if 400 <= answer.code < 600 else "other"
+        self._door.counters[f"reject_{code}"] += 1
+        self._door.meters.counters["stream_rejects"] += 1
         self.log.bind(
             stream_id=f"{self._opening.message.stream_id:016x}", agent_uri=self._opening.consumer
         ).info("stream rejected: {} {}", answer.code, answer.reason)
@@ -397,6 +415,10 @@ class StreamPair(SplicedPair):
         assert self._provider_end is not None
         assert provider.connection is not None
         self._phase = "forwarded"
+        self._account.mode = "forward"
+        self._account.row = replace(self._account.row, provider=provider.uri)
+        self._account.ready(self.now())
+        self._door.meters.counters["stream_forward_assigned_total"] += 1
         self._door.counters["streams_forwarded"] += 1
         message, connections = (
             self._opening.message,
@@ -421,6 +443,7 @@ class StreamPair(SplicedPair):
     def _forward_over(self, why: str = "") -> None:
         """One side is done: so is the other, and both agents get their stream credit back."""
         self._phase = "finished"
+        self._account.outcome, self._account.detail = "finished", why
         for end in (self._consumer_end, self._provider_end):
             if end is not None and not end.settled:
                 self._settle(end)

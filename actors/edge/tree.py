@@ -31,6 +31,8 @@ from actors.edge.relays.fleet import RelayFleet
 from actors.edge.relays.relay_link import RelayLink
 from actors.edge.resume_matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
+from actors.observe.meters import Meters
+from actors.observe.records import StreamRecord
 from actors.runtime import (
     ActorRef,
     ActorSystem,
@@ -51,6 +53,10 @@ from wire.orp.close_codes import CloseCode
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 
 
+def _numbered(name: str, count: int) -> list[str]:
+    return [name if index == 0 else f"{name}-{index + 1}" for index in range(count)]
+
+
 class Edge:
     """The wiring of one edge door: made before the tree, alive as long as the process.
 
@@ -58,6 +64,8 @@ class Edge:
         control: finds the control actors; asked when the door starts, after control did.
         listen: addresses for QUIC.
         listen_tcp: addresses for TCP.
+        meters: what is counted, for operators.
+        access: place of the access log; empty: none is kept.
         base: the door's place in the tree.
     """
 
@@ -72,6 +80,8 @@ class Edge:
         quic: QuicSettings,
         listen_tcp: Sequence[tuple[str, int]] = (),
         tcp: TcpSettings = TcpSettings(),  # noqa: B008  # frozen value
+        meters: Meters | None = None,
+        access: str = "",
         base: str = "/edge",
     ) -> None:
         plane: list[ControlPlane] = []
@@ -103,7 +113,12 @@ class Edge:
             matcher=lambda: self._place("matcher"),
             links=lambda: self._place("relays"),
             relays=directory,
+            meters=meters or Meters(),
+            clock=system.loop.time,
         )
+        if access:
+            self.door.access = self._access_log(access)
+        self._count()
         directory.make_link = lambda relay_id: RelayLink(self.door, relay_id)
         if settings.forward is not None:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
@@ -116,6 +131,31 @@ class Edge:
             for _ in self._listen_tcp
         ]
 
+    def _access_log(self, place: str) -> Callable[[StreamRecord], object]:
+        lost = self.door.meters.counters
+
+        def tell(record: StreamRecord) -> None:
+            ref = self._system.ref(place)
+            if ref is None or not ref.try_tell(record):
+                lost["access_log_lost_total"] += 1
+
+        return tell
+
+    def _count(self) -> None:
+        """What is there now, for whoever asks."""
+        door, meters = self.door, self.door.meters
+
+        def children(name: str) -> int:
+            cell = self._system.find(f"{self._base}/{name}")
+            return 0 if cell is None else len(cell.children or ())
+
+        meters.totals["bytes_forwarded"] = lambda: door.volume.bytes
+        meters.gauge("agents_connected", lambda: len(door.connections))
+        meters.gauge("stream_active", lambda: children("streams"))
+        meters.gauge("streams_waiting_for_resume", lambda: children("halves"))
+        meters.gauge("relay_links", lambda: children("relays"))
+        meters.gauge("replay_bytes", lambda: door.ring_budget.used)
+
     def _place(self, name: str) -> ActorRef:
         ref = self._system.ref(f"{self._base}/{name}")
         if ref is None:
@@ -127,26 +167,29 @@ class Edge:
         settings = self.door.settings
         listeners = [
             ChildSpec(
-                "quic" if index == 0 else f"quic-{index + 1}",
+                name,
                 lambda endpoint=endpoint, address=address: QuicListener(  # type: ignore[misc]
                     self.door, endpoint, address
                 ),
                 backoff=BACKOFF,
             )
-            for index, (endpoint, address) in enumerate(
-                zip(self.endpoints, self._listen, strict=True)
+            for name, endpoint, address in zip(
+                _numbered("quic", len(self._listen)), self.endpoints, self._listen, strict=True
             )
         ]
         listeners += [
             ChildSpec(
-                "tcp" if index == 0 else f"tcp-{index + 1}",
+                name,
                 lambda endpoint=endpoint, address=address: TcpListener(  # type: ignore[misc]
                     self.door, endpoint, address
                 ),
                 backoff=BACKOFF,
             )
-            for index, (endpoint, address) in enumerate(
-                zip(self.tcp_endpoints, self._listen_tcp, strict=True)
+            for name, endpoint, address in zip(
+                _numbered("tcp", len(self._listen_tcp)),
+                self.tcp_endpoints,
+                self._listen_tcp,
+                strict=True,
             )
         ]
         budget = Intensity(restarts=10, period=10.0)
@@ -195,6 +238,15 @@ class Edge:
     def tcp_addresses(self) -> list[tuple[str, int]]:
         """The same for TCP."""
         return [one.address for one in self.tcp_endpoints if one.address is not None]
+
+    def listener_paths(self) -> list[str]:
+        """Places of the listeners."""
+        names = [
+            name
+            for name, many in (("quic", self._listen), ("tcp", self._listen_tcp))
+            for name in _numbered(name, len(many))
+        ]
+        return [f"{self._base}/listeners/{name}" for name in names]
 
     def abort(self) -> None:
         """Close what outlived the tree: endpoints, and connections nobody owns any more."""

@@ -1,0 +1,1 @@
+"""What operators see from outside: counters, metrics over HTTP, a JSONL dump, the access log."""

@@ -1,0 +1,49 @@
+"""A file that lines are appended to: 0600 below a directory made 0750, reopened when it is gone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class LineFile:
+    """A resource. Writing appends whole lines, so several processes may share the file.
+
+    Args:
+        path: made when it does not exist; a rotated file (renamed or removed) is made anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def append(self, lines: bytes) -> None:
+        """Write.
+
+        Raises:
+            OSError: the file cannot be opened or written.
+        """
+        self._open_if_gone()
+        view = memoryview(lines)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _open_if_gone(self) -> None:
+        if self._descriptor >= 0:
+            ours = os.fstat(self._descriptor)
+            try:
+                there = os.stat(self._path)
+            except FileNotFoundError:
+                there = None
+            if there is not None and os.path.samestat(there, ours):
+                return
+            self.abort()
+        self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self._path, flags, 0o600)
+
+    def abort(self) -> None:
+        """Close it; idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,111 @@
+"""The dump and the access log: real files, rotation, and places that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from actors.observe.meters import Meters
+from actors.observe.records import StreamRecord
+from actors.observe.tree import ObserveSettings, observe_spec
+from actors.runtime import ActorSystem, Supervisor
+from tests.conftest import eventually, run
+
+RECORD = StreamRecord(
+    1.5,
+    "00000000000000ff",
+    "r1",
+    "acme",
+    "a",
+    "b",
+    "web",
+    "",
+    "finished",
+    "",
+    "splice",
+    0.1,
+    1,
+    2,
+    0,
+)
+
+
+async def ready() -> dict[str, str]:
+    return {}
+
+
+@asynccontextmanager
+async def observing(meters: Meters, settings: ObserveSettings) -> AsyncIterator[ActorSystem]:
+    system = ActorSystem("test")
+    spec = observe_spec(meters, ready, settings, bound=[])
+    await system.start(lambda: Supervisor([spec]))
+    try:
+        yield system
+    finally:
+        await system.stop(timeout=5.0)
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_snapshot_at_the_start_and_per_interval(tmp_path: Path) -> None:
+    async def main() -> None:
+        meters = Meters()
+        path = tmp_path / "made" / "metrics.jsonl"
+        async with observing(meters, ObserveSettings(dump=path, interval=0.05)) as system:
+            await eventually(lambda: path.exists() and len(lines(path)) >= 1)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(path.parent.stat().st_mode) & 0o007 == 0
+            meters.counters["x"] += 1
+            await eventually(lambda: lines(path)[-1]["counters"] == {"x": 1})
+            # Rotated: it goes on in a new file.
+            path.rename(tmp_path / "old")
+            await eventually(path.exists)
+            ref = system.ref("/observe/dump")
+            assert ref is not None
+            system.kill(ref, initiator="test")
+            count = len(lines(path))
+            await eventually(lambda: len(lines(path)) > count + 1)
+
+    run(main())
+
+
+def test_a_place_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        blocked = tmp_path / "file"
+        blocked.write_text("not a directory")
+        path = blocked / "metrics.jsonl"
+        access = blocked / "access.jsonl"
+        meters = Meters()
+        settings = ObserveSettings(dump=path, interval=0.05, access_log=access)
+        async with observing(meters, settings) as system:
+            log = system.ref("/observe/access")
+            assert log is not None
+            log.tell(RECORD)
+            await eventually(lambda: meters.counters["access_log_lost_total"] == 1)
+            blocked.unlink()
+            await eventually(path.exists)
+            log.tell(RECORD)
+            await eventually(lambda: meters.counters["access_log_lines_total"] == 1)
+            assert lines(access)[0]["stream_id"] == "00000000000000ff"
+
+    run(main())
+
+
+def test_every_record_is_written_once_and_before_the_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        meters, path = Meters(), tmp_path / "access.jsonl"
+        async with observing(meters, ObserveSettings(access_log=path)) as system:
+            log = system.ref("/observe/access")
+            assert log is not None
+            for number in range(3000):
+                log.tell(replace(RECORD, stream_id=f"{number:016x}"))
+        assert [line["stream_id"] for line in lines(path)] == [f"{n:016x}" for n in range(3000)]
+        assert meters.counters["access_log_lines_total"] == 3000
+
+    run(main())
