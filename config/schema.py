@@ -368,7 +368,7 @@ class Settings(Room):
 
     node: NodeSettings = Field(NodeSettings(), description="The process.")
     log: LogSettings = Field(LogSettings(), description="Logging.")
-    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")
     edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
     control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")
     demo: DemoSettings = Field(DemoSettings(), description="Demonstration.")
