@@ -246,11 +246,10 @@ class AgentConnection(Actor):
                 self._session.send(ObservedAddrResp(event.request_id, host, port))
             elif isinstance(event, PeerFrame):
                 self._frames.notice(event, self._identity.text)
-                if not self._routes.add(event):
+                if self._frames.allowed(event) and not self._routes.add(event):
                     self._door.counters["peer_frame_dropped"] += 1
             elif isinstance(event, MigrateToP2P):
-                # Promotion records belong to the migration cache; without one they are counted.
-                self._door.counters["migrate_to_p2p"] += 1
+                self._migrate(event)
             elif isinstance(event, ControlClosed):
                 self._close(CloseCode.CTRL_CLOSED, "ctrl stream closed")
             elif isinstance(event, SessionFailed):
@@ -396,6 +395,15 @@ class AgentConnection(Actor):
             peer = self._frames.former_peer(stream_id, uri, self.now())
         if peer is None or not peer.try_tell(Forward(event)):
             self._door.counters["peer_frame_dropped"] += 1
+
+    def _migrate(self, message: MigrateToP2P) -> None:
+        uri = self._identity.text
+        if self._frames.migrate(message, uri) is None:
+            return
+        link = self._frames.across(message.stream_id, uri, self.now())
+        if link is not None:  # the other agent's relay waits for it, too
+            frame = message.to_frame()
+            link.try_tell(Forward(PeerFrame(message, frame)))
 
     @handles(Forward)
     def _forward(self, message: Forward) -> None:

@@ -69,6 +69,11 @@ class Checkpointed:
 
 
 @dataclass(slots=True)
+class Migrated:
+    """To a live pair: an agent of it said that the stream goes peer to peer."""
+
+
+@dataclass(slots=True)
 class Close:
     """To an agent connection: end it with this application code and reason."""
 

@@ -14,12 +14,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.control.messages import P2PMode
 from actors.runtime import ActorRef
 
 #: Ended pairs remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 65_536
 #: Seconds an ended pair is remembered: longer than a resume may take.
 REMEMBER_SECONDS = 60.0
+REMEMBER_MIGRATED_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class PairRow:
         consumer, provider: agent URIs.
         tenant: of both.
         service, method: what was opened.
+        p2p: whether its agents may or must leave the relay.
     """
 
     stream_id: int
@@ -39,6 +42,7 @@ class PairRow:
     tenant: str
     service: str
     method: str
+    p2p: P2PMode = P2PMode.ALLOWED
 
     def has(self, uri: str) -> bool:
         """True for one of the two agents."""
@@ -100,9 +104,30 @@ class PairTable:
         if found is not None:
             return found.row
         ended = self._ended.get(stream_id)
-        if ended is None or now - ended[0] > REMEMBER_SECONDS:
+        if ended is None:
             return None
-        return ended[1].row
+        # A stream that went peer to peer may come back whenever its direct path is lost.
+        seconds = REMEMBER_MIGRATED_SECONDS if ended[1].migrated else REMEMBER_SECONDS
+        return ended[1].row if now - ended[0] <= seconds else None
+
+    def migrate(self, stream_id: int, uri: str) -> PairEntry | None:
+        """A member says that its stream goes peer to peer now; None: not a member, or not allowed.
+
+        Others may say so as well (sheet 6.2 R26), and are not believed.
+        """
+        found = self._live.get(stream_id)
+        if found is None:
+            ended = self._ended.get(stream_id)
+            found = None if ended is None else ended[1]
+        if found is None or not found.row.has(uri) or found.row.p2p is P2PMode.FORBIDDEN:
+            return None
+        found.migrated = True
+        return found
+
+    def may_migrate(self, stream_id: int) -> bool:
+        """False for streams whose agents must not learn each other's addresses."""
+        found = self._live.get(stream_id)
+        return found is None or found.row.p2p is not P2PMode.FORBIDDEN
 
 
 class PairEntry:
@@ -110,10 +135,11 @@ class PairEntry:
 
     Attributes:
         finished: both agents got everything.
+        migrated: an agent of it said that the stream goes peer to peer.
         links: of agents at other relays, by URI.
     """
 
-    __slots__ = ("_clock", "_open", "_table", "finished", "links", "pair", "row")
+    __slots__ = ("_clock", "_open", "_table", "finished", "links", "migrated", "pair", "row")
 
     def __init__(
         self, table: PairTable, row: PairRow, pair: ActorRef, clock: Callable[[], float]
@@ -122,6 +148,7 @@ class PairEntry:
         self.pair = pair
         self._clock = clock
         self.finished = False
+        self.migrated = False
         self.links: dict[str, ActorRef] = {}
         self._table = table
         self._open = True

@@ -8,10 +8,16 @@ Source: protocol sheet ORP 3.6, 3.9; 6.4 X6.
 from __future__ import annotations
 
 from actors.edge.door import Door
-from actors.edge.messages import Checkpointed, Forward
+from actors.edge.messages import Checkpointed, Forward, Migrated
+from actors.edge.pair_table import PairEntry
 from actors.runtime import ActorRef
 from wire.orp.events import PeerFrame
-from wire.orp.messages import StreamCheckpoint
+from wire.orp.messages import (
+    CandidateAnswer,
+    CandidateOffer,
+    MigrateToP2P,
+    StreamCheckpoint,
+)
 
 
 class PeerFrames:
@@ -19,6 +25,25 @@ class PeerFrames:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+
+    def allowed(self, event: PeerFrame) -> bool:
+        """False for addresses of agents whose policy keeps them apart (sheet 6.2 R25)."""
+        if isinstance(event.message, CandidateOffer | CandidateAnswer) and (
+            not self._door.pairs.may_migrate(event.message.stream_id)
+        ):
+            self._door.counters["candidates_forbidden"] += 1
+            return False
+        return True
+
+    def migrate(self, message: MigrateToP2P, uri: str) -> PairEntry | None:
+        """An agent says that its stream goes peer to peer."""
+        entry = self._door.pairs.migrate(message.stream_id, uri)
+        if entry is None:
+            self._door.counters["migrate_refused"] += 1
+            return None
+        self._door.meters.counters["stream_migrated_p2p_total"] += 1
+        entry.pair.try_tell(Migrated())
+        return entry
 
     def notice(self, event: PeerFrame, uri: str) -> None:
         """A live pair is told how far its agent's application is."""
@@ -50,6 +75,11 @@ class PeerFrames:
         sender = next((uri for uri, one in links.items() if one == link), None)
         if row is None or sender is None:
             self._door.counters["relay_frame_stray"] += 1
+            return
+        if isinstance(event.message, MigrateToP2P):
+            self.migrate(event.message, sender)
+            return
+        if not self.allowed(event):
             return
         self.notice(event, sender)
         target = self._door.connections.get(row.other(sender))

@@ -10,7 +10,9 @@ Source: protocol sheet ORP 3.7, 3.10; 6.1 R3, R6.
 
 from __future__ import annotations
 
-from actors.control.messages import Decide
+from dataclasses import replace
+
+from actors.control.messages import Decide, P2PMode, ServicesOf, combine_p2p
 from actors.edge.door import Door
 from actors.edge.messages import Rejoin
 from actors.edge.pair_table import PairRow
@@ -37,6 +39,8 @@ from wire.orp.close_codes import ResetCode
 REJOIN_SECONDS = 5.0
 #: Seconds the leader of a match has to take both halves; then the others look again.
 LEAD_SECONDS = 1.0
+#: Services of an agent that are tried against the policy when nobody knows which it was.
+MAX_SERVICES_ASKED = 64
 
 
 class _Taken:
@@ -158,7 +162,8 @@ class ResumeHalf(Actor):
     async def _lead(self, other: Half) -> None:
         """Both halves are here: start their pair."""
         mine = self._half
-        if not await self._allowed(mine, other):
+        mode = await self._allowed(mine, other)
+        if mode is None:
             self._door.counters["resume_denied"] += 1
             other.abort()
             self._refuse("denied", ResetCode.REJECTED)
@@ -166,6 +171,7 @@ class ResumeHalf(Actor):
         if mine.gone or other.gone or mine.taken or other.taken:
             return
         row = self._row or PairRow(mine.stream_id, mine.uri, other.uri, mine.tenant, "", "")
+        row = replace(row, p2p=mode)
         serial = self._door.next_serial()
         spec = ChildSpec(
             f"{mine.stream_id:016x}~{serial}",
@@ -179,26 +185,58 @@ class ResumeHalf(Actor):
         finally:
             other.look_again()
 
-    async def _allowed(self, mine: Half, other: Half) -> bool:
-        """The policy of the stream, as far as this relay knows what it was opened for."""
+    async def _allowed(self, mine: Half, other: Half) -> P2PMode | None:
+        """The policy of the stream, as far as this relay knows what it was opened for.
+
+        None: it is denied. After the loss of a relay nobody here knows the service: then the two
+        must be allowed to reach each other by any service one of them provides.
+        """
         row = self._row
         if row is not None:
-            return await self._decide(
-                row.tenant, row.consumer, row.service, row.method
-            ) and await self._decide(row.tenant, row.provider, row.consumer, row.method)
-        return await self._decide(mine.tenant, mine.uri, other.uri, "") or await self._decide(
-            mine.tenant, other.uri, mine.uri, ""
-        )
+            return await self._decide_both(
+                row.tenant, row.consumer, row.service, row.provider, row.method
+            )
+        tenant, known = mine.tenant, False
+        for consumer, provider in ((mine.uri, other.uri), (other.uri, mine.uri)):
+            direct = await self._decide(tenant, consumer, provider, "")
+            if direct is not None:
+                return direct
+            services = await self._services_of(provider)
+            known = known or bool(services)
+            for service in services[:MAX_SERVICES_ASKED]:
+                mode = await self._decide_both(tenant, consumer, service, provider, "")
+                if mode is not None:
+                    return mode
+        # Whoever provides it is at the other relay, which asks the same question.
+        across = mine.link is not None or other.link is not None
+        return P2PMode.ALLOWED if across and not known else None
 
-    async def _decide(self, tenant: str, caller: str, target: str, method: str) -> bool:
+    async def _services_of(self, uri: str) -> tuple[str, ...]:
+        try:
+            return await self._door.control().registry.ask_again(
+                ServicesOf(uri), timeout=self._door.settings.resolve_deadline
+            )
+        except RuntimeFault:
+            return ()
+
+    async def _decide_both(
+        self, tenant: str, consumer: str, service: str, provider: str, method: str
+    ) -> P2PMode | None:
+        caller = await self._decide(tenant, consumer, service, method)
+        if caller is None:
+            return None
+        callee = await self._decide(tenant, provider, consumer, method)
+        return None if callee is None else combine_p2p(caller, callee)
+
+    async def _decide(self, tenant: str, caller: str, target: str, method: str) -> P2PMode | None:
         try:
             decision = await self._door.control().policy.ask_again(
                 Decide(tenant, caller, target, method, self._half.stream_id),
                 timeout=self._door.settings.policy_deadline,
             )
         except RuntimeFault:
-            return False
-        return decision.allow
+            return None
+        return decision.p2p_mode if decision.allow else None
 
     def _refuse(self, why: str, code: int) -> None:
         half = self._half

@@ -31,6 +31,7 @@ class EdgeSettings:
         replay_bytes: of each direction of a stream, kept to be sent again to a returning agent;
             at least the stream window of the agents, or a busy stream may not come back here.
         replay_budget: of all streams together.
+        p2p_deadline: agents whose policy wants them off the relay must have left it by then.
         max_halves: streams that came back and wait.
         forward: the UDP forward plane; None: this relay has none.
         relays: how this relay meets others.
@@ -53,6 +54,7 @@ class EdgeSettings:
     hold: float = 30.0
     replay_bytes: int = 1 << 20
     replay_budget: int = 256 << 20
+    p2p_deadline: float = 10.0
     max_halves: int = 20_000
     forward: ForwardSettings | None = None
     relays: RelaySettings = field(default_factory=RelaySettings)

@@ -38,6 +38,9 @@ class SpliceOwner(Protocol):
     def side_reset(self, side: Side, code: int) -> None:
         """This side's agent reset its stream: the bytes are incomplete."""
 
+    def nobody_listens(self) -> None:
+        """Neither side wants anything more."""
+
     def splice_finished(self) -> None:
         """Everything both sides sent has been passed on."""
 
@@ -249,6 +252,8 @@ class Splice:
         source.eof = True
         if source.end is not None:
             source.end.stream.stop_sending(code)
+        if source.deaf:
+            self._owner.nobody_listens()
 
     def _done(self, side: Side, end: StreamEnd) -> None:
         """Both halves of this side's stream are over, and the agent's transport has everything."""

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.control.messages import ClaimStream
+from actors.control.messages import ClaimStream, P2PMode
 from actors.edge.door import Door
-from actors.edge.messages import Checkpointed, Rejoin
+from actors.edge.messages import Checkpointed, Migrated, Rejoin
 from actors.edge.opening import StreamEnd
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
@@ -55,6 +55,12 @@ class _HoldOver:
 
     def __init__(self, side: Side) -> None:
         self.side = side
+
+
+class _P2PDue:
+    """The agents had their time to leave the relay."""
+
+    __slots__ = ()
 
 
 class SplicedPair(Actor):
@@ -138,6 +144,7 @@ class SplicedPair(Actor):
             for side in (first, second):
                 self._note_link(side)
         self._door.counters["streams_spliced"] += 1
+        self._begin_p2p_deadline(row.p2p)
         return self._splice
 
     def _note_link(self, side: Side) -> None:
@@ -163,6 +170,40 @@ class SplicedPair(Actor):
                 end.stream.forget_callbacks()
         self.stop()
 
+    def nobody_listens(self) -> None:
+        """Agents that went peer to peer leave their streams here like this (sheet 3.8)."""
+        if self._migrated:
+            self._leave_migrated()
+
+    @property
+    def _migrated(self) -> bool:
+        return self._entry is not None and self._entry.migrated
+
+    @handles(Migrated)
+    def _migrated_now(self, _: Migrated) -> None:
+        """They may have left their streams before the frame came."""
+        splice = self._splice
+        if splice is not None and not splice.finished and self._phase in ("spliced", "held"):
+            sides = splice.sides
+            if all(side.deaf for side in sides) or any(side.away for side in sides):
+                self._leave_migrated()
+
+    def _leave_migrated(self) -> None:
+        """The agents talk to each other; we keep nothing but whose stream it was."""
+        self._fail("peer to peer", ResetCode.NONE)
+        self._account.outcome = "migrated"
+
+    def _begin_p2p_deadline(self, mode: P2PMode) -> None:
+        """Streams that must leave the relay have so long to do it (sheet 3.9, 6.2 R26)."""
+        if mode is P2PMode.REQUIRED:
+            self.start_timer(self._door.settings.p2p_deadline, _P2PDue(), "p2p")
+
+    @handles(_P2PDue)
+    def _p2p_due(self, _: _P2PDue) -> None:
+        if not self._migrated and self._phase in ("spliced", "held", "forwarded"):
+            self._door.counters["p2p_required_missed"] += 1
+            self._fail("p2p required", ResetCode.DEADLINE)
+
     def side_reset(self, side: Side, code: int) -> None:
         """An error is an error at both ends, never a FIN.
 
@@ -176,11 +217,17 @@ class SplicedPair(Actor):
             end.stream.abort(ResetCode.RELAY_FAULT)
             self.side_away(side, CloseReason("aborted", code, True, "relay fault"))
             return
+        if self._migrated:
+            self._leave_migrated()
+            return
         self._door.counters["stream_reset"] += 1
         self._fail(f"{side.name} reset")
 
     def side_away(self, side: Side, reason: CloseReason) -> None:
         """Wait for the agent, if it may come back."""
+        if self._migrated:
+            self._leave_migrated()
+            return
         self._door.counters["stream_lost"] += 1
         settings = self._door.settings
         on_purpose = reason.kind == "peer" and reason.application and reason.code in _GOODBYE

@@ -17,9 +17,11 @@ from functools import partial
 from actors.control.messages import (
     Decide,
     Decision,
+    P2PMode,
     Provider,
     RelayMode,
     Resolve,
+    combine_p2p,
 )
 from actors.edge.door import Door
 from actors.edge.forward.granting import allocate, restore, tell_granted
@@ -69,6 +71,8 @@ class StreamPair(SplicedPair):
         super().__init__(door)
         self._opening = opening
         self._relay_mode = RelayMode.SPLICE
+        self._caller_p2p = P2PMode.ALLOWED
+        self._p2p = P2PMode.ALLOWED
         self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
         self._allocated_monitor = 0
         self._provider_uri = ""
@@ -141,6 +145,7 @@ class StreamPair(SplicedPair):
             callee = await self._decide(provider.uri, self._opening.tenant, self._opening.consumer)
             if not callee.allow:
                 raise Rejected(reject.denied_callee(callee.reason))
+            self._p2p = combine_p2p(self._caller_p2p, callee.p2p_mode)
             try:
                 return provider, await self._ask_provider(provider)
             except Rejected as rejected:
@@ -158,6 +163,7 @@ class StreamPair(SplicedPair):
         if not caller.allow:
             raise Rejected(reject.denied(caller.reason))
         self._relay_mode = caller.relay_mode
+        self._caller_p2p = caller.p2p_mode
         if self._relay_mode is RelayMode.FORWARD and self._door.forward is None:
             raise Rejected(reject.FORWARD_UNAVAILABLE)
         settings = self._door.settings
@@ -390,6 +396,7 @@ class StreamPair(SplicedPair):
             opening.tenant,
             message.target_service,
             message.method,
+            self._p2p,
         )
         splice = self._begin(row, consumer, other)
         splice.attach(consumer, self._consumer_end, already=self._consumer_end.stream.backlog)
@@ -418,6 +425,8 @@ class StreamPair(SplicedPair):
         self._account.mode = "forward"
         self._account.row = replace(self._account.row, provider=provider.uri)
         self._account.ready(self.now())
+        # The bytes go through this relay as well: only leaving it would do.
+        self._begin_p2p_deadline(self._p2p)
         self._door.meters.counters["stream_forward_assigned_total"] += 1
         self._door.counters["streams_forwarded"] += 1
         message, connections = (

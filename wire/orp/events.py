@@ -44,9 +44,12 @@ class ControlClosed:
 
 @dataclass(slots=True)
 class PeerFrame:
-    """Relay side: a frame for the other agent of `message.stream_id`; copy `frame` verbatim."""
+    """Relay side: a frame for the other agent of `message.stream_id`; copy `frame` verbatim.
 
-    message: StreamCheckpoint | CandidateOffer | CandidateAnswer
+    MIGRATE_TO_P2P is for the other agent's relay, when that is another one.
+    """
+
+    message: StreamCheckpoint | CandidateOffer | CandidateAnswer | MigrateToP2P
     frame: Frame
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from wire.orp import limits
 from wire.orp.errors import EncodeError, MalformedMessage
-from wire.orp.frame import FrameType, encode_frame
+from wire.orp.frame import HEADER_BYTES, Frame, FrameType, encode_frame
 
 # UTF-8 bytes of a text field, or of each item of a list of texts.
 _TEXT_LIMITS: Final[dict[str, int]] = {
@@ -111,6 +111,14 @@ class FrameMessage(Fields):
         if why is not None:
             raise EncodeError(f"{self.TYPE.name}: {why}")
         return encode_frame(self.TYPE, payload)
+
+    def to_frame(self) -> Frame:
+        """The same as a `Frame`, for those who copy frames.
+
+        Raises:
+            EncodeError: as `encode`.
+        """
+        return Frame(self.TYPE, self.encode()[HEADER_BYTES:])
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> Self:

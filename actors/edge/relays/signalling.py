@@ -24,6 +24,7 @@ from wire.orp.frame import FrameReader
 from wire.orp.messages import (
     CandidateAnswer,
     CandidateOffer,
+    MigrateToP2P,
     Ping,
     Pong,
     StreamCheckpoint,
@@ -102,7 +103,9 @@ class Signalling:
                 message = decode(frame)
                 if isinstance(message, Pong):
                     self.open = True
-                elif isinstance(message, StreamCheckpoint | CandidateOffer | CandidateAnswer):
+                elif isinstance(
+                    message, StreamCheckpoint | CandidateOffer | CandidateAnswer | MigrateToP2P
+                ):
                     self._on_frame(PeerFrame(message, frame))
                 else:
                     self._counters["relay_frame_unknown"] += 1
