@@ -274,9 +274,12 @@ class Splice:
     def certain(self) -> bool:
         """True when no byte can be lost any more, once finished.
 
-        What another relay took may still be lost with it, until its agent said that it has it.
+        What another relay took may still be lost with it, until its agent said that it has it. And
+        an agent that wanted nothing more here may go on elsewhere.
         """
-        return all(side.link is None or side.confirmed == side.sent for side in self.sides)
+        return not any(side.deaf for side in self.sides) and all(
+            side.link is None or side.confirmed == side.sent for side in self.sides
+        )
 
     def _has_everything(self, side: Side) -> bool:
         """Both directions ended, and the side's application has all bytes, as it said."""

@@ -160,7 +160,7 @@ class SplicedPair(Actor):
         """Both directions ended with EOF, and everything was passed on."""
         self._phase = "finished"
         assert self._splice is not None
-        self._account.outcome = "finished"
+        self._account.outcome = "migrated" if self._migrated else "finished"
         if self._entry is not None:
             self._entry.finished = self._splice.certain
         for side in self._splice.sides:

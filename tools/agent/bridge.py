@@ -28,7 +28,7 @@ from actors.transport.tls import TlsIdentity
 from tools.agent.ends import SocketGuard, StreamGuard
 from tools.agent.forward_tunnel import ForwardTunnel, TunnelFailed
 from tools.agent.forwarded import LINGER, Forwarded
-from tools.agent.messages import OpenService, WatchMode
+from tools.agent.messages import OpenService, Promote, WatchMode
 from tools.agent.resumable import ResumableStream, StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.tcp_pump import TcpPump
@@ -132,6 +132,7 @@ class _Bridge(Actor):
             self._stream = ResumableStream(
                 self._stream, self._stream_id, self._table, received=len(self._early)
             )
+            self._stream.peer = self._peer_uri
             if self._broken:
                 self._stream.patience = self.patience
                 self._stream.park()
@@ -248,6 +249,8 @@ class ConsumerBridge(_Bridge):
                 return
         self.disown(self._guarded)
         self._couple()
+        if isinstance(self._stream, ResumableStream):
+            self._link.try_tell(Promote(self._stream))
 
     async def _open(self) -> StreamReject | AllocGranted | None:
         claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")

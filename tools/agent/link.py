@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.runtime import (
@@ -35,14 +36,25 @@ from actors.transport.tcp import TcpEndpoint
 from actors.transport.tls import TlsIdentity
 from tools.agent.bridge import ProviderBridge
 from tools.agent.dialling import Dialler, race
-from tools.agent.messages import OpenService, WatchMode
+from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
+from tools.agent.messages import OpenService, Promote, WatchMode
+from tools.agent.promoter import Promoter
 from tools.agent.resumable import ResumableStream, StreamTable
 from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
-from wire.orp.messages import AllocGranted, Register, StreamCheckpoint, StreamReady
+from wire.orp.messages import (
+    AllocGranted,
+    CandidateAnswer,
+    CandidateOffer,
+    MigrateToP2P,
+    ObservedAddrResp,
+    Register,
+    StreamCheckpoint,
+    StreamReady,
+)
 
 #: Local connections waiting for a relay or for stream credit; one more is refused.
 MAX_WAITING = 1024
@@ -61,6 +73,12 @@ MAX_CHECKPOINTS = 256
 
 class _Dial:
     """Try all relays again."""
+
+    __slots__ = ()
+
+
+class _Sweep:
+    """Are there direct connections nobody uses?"""
 
     __slots__ = ()
 
@@ -132,6 +150,7 @@ class RelayLink(Actor):
         self._registered: list[str] = []
         self._ready = False
         self._rounds = 0
+        self._promoter: Promoter | None = None
         self._over_tcp = False
         self._return_pause = 0.0
         self._connected = 0
@@ -149,8 +168,7 @@ class RelayLink(Actor):
             Path(settings.certificate), Path(settings.key), Path(settings.ca)
         )
         self._uri = settings.uri or identity.uri
-        self._endpoint = QuicEndpoint(identity=identity, settings=QuicSettings())
-        self.own(self._endpoint, "endpoint")
+        self._endpoint = self._make_endpoint(identity)
         self._tcp = TcpEndpoint(identity=identity)
         self.own(self._tcp, "tcp endpoint")
         self._table.on_parked = self.guard("park", self._parked)
@@ -161,13 +179,71 @@ class RelayLink(Actor):
         self.ref.tell(_Dial())
         self.ref.tell(_Checkpoint())
 
+    def _make_endpoint(self, identity: TlsIdentity) -> QuicEndpoint:
+        """For relays; and, when wanted, for other agents by the same socket."""
+        settings = self._settings
+        if settings.p2p_listen is None:
+            return self.own(QuicEndpoint(identity=identity, settings=QuicSettings()), "endpoint")
+        endpoint = self.own(
+            QuicEndpoint(
+                identity=identity,
+                settings=QuicSettings(),
+                alpn=ALPN,
+                on_connection=self.guard("direct", self._dialled),
+            ),
+            "endpoint",
+        )
+        endpoint.attach(settings.p2p_listen, partial(self.guard, "socket"))
+        self._promoter = self.own(
+            Promoter(self, self, endpoint, settings, self._table, self._uri), "promoter"
+        )
+        self.start_timer(SWEEP_SECONDS, _Sweep(), "sweep")
+        return endpoint
+
+    def _dialled(self, connection: Connection) -> None:
+        if self._promoter is not None:
+            self._promoter.paths.admit(connection)
+
+    @handles(_Sweep)
+    def _sweep(self, _: _Sweep) -> None:
+        if self._promoter is not None:
+            self._promoter.paths.sweep()
+            self.start_timer(SWEEP_SECONDS, _Sweep(), "sweep")
+
+    @handles(Promote)
+    def _promote(self, message: Promote) -> None:
+        if self._promoter is not None and not self._over_tcp:
+            self._promoter.watch(message.stream)
+
+    def say(self, message: CandidateOffer | CandidateAnswer | MigrateToP2P) -> bool:
+        """See `RelayChannel`."""
+        if self._session is None or not self._ready or not self._session.send(message):
+            return False
+        self._write_ctrl()
+        return True
+
+    def left_relay(self, stream: ResumableStream) -> None:
+        """See `RelayChannel`."""
+        self._forget_attempt(stream)
+        self.cancel_timer(("park", stream.stream_id))
+        self.cancel_timer(("again", stream.stream_id))
+
+    def _forget_attempt(self, stream: ResumableStream) -> None:
+        attempt = self._resumptions.pop(stream, None)
+        if attempt is not None:
+            self.disown(attempt)
+            attempt.abort()
+
     def describe(self) -> dict[str, object]:
         """To whom we are connected, and what we offer."""
-        connection = self._connection
+        connection, promoter = self._connection, self._promoter
         return {
             "agent_uri": self._uri,
             "relay": "{}:{}".format(*connection.remote_address) if connection else "",
             "relay_uri": connection.peer.uri if connection else "",
+            "direct_connections": len(promoter.paths) if promoter else 0,
+            "promoted": promoter.promoted if promoter else 0,
+            "stayed_on_relay": promoter.stayed if promoter else 0,
             "transport": "tcp" if self._over_tcp else "quic",
             "ready": self._ready,
             "registered": list(self._registered),
@@ -328,7 +404,11 @@ class RelayLink(Actor):
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
                 self._repeat_checkpoints()
+                if self._promoter is not None and not self._over_tcp and self._session:
+                    self._session.query_observed_address(self.now())
                 self._on_credit()
+            elif isinstance(event, CandidateOffer | CandidateAnswer | ObservedAddrResp):
+                self._from_peer(event)
             elif isinstance(event, StreamCheckpoint):
                 self._table.checkpointed(event.stream_id, event.peer_ack_position)
             elif isinstance(event, (StreamReady, AllocGranted)):
@@ -342,6 +422,20 @@ class RelayLink(Actor):
                 self._ctrl_ended()
                 return
         self._write_ctrl()
+
+    def _from_peer(self, event: CandidateOffer | CandidateAnswer | ObservedAddrResp) -> None:
+        promoter = self._promoter
+        if isinstance(event, CandidateOffer):
+            if promoter is not None:
+                promoter.offered(event)
+            else:
+                self.say(CandidateAnswer(event.stream_id, ()))  # spares the other one the wait
+        elif promoter is None:
+            return
+        elif isinstance(event, CandidateAnswer):
+            promoter.answered(event)
+        else:
+            promoter.observed(event.ip, event.port)
 
     def _write_ctrl(self) -> None:
         if self._session is None or self._ctrl is None:
@@ -473,10 +567,7 @@ class RelayLink(Actor):
         if not stream.parked:
             return
         self._expired += 1
-        attempt = self._resumptions.pop(stream, None)
-        if attempt is not None:
-            self.disown(attempt)
-            attempt.abort()
+        self._forget_attempt(stream)
         stream.fail(CloseReason("transport", text="not resumed in time"))
 
     def _repeat_checkpoints(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,10 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--relay-tcp", "relays_tcp", multiple=True, metavar="HOST:PORT",
                      envvar=f"{_PREFIX}_RELAY_TCP",
                      help="The relay's TCP address, for when UDP is blocked; repeatable."),
+        click.option("--p2p-listen", metavar="IP:PORT", envvar=f"{_PREFIX}_P2P_LISTEN",
+                     help="UDP address for other agents; streams then leave the relay."),
+        click.option("--p2p-advertise", metavar="IP:PORT", envvar=f"{_PREFIX}_P2P_ADVERTISE",
+                     help="The same as seen from outside."),
         click.option("--cert", required=True, type=click.Path(exists=True, dir_okay=False),
                      envvar=f"{_PREFIX}_CERT", help="Certificate chain of this agent (PEM)."),
         click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False),
@@ -112,6 +117,17 @@ def _addresses(texts: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple((one.host, one.port) for one in mappings)
 
 
+def _literal(text: str | None) -> tuple[str, int] | None:
+    if not text:
+        return None
+    address = _mapping("p2p", text)
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        raise click.UsageError(f"{text!r}: an IP address, not a name") from None
+    return address.host, address.port
+
+
 def _run(
     *, provide: tuple[Mapping, ...], consume: tuple[Mapping, ...], options: dict[str, Any]
 ) -> None:
@@ -121,6 +137,8 @@ def _run(
         ca=options["ca"],
         relays=_addresses(options["relays"]),
         relays_tcp=_addresses(options["relays_tcp"]),
+        p2p_listen=_literal(options["p2p_listen"]),
+        p2p_advertise=_literal(options["p2p_advertise"]),
         provide=provide,
         consume=consume,
         uri=options["uri"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.runtime import Request
 from actors.transport.claim import StreamClaim
+from tools.agent.resumable import ResumableStream
 from wire.orp.messages import AllocGranted
 
 
@@ -15,6 +16,13 @@ class OpenService(Request[None]):
     """To the link: put a stream into `claim` for a local connection, once a relay is connected."""
 
     claim: StreamClaim
+
+
+@dataclass(slots=True)
+class Promote:
+    """To the link: this stream of ours is spliced, and may leave the relay."""
+
+    stream: ResumableStream
 
 
 @dataclass(slots=True)

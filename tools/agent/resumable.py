@@ -14,6 +14,7 @@ Source: protocol sheet ORP 3.6 to 3.8; 6.5 A1, A3, A4.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -97,6 +98,13 @@ class ResumableStream(Stream):
         self._behind: deque[bytes | memoryview] = deque()
         self._path: Stream | None = None
         self._path_done = False
+        #: The relay's path while another one is tried, and how much it was given.
+        self._former: Stream | None = None
+        self._former_sent = 0
+        self._direct = False
+        self._awaited: tuple[int, asyncio.Future[None]] | None = None
+        #: URI of the other agent; empty while it is not known.
+        self.peer = ""
         self._running = False
         self._eof_sent = False
         self._eof_received = False
@@ -119,7 +127,58 @@ class ResumableStream(Stream):
     @property
     def parked(self) -> bool:
         """True while it waits for a new path."""
+        return self.pathless and self._former is None
+
+    @property
+    def pathless(self) -> bool:
+        """True while it has no path: parked, or on its way to another one."""
         return self._path is None and not self._over
+
+    @property
+    def movable(self) -> bool:
+        """True when another path would be of use."""
+        return (
+            self._path is not None
+            and not self._over
+            and not self._direct
+            and not (self._eof_sent and self._eof_received)
+        )
+
+    def suspend(self) -> bool:
+        """Leave the path for another one, until `return_` or `rollback`. False: there is none.
+
+        Nothing is lost: what the path still brings is held by it, what is written is kept.
+        """
+        path = self._path
+        if path is None or self._over:
+            return False
+        self._path, self._former = None, path
+        self._former_sent = self.sent - sum(map(len, self._behind))
+        self._behind.clear()
+        path.pause()
+        path.forget_callbacks()
+        return True
+
+    def rollback(self) -> None:
+        """The other path did not come about: go on where it was."""
+        former, self._former = self._former, None
+        if former is None or self._over:
+            return
+        replay = self._ring.since(self._former_sent)
+        self._take(former)
+        if former.connection.closed is not None or replay is None:
+            self.park()
+            return
+        self._behind = deque(replay)
+        self._catch_up()
+        if self._running:
+            former.start()
+        self.on_drain(0)
+
+    def take_former(self) -> Stream | None:
+        """The path it left, for an owner who ends it."""
+        former, self._former = self._former, None
+        return former
 
     @property
     def sent(self) -> int:
@@ -153,10 +212,13 @@ class ResumableStream(Stream):
         path.on_lost = self._lost
         path.on_finished = self._path_finished
 
-    def return_(self, path: Stream, echo: StreamResume, rest: bytes) -> bool:
+    def return_(
+        self, path: Stream, echo: StreamResume, rest: bytes, *, direct: bool = False
+    ) -> bool:
         """Go on over a new path, paused behind the echo. False: the positions do not fit.
 
         Args:
+            direct: it leads to the other agent, and what arrives there is there.
             rest: application bytes that came with the echo, not consumed.
         """
         replay = self._ring.since(echo.peer_ack_position)
@@ -165,6 +227,7 @@ class ResumableStream(Stream):
         self._ring.trim(echo.peer_ack_position)
         self.parked_at = 0.0
         self.resumes += 1
+        self._direct = direct
         self._stale = self._unconsumed
         self._path_done = False
         self._behind = deque(replay)
@@ -221,6 +284,9 @@ class ResumableStream(Stream):
     def _end(self) -> None:
         self._over = True
         self._behind.clear()
+        former, self._former = self._former, None
+        if former is not None:
+            former.abort(ResetCode.SOURCE_FAILED)
         if self._eof_received and self._eof_sent:
             # What is in `moved` stays there: the other agent waits for the last checkpoint.
             self._table.remember(self.stream_id, self.sent, self.received)
@@ -229,10 +295,23 @@ class ResumableStream(Stream):
         self._ring.clear()
         self._table.streams.pop(self.stream_id, None)
 
+    async def reached(self, position: int) -> None:
+        """Wait until so much was received; one waiter at a time."""
+        if self.received < position:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited = (position, future)
+            try:
+                await future
+            finally:
+                self._awaited = None
+
     # From the path.
 
     def _data(self, chunk: bytes) -> None:
         self.received += len(chunk)
+        awaited = self._awaited
+        if awaited is not None and self.received >= awaited[0] and not awaited[1].done():
+            awaited[1].set_result(None)
         self._unconsumed += len(chunk)
         self._table.moved[self] = None
         if self._held or not self._running:
@@ -254,7 +333,8 @@ class ResumableStream(Stream):
         self._end_if_confirmed()
 
     def _end_if_confirmed(self) -> None:
-        if self._lingering and self._path_done and self._confirmed >= self.sent:
+        confirmed = self._direct or self._confirmed >= self.sent
+        if self._lingering and self._path_done and confirmed:
             self._end()
 
     def _reset_by_peer(self, code: int) -> None:

@@ -27,6 +27,8 @@ class Resumption:
         path: a fresh stream of the connection; taken over.
         on_end: called once: None when the stream goes on, else whether to try again.
         guard: wraps the callbacks.
+        code: of the reset when it is given up.
+        direct: the path leads to the other agent, not to a relay.
     """
 
     def __init__(
@@ -35,7 +37,12 @@ class Resumption:
         path: Stream,
         on_end: Callable[[Resumption, bool | None], object],
         guard: Callable[[str, Callable[..., object]], Callable[..., object]],
+        *,
+        code: int = ResetCode.SOURCE_FAILED,
+        direct: bool = False,
     ) -> None:
+        self._code = code
+        self._direct = direct
         self.stream = stream
         self._path = path
         self._on_end = on_end
@@ -52,7 +59,7 @@ class Resumption:
         """Give up; idempotent."""
         if not self._done:
             self._done = True
-            self._path.abort(ResetCode.SOURCE_FAILED)
+            self._path.abort(self._code)
 
     def _lost(self, reason: CloseReason) -> None:
         self._failed(again=True)
@@ -81,10 +88,10 @@ class Resumption:
             return
         path.pause()
         path.forget_callbacks()
-        if not self.stream.parked:
+        if not self.stream.pathless:
             self.abort()  # its pump ended meanwhile
             self._on_end(self, False)
-        elif self.stream.return_(path, echo, rest):
+        elif self.stream.return_(path, echo, rest, direct=self._direct):
             self._done = True
             self._on_end(self, None)
         else:

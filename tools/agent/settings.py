@@ -25,6 +25,9 @@ class AgentSettings:
             answers by QUIC, and left again as soon as one does.
         provide, consume: services.
         uri: own identity; empty: the certificate's first URI SAN.
+        p2p_listen: UDP address at which other agents may reach us; None: streams stay on relays.
+        p2p_advertise: the same as seen from outside.
+        p2p_after, p2p_budget: seconds until a stream is moved, and for the attempt.
         server_name: DNS name every relay's certificate must have.
         dial_timeout: seconds for one relay's handshake.
         open_timeout: seconds a local connection waits for its stream (relay loss included).
@@ -41,6 +44,10 @@ class AgentSettings:
     provide: tuple[Mapping, ...] = ()
     consume: tuple[Mapping, ...] = ()
     relays_tcp: tuple[tuple[str, int], ...] = ()
+    p2p_listen: tuple[str, int] | None = None
+    p2p_advertise: tuple[str, int] | None = None
+    p2p_after: float = 1.0
+    p2p_budget: float = 5.0
     uri: str = ""
     server_name: str = "localhost"
     dial_timeout: float = 5.0

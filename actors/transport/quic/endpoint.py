@@ -15,6 +15,7 @@ belongs to no connection is judged in `admission`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import time
 from collections import Counter
@@ -259,6 +260,20 @@ class QuicEndpoint:
             raise
         connection.on_failed = None
         return result
+
+    def punch(self, address: tuple[str, int]) -> None:
+        """One byte to an address, from the listening socket: opens the way back through a NAT."""
+        opened = self._listening
+        if opened is None:
+            return
+        try:
+            ipv6 = ipaddress.ip_address(address[0]).version == 6
+        except ValueError:
+            return
+        dual = opened.address[0].count(":") > 1
+        host = f"::ffff:{address[0]}" if dual and not ipv6 else address[0]
+        if dual or not ipv6:
+            opened.send(b"\0", (host, address[1]))
 
     # Receiving.
 

@@ -1,0 +1,206 @@
+"""Streams leave the relay for a direct path between two agents, and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from actors.runtime import ActorSystem
+from tests.agent.rig import agent_systems, says
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.rig import Relay, relay
+from tools.agent.link import RelayLink
+from tools.chaos.history import History
+from tools.chaos.workload import Plan, Target, Workload
+
+MEBIBYTE = 1 << 20
+RULES = """
+[[rule]]
+id = "all"
+tenant = "acme"
+caller = "*"
+target = "*"
+decision = "allow"
+p2p_mode = "{mode}"
+"""
+PLANS = [
+    Plan("both", 1, 12 * MEBIBYTE, 12 * MEBIBYTE),
+    Plan("down", 2, 100, 24 * MEBIBYTE),
+    Plan("up", 3, 24 * MEBIBYTE, 100, half_close=True),
+    Plan("idle", 4, 5000, 5000, idle=2.5),
+    Plan("half-closed", 5, 1000, 12 * MEBIBYTE, half_close=True),
+]
+COMPLETE = {plan.name: ("complete", "") for plan in PLANS}
+
+
+def link_of(system: ActorSystem) -> RelayLink:
+    cell = system.find("/link")
+    assert cell is not None
+    assert isinstance(cell.actor, RelayLink)
+    return cell.actor
+
+
+@asynccontextmanager
+async def two(
+    pki: PkiFixture, tmp_path: Path, mode: str = "allowed", **more: object
+) -> AsyncIterator[tuple[Relay, Workload, list[ActorSystem]]]:
+    history = History()
+    target = Target(history)
+    await target.start()
+    settings = {"p2p_listen": ("127.0.0.1", 0), "p2p_after": 0.1, **more}
+    async with (
+        relay(pki, tmp_path, rules=RULES.format(mode=mode)) as running,
+        agent_systems(running, pki, target.port, **settings) as (address, systems),
+    ):
+        yield running, Workload(address, history, streams=1, target=target), systems
+    await target.stop()
+
+
+async def outcomes(transfers: list[asyncio.Task[object]]) -> dict[str, tuple[str, str]]:
+    results = [await transfer for transfer in transfers]
+    return {r.name: (r.outcome, r.detail) for r in results}  # type: ignore[attr-defined]
+
+
+def test_busy_streams_move_to_a_direct_path_and_lose_nothing(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with two(pki, tmp_path) as (running, workload, systems):
+            transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
+            await eventually(
+                lambda: says(systems[1], "/link", "promoted") == len(PLANS), timeout=15
+            )
+            assert says(systems[0], "/link", "promoted") == len(PLANS)
+            # The relay is rid of them, and of their stream credit.
+            await eventually(lambda: running.streams() == 0, timeout=10)
+            assert not all(transfer.done() for transfer in transfers)
+            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            meters = running.edge.door.meters
+            assert meters.counters["stream_migrated_p2p_total"] == len(PLANS)
+            assert says(systems[0], "/link", "direct_connections") == 1
+            for one in systems:
+                await eventually(lambda one=one: says(one, "/link", "streams") == 0)  # type: ignore[misc]
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("whose", ["consumer", "provider", "both"])
+def test_a_lost_direct_path_leads_back_to_the_relay(
+    pki: PkiFixture, tmp_path: Path, whose: str
+) -> None:
+    async def main() -> None:
+        async with two(pki, tmp_path) as (running, workload, systems):
+            transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
+            await eventually(
+                lambda: says(systems[1], "/link", "promoted") == len(PLANS), timeout=15
+            )
+            await eventually(lambda: running.streams() == 0, timeout=10)
+            for name, one in zip(("provider", "consumer"), systems, strict=True):
+                promoter = link_of(one)._promoter
+                assert promoter is not None
+                if whose in (name, "both"):
+                    promoter.paths.abort()
+            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert running.counters.get("streams_resumed", 0) > 0
+
+    run(main(), timeout=60)
+
+
+def test_streams_on_a_direct_path_do_not_notice_the_death_of_the_relay(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with two(pki, tmp_path) as (running, workload, systems):
+            plan = Plan("long", 9, MEBIBYTE, 4 * MEBIBYTE, idle=3.0)
+            transfer = asyncio.create_task(workload.transfer(plan))
+            await eventually(lambda: says(systems[1], "/link", "promoted") == 1, timeout=10)
+            await eventually(lambda: running.streams() == 0, timeout=10)
+            running.kill("/edge")
+            running.edge.endpoints[0].detach()
+            result = await transfer
+            assert (result.outcome, result.detail) == ("complete", "")
+
+    run(main(), timeout=60)
+
+
+def test_where_policy_forbids_it_streams_stay(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(pki, tmp_path, "forbidden", p2p_budget=1.0) as (running, workload, systems):
+            transfer = asyncio.create_task(workload.transfer(Plan("one", 1, 100, 100, idle=2.0)))
+            await eventually(lambda: says(systems[1], "/link", "stayed_on_relay") == 1, timeout=10)
+            assert (await transfer).outcome == "complete"
+            assert running.counters["candidates_forbidden"] > 0
+            assert says(systems[0], "/link", "direct_connections") == 0
+
+    run(main(), timeout=60)
+
+
+def test_addresses_that_lead_nowhere_cost_the_stream_nothing(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+            mute.bind(("127.0.0.1", 0))
+            settings = {"p2p_advertise": mute.getsockname(), "p2p_budget": 1.0}
+            async with two(pki, tmp_path, **settings) as (_running, workload, systems):
+                for one in systems:
+                    # Only the advertised address is offered.
+                    promoter = link_of(one)._promoter
+                    assert promoter is not None
+                    found = promoter.candidates()[:1]
+                    promoter.candidates = lambda found=found: found  # type: ignore[method-assign,misc]
+                plan = Plan("one", 1, MEBIBYTE, MEBIBYTE, idle=1.5)
+                result = await workload.transfer(plan)
+                assert (result.outcome, result.detail) == ("complete", "")
+                assert says(systems[1], "/link", "stayed_on_relay") == 1
+
+    run(main(), timeout=60)
+
+
+def test_a_move_that_fails_goes_on_where_it_was(pki: PkiFixture, tmp_path: Path) -> None:
+    """The provider refuses the stream on the direct connection."""
+
+    async def main() -> None:
+        async with two(pki, tmp_path) as (_running, workload, systems):
+            provider = link_of(systems[0])._promoter
+            assert provider is not None
+            provider._taken = lambda connection, path, message, rest: path.abort(0x110)  # type: ignore[method-assign]
+            transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
+            await eventually(
+                lambda: says(systems[1], "/link", "stayed_on_relay") == len(PLANS), timeout=15
+            )
+            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert says(systems[1], "/link", "promoted") == 0
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.timeout(90)
+def test_two_hundred_promotions_leave_nothing_behind(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(pki, tmp_path, p2p_after=0.01) as (running, workload, systems):
+            for _ in range(10):
+                transfers = [
+                    asyncio.create_task(workload.transfer(Plan(f"{n}", n, 100, 100, idle=0.6)))
+                    for n in range(20)
+                ]
+                assert {r.outcome for r in [await t for t in transfers]} == {"complete"}
+            assert says(systems[1], "/link", "promoted") == 200
+            await eventually(lambda: running.streams() == 0, timeout=10)
+            for path in ("/edge/agents", "/edge/halves"):
+                cell = running.system.find(path)
+                assert cell is not None
+                for child in (cell.children or {}).values():
+                    described = child.actor.describe() if child.actor is not None else {}
+                    assert described.get("streams") == 1, described  # ctrl
+            for one in systems:
+                await eventually(lambda one=one: says(one, "/link", "streams") == 0)  # type: ignore[misc]
+                connection = next(iter(link_of(one)._promoter.paths._connections))  # type: ignore[union-attr]
+                await eventually(lambda c=connection: c.statistics().streams == 0)  # type: ignore[misc]
+
+    run(main(), timeout=80)
