@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from actors.runtime import ActorSystem, inspection
 from tests.conftest import PkiFixture, eventually
@@ -44,18 +45,21 @@ async def agent_systems(
     *,
     provider_relays: tuple[tuple[str, int], ...] = (),
     consumer_relays: tuple[tuple[str, int], ...] = (),
-    **more: object,
+    only: int | None = None,
+    **more: Any,
 ) -> AsyncIterator[tuple[tuple[str, int], list[ActorSystem]]]:
     """As `agents`, with the two agents' actor systems: provider, consumer.
 
     Args:
+        only: 0: the provider alone; 1: the consumer alone.
         more: further settings of both.
     """
     systems: list[ActorSystem] = []
-    for leaf, relays, provide, consume in (
+    both = (
         (pki.provider, provider_relays, (Service(SERVICE, "127.0.0.1", target_port),), ()),
         (pki.consumer, consumer_relays, (), (Service(SERVICE, "127.0.0.1", 0),)),
-    ):
+    )
+    for leaf, relays, provide, consume in both if only is None else (both[only],):
         settings = AgentSettings(
             certificate=str(leaf.certificate),
             key=str(leaf.key),
@@ -63,7 +67,7 @@ async def agent_systems(
             relays=relays or (running.address,),
             provide=provide,
             consume=consume,
-            **more,  # type: ignore[arg-type]  # fields of the settings
+            **more,
         )
         system = ActorSystem("agent")
         await system.start(lambda settings=settings: agent_root(settings))  # type: ignore[misc]
@@ -71,11 +75,14 @@ async def agent_systems(
     try:
         for system in systems:
             await eventually(lambda system=system: says(system, "/link", "ready") is True)  # type: ignore[misc]
-        listener = systems[1].find("/listeners")
+        if only == 0:
+            yield ("", 0), systems
+            return
+        listener = systems[-1].find("/listeners")
         assert listener is not None
         assert listener.children is not None
         place = next(iter(listener.children.values())).path
-        host, _, port = str(says(systems[1], place, "address")).rpartition(":")
+        host, _, port = str(says(systems[-1], place, "address")).rpartition(":")
         yield (host, int(port)), systems
     finally:
         for system in reversed(systems):

@@ -7,12 +7,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorSystem
 from tests.agent.rig import agent_systems, says
 from tests.conftest import PkiFixture, eventually, run
+from tests.edge.relay_rig import relays
 from tests.edge.rig import Relay, relay
 from tools.agent.link import RelayLink
 from tools.chaos.history import History
@@ -47,12 +50,12 @@ def link_of(system: ActorSystem) -> RelayLink:
 
 @asynccontextmanager
 async def two(
-    pki: PkiFixture, tmp_path: Path, mode: str = "allowed", **more: object
+    pki: PkiFixture, tmp_path: Path, mode: str = "allowed", **more: Any
 ) -> AsyncIterator[tuple[Relay, Workload, list[ActorSystem]]]:
     history = History()
     target = Target(history)
     await target.start()
-    settings = {"p2p_listen": ("127.0.0.1", 0), "p2p_after": 0.1, **more}
+    settings: dict[str, Any] = {"p2p_listen": ("127.0.0.1", 0), "p2p_after": 0.1, **more}
     async with (
         relay(pki, tmp_path, rules=RULES.format(mode=mode)) as running,
         agent_systems(running, pki, target.port, **settings) as (address, systems),
@@ -85,6 +88,41 @@ def test_busy_streams_move_to_a_direct_path_and_lose_nothing(
             assert says(systems[0], "/link", "direct_connections") == 1
             for one in systems:
                 await eventually(lambda one=one: says(one, "/link", "streams") == 0)  # type: ignore[misc]
+
+    run(main(), timeout=60)
+
+
+def test_required_holds_over_two_relays(pki: PkiFixture, tmp_path: Path) -> None:
+    """Addresses and the word that the stream left cross the link; both relays are rid of it."""
+
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        edge = EdgeSettings(region="local", p2p_deadline=2.0)
+        rules = RULES.format(mode="required")
+        async with (
+            relays(pki, tmp_path, "r1", "r2", rules=rules, settings=edge) as (ingress, egress),
+            agent_systems(
+                ingress,
+                pki,
+                target.port,
+                provider_relays=(egress.address,),
+                consumer_relays=(ingress.address,),
+                p2p_listen=("127.0.0.1", 0),
+                p2p_after=0.1,
+            ) as (address, systems),
+        ):
+            workload = Workload(address, history, streams=1, target=target)
+            plan = Plan("both", 1, MEBIBYTE, MEBIBYTE, idle=3.0)
+            transfer = asyncio.create_task(workload.transfer(plan))
+            await eventually(lambda: says(systems[1], "/link", "promoted") == 1, timeout=10)
+            await eventually(lambda: ingress.streams() == egress.streams() == 0, timeout=10)
+            result = await transfer
+            assert (result.outcome, result.detail) == ("complete", "")
+            for one in (ingress, egress):
+                assert one.edge.door.meters.families["streams_ended_total"] == {"migrated": 1}
+        await target.stop()
 
     run(main(), timeout=60)
 

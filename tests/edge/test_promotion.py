@@ -1,0 +1,158 @@
+"""What a relay lets agents that want to leave it do, and what it makes of their word."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from actors.edge.settings import EdgeSettings
+from actors.node.certificates import KeyPair, agent_identity, create_leaf
+from actors.node.dev_pki import LeafFiles
+from actors.node.pki_files import pair_paths, write_pair
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.rig import Incoming, RawAgent, Relay, relay
+from wire.orp.messages import (
+    Candidate,
+    CandidateAnswer,
+    CandidateOffer,
+    MigrateToP2P,
+    OpenStream,
+    StreamAccept,
+)
+
+RULES = """
+[[rule]]
+id = "all"
+tenant = "acme"
+caller = "*"
+target = "*"
+decision = "allow"
+p2p_mode = "{mode}"
+"""
+HERE = Candidate("host", "192.0.2.1", 4000, 70)
+
+
+def further_agent(pki: PkiFixture, directory: Path) -> LeafFiles:
+    """A third agent of the tenant."""
+    certificate = x509.load_pem_x509_certificate(pki.ca.read_bytes())
+    key = load_pem_private_key(pki.ca.with_name("ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    uri = agent_identity("acme", UUID(int=99))
+    paths = pair_paths(directory, "further")
+    lifetime = timedelta(days=1)
+    leaf = create_leaf(KeyPair(certificate, key), uri, lifetime=lifetime, now=datetime.now(UTC))
+    write_pair(paths, leaf)
+    return LeafFiles(uri, paths.certificate, paths.key)
+
+
+async def spliced(
+    running: Relay, pki: PkiFixture, stream_id: int = 7
+) -> tuple[RawAgent, RawAgent, Incoming, Incoming]:
+    """Provider, consumer, and their ends of a stream."""
+    provider, consumer = running.agent(pki, pki.provider), running.agent(pki, pki.consumer)
+    await provider.connect(running.address, "web")
+    await consumer.connect(running.address)
+    mine = consumer.open(OpenStream("web", "", stream_id).encode())
+    theirs, _ = await provider.next_incoming(1)
+    theirs.stream.write(StreamAccept().encode())
+    await eventually(lambda: consumer.ready_streams == [stream_id])
+    return provider, consumer, mine, theirs
+
+
+def heard(agent: RawAgent, kind: type) -> list[object]:
+    return [event for event in agent.events if isinstance(event, kind)]
+
+
+def say(agent: RawAgent, message: CandidateOffer | CandidateAnswer | MigrateToP2P) -> None:
+    agent.session.send(message)
+    agent.flush()
+
+
+def test_candidates_reach_the_other_agent_of_the_stream(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode="allowed")) as running:
+            provider, consumer, _, _ = await spliced(running, pki)
+            offer, answer = CandidateOffer(7, (HERE,)), CandidateAnswer(7, (HERE,))
+            say(consumer, offer)
+            await eventually(lambda: heard(provider, CandidateOffer) == [offer])
+            say(provider, answer)
+            await eventually(lambda: heard(consumer, CandidateAnswer) == [answer])
+
+    run(main())
+
+
+def test_forbidden_keeps_addresses_apart(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode="forbidden")) as running:
+            provider, consumer, mine, theirs = await spliced(running, pki)
+            say(consumer, CandidateOffer(7, (HERE,)))
+            say(provider, CandidateAnswer(7, (HERE,)))
+            say(consumer, MigrateToP2P(7))
+            await eventually(lambda: running.counters.get("candidates_forbidden") == 2)
+            await eventually(lambda: running.counters.get("migrate_refused") == 1)
+            mine.stream.write(b"still here")
+            await eventually(lambda: bytes(theirs.data) == b"still here")
+            assert not heard(provider, CandidateOffer)
+            assert not heard(consumer, CandidateAnswer)
+
+    run(main())
+
+
+@pytest.mark.parametrize("who", ["nobody", "a stranger", "a member"])
+def test_required_ends_both_directions_unless_a_member_left(
+    pki: PkiFixture, tmp_path: Path, who: str
+) -> None:
+    async def main() -> None:
+        settings = EdgeSettings(region="local", p2p_deadline=0.5)
+        rules = RULES.format(mode="required")
+        async with relay(pki, tmp_path, rules=rules, settings=settings) as running:
+            _, consumer, mine, theirs = await spliced(running, pki)
+            mine.stream.write(b"hello")
+            await eventually(lambda: bytes(theirs.data) == b"hello")
+            if who == "a stranger":
+                stranger = running.agent(pki, further_agent(pki, tmp_path))
+                await stranger.connect(running.address)
+                say(stranger, MigrateToP2P(7))
+                await eventually(lambda: running.counters.get("migrate_refused") == 1)
+            elif who == "a member":
+                say(consumer, MigrateToP2P(7, selected=HERE))
+                await asyncio.sleep(0.8)
+                assert mine.reset_code is None
+                mine.stream.write(b" again")
+                await eventually(lambda: bytes(theirs.data) == b"hello again")
+                return
+            await eventually(lambda: mine.reset_code is not None and theirs.reset_code is not None)
+            assert not mine.eof
+            assert not theirs.eof
+            assert running.counters["p2p_required_missed"] == 1
+
+    run(main())
+
+
+def test_agents_that_left_get_their_stream_credit_back(pki: PkiFixture, tmp_path: Path) -> None:
+    """As agents of the reference leave: STOP_SENDING on the old stream, and no FIN ever."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode="allowed")) as running:
+            _, consumer, mine, theirs = await spliced(running, pki)
+            say(consumer, MigrateToP2P(7, selected=HERE))
+            meters = running.edge.door.meters.counters
+            await eventually(lambda: meters["stream_migrated_p2p_total"] == 1)
+            mine.stream.stop_sending(0)
+            await asyncio.sleep(0.1)
+            assert running.streams() == 1
+            theirs.stream.stop_sending(0)
+            await eventually(lambda: running.streams() == 0)
+            assert not mine.eof
+            assert not theirs.eof
+            ended = running.edge.door.meters.families["streams_ended_total"]
+            assert ended == {"migrated": 1}
+
+    run(main())
