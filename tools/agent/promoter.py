@@ -46,6 +46,8 @@ FIRST_FRAME_SECONDS = 5.0
 QUIET_SECONDS = 0.5
 #: The relay's stream is kept for so long after a move, in case the other agent did not hear.
 FORMER_SECONDS = 3.0
+#: The other agent did hear: only the relays must hear of the move before we leave their streams.
+HEARD_SECONDS = 0.25
 #: Streams being moved at a time; others stay on the relay.
 MAX_PROMOTIONS = 256
 
@@ -173,7 +175,7 @@ class Promoter:
             self.promoted += 1
             stream.peer = connection.peer.uri
             self._channel.say(MigrateToP2P(stream.stream_id, selected=candidate))
-            self._part(stream, FORMER_SECONDS if not own else 0.0)
+            self._part(stream, HEARD_SECONDS if own else FORMER_SECONDS)
             self._owner.log.info(
                 "p2p: migrated to direct: {:016x} remote={}:{} rtt_ms={:.1f}",
                 stream.stream_id,
