@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,6 +218,7 @@ class Relay:
         self._pki: DevPki | None = None
         self._identity = self._load_identity()
         self._mounts = MountTable()
+        import_module("actors.observe.web")  # takes a while: before the loop runs
         self._meters = Meters()
         self._metrics_port: list[int] = []
         # Fixed once: a restarted process must listen where the others look for it.

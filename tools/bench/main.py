@@ -69,6 +69,38 @@ def engine(mib: int, rounds: int, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--seconds", default=3600.0, show_default=True, help="Length of the run.")
+@click.option("--engine", default="native", show_default=True, help="Of the daemon.")
+@click.option("--streams", default=20, show_default=True, help="At a time.")
+@click.option("--seed", default=1, show_default=True, help="Of sizes, contents and the network.")
+@click.option("--lost", default=0.01, show_default=True, help="Share of datagrams.")
+@click.option("--late", default=0.01, show_default=True, help="Share that others overtake.")
+@click.option("--pause", default=0.5, show_default=True, help="Seconds between two transfers.")
+def soak(
+    seconds: float, engine: str, streams: int, seed: int, lost: float, late: float, pause: float
+) -> None:
+    """Byte-verified streams over a network that loses and reorders; ends with a verdict."""
+    import sys
+
+    from actors.node.logging import install
+    from tools.bench.lossy_proxy import Weather
+    from tools.bench.soak import soak as rows
+
+    install("ERROR", "human")
+
+    async def main() -> bool:
+        weather = Weather(lost=lost, late=late)
+        row: dict[str, object] = {}
+        async for row in rows(
+            seconds, engine=engine, streams=streams, seed=seed, weather=weather, pause=pause
+        ):
+            click.echo(orjson.dumps(row).decode())
+        return row.get("verdict") == "held"
+
+    sys.exit(0 if asyncio.run(main()) else 1)
+
+
+@cli.command()
 @click.option("--engines", default="native,aioquic", show_default=True, help="Of the daemon.")
 @click.option("--streams", default="1,16,100", show_default=True, help="At a time.")
 @click.option("--directions", default="upload,download,both", show_default=True)

@@ -91,6 +91,10 @@ class Daemon:
         pages = int(Path(f"/proc/{self._child.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def descriptors(self) -> int:
+        """Open file descriptors."""
+        return len(os.listdir(f"/proc/{self._child.pid}/fd"))
+
     def close(self) -> None:
         """Stop it."""
         self._child.terminate()
