@@ -262,6 +262,13 @@ class EdgeSettings(Room):
     register_deadline_seconds: Seconds = Field(
         5.0, description="For the registry to confirm a REGISTER; then the connection is closed."
     )
+    judge_registers: bool = Field(
+        False,
+        description=(
+            "A service may be provided only by agents that a rule allows it to, with the method "
+            "REGISTER. Off: any agent of a tenant may provide any name, as with OutRelay."
+        ),
+    )
     resolve_deadline_seconds: Seconds = Field(
         5.0, description="For the registry to answer who provides a service; then 404."
     )

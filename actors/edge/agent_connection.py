@@ -16,6 +16,7 @@ from collections import deque
 
 from actors.control.messages import (
     AgentUp,
+    Decide,
     PeerOf,
     RegisterRefused,
     RegisterService,
@@ -88,6 +89,10 @@ MAX_ROUTED = 256
 ANNOUNCE_AGAIN = 0.25
 #: Seconds (times jitter) between two announcements that nothing asked for: they are idempotent.
 ANNOUNCE_REFRESH = 2.0
+
+
+#: Method of the policy decision on a REGISTER, when it is judged.
+REGISTER_METHOD = "REGISTER"
 
 
 class _Announce:
@@ -323,6 +328,10 @@ class AgentConnection(Actor):
     async def _register(self, register: Register) -> None:
         deadline = self.now() + self._door.settings.register_deadline
         registry = self._door.control().registry
+        if not await self._may_provide(register.service_name):
+            self._door.counters["register_denied"] += 1
+            self._close(CloseCode.REGISTER_FAILED, "not allowed to provide this service")
+            return
         try:
             service_id = ""
             while not service_id:
@@ -349,6 +358,20 @@ class AgentConnection(Actor):
         self._services[register.service_name] = register.local_addr
         self._session.send(RegisterAck(service_id))
         self._write_ctrl()
+
+    async def _may_provide(self, service: str) -> bool:
+        """The policy on REGISTER (sheet 6.2 R20); without an answer in time, nobody may."""
+        if not self._door.settings.judge_registers:
+            return True
+        identity = self._identity
+        try:
+            decision = await self._door.control().policy.ask_again(
+                Decide(identity.tenant, identity.text, service, REGISTER_METHOD),
+                timeout=self._door.settings.policy_deadline,
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            return False
+        return decision.allow
 
     @staticmethod
     async def _pause() -> None:

@@ -18,6 +18,8 @@ class EdgeSettings:
         hello_deadline: from the handshake to a valid HELLO.
         first_frame_deadline: from a new stream to its complete first frame.
         register_deadline: for the registry to confirm a REGISTER.
+        judge_registers: a REGISTER needs a rule that allows its agent the service with the method
+            `REGISTER`; else any agent of a tenant may provide any service of it.
         resolve_deadline: for the registry to answer who provides a service.
         policy_deadline: for a policy decision; then the stream is refused.
         incoming_deadline: to open the stream to the provider.
@@ -42,6 +44,7 @@ class EdgeSettings:
     hello_deadline: float = 5.0
     first_frame_deadline: float = 10.0
     register_deadline: float = 5.0
+    judge_registers: bool = False
     resolve_deadline: float = 5.0
     policy_deadline: float = 5.0
     incoming_deadline: float = 5.0

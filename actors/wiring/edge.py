@@ -20,6 +20,7 @@ def edge_settings(settings: Settings) -> EdgeSettings:
         hello_deadline=edge.hello_deadline_seconds,
         first_frame_deadline=edge.first_frame_deadline_seconds,
         register_deadline=edge.register_deadline_seconds,
+        judge_registers=edge.judge_registers,
         resolve_deadline=edge.resolve_deadline_seconds,
         policy_deadline=edge.policy_deadline_seconds,
         incoming_deadline=edge.incoming_deadline_seconds,

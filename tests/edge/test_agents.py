@@ -9,9 +9,18 @@ from actors.edge.settings import EdgeSettings
 from actors.runtime import Restart, inspection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
+from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.frame import FrameType, encode_frame
-from wire.orp.messages import Hello, ObservedAddrResp, OpenStream, Ping, Pong, StreamAccept
+from wire.orp.messages import (
+    Hello,
+    ObservedAddrResp,
+    OpenStream,
+    Ping,
+    Pong,
+    Register,
+    StreamAccept,
+)
 
 
 def test_observed_address_and_ping_are_answered(pki: PkiFixture, tmp_path: Path) -> None:
@@ -160,5 +169,39 @@ def test_every_part_of_control_and_edge_is_back_within_the_second_a_stream_may_w
             for cell in permanent:
                 # However often it died: the pauses stay below the second.
                 assert cell.spec.backoff.cap <= 1.0, cell.path
+
+    run(main())
+
+
+def test_a_service_is_provided_by_whom_a_rule_allows(pki: PkiFixture, tmp_path: Path) -> None:
+    rules = f"""
+    [[rule]]
+    id = "web-provider"
+    tenant = "acme"
+    caller = "{pki.provider.identity}"
+    target = "web"
+    method = "REGISTER"
+    decision = "allow"
+    """
+
+    async def main() -> None:
+        settings = EdgeSettings(region="local", judge_registers=True)
+        async with relay(pki, tmp_path, rules=rules, settings=settings) as running:
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, "web")
+            assert len(provider.registered) == 1
+            for leaf, service in ((pki.consumer, "web"), (pki.consumer, "other")):
+                other = running.agent(pki, leaf)
+                await other.dial(running.address)
+                loop = asyncio.get_running_loop()
+                other.session = AgentSession(other.uri, [Register(service)], loop.time())
+                other.ctrl.on_data = other._from_ctrl
+                other.ctrl.start()
+                other.flush()
+                await eventually(lambda other=other: other.closed is not None)  # type: ignore[misc]
+                assert other.closed is not None
+                assert other.closed.code == CloseCode.REGISTER_FAILED
+            assert running.counters["register_denied"] == 2
+            assert provider.closed is None
 
     run(main())

@@ -66,12 +66,40 @@ def provide(services: tuple[str, ...], targets: tuple[str, ...], **options: Any)
 
 @cli.command()
 @click.option("--service", "services", multiple=True, required=True, help="Name to reach.")
-@click.option("--listen", "listens", multiple=True, required=True, metavar="HOST:PORT",
+@click.option("--listen", "listens", multiple=True, metavar="HOST:PORT",
               help="Local address for it; one for each --service, in the same order.")  # fmt: skip
+@click.option("--intercept", type=click.Choice(["explicit", "tproxy"]), default="explicit",
+              show_default=True, help="tproxy: services have virtual addresses instead, "
+              "below 100.64.0.0/10 (Linux).")  # fmt: skip
+@click.option("--tproxy-listen", default="127.0.0.1:15001", show_default=True, metavar="IP:PORT",
+              help="Where redirected connections arrive.")  # fmt: skip
+@click.option("--dns-listen", default="127.0.0.1:5353", show_default=True, metavar="IP:PORT",
+              help="Where the virtual addresses are asked for.")  # fmt: skip
+@click.option("--dns-suffix", default="outrelay", show_default=True,
+              help="Services are SERVICE.SUFFIX; empty: no DNS server.")  # fmt: skip
 @_options
-def consume(services: tuple[str, ...], listens: tuple[str, ...], **options: Any) -> None:
+def consume(
+    services: tuple[str, ...],
+    listens: tuple[str, ...],
+    intercept: str,
+    tproxy_listen: str,
+    dns_listen: str,
+    dns_suffix: str,
+    **options: Any,
+) -> None:
     """Listen locally for services of others."""
-    _run(provide=(), consume=_pairs(services, listens, "--listen"), options=options)
+    if intercept == "explicit":
+        _run(provide=(), consume=_pairs(services, listens, "--listen"), options=options)
+        return
+    if listens:
+        raise click.UsageError("--listen is for --intercept explicit")
+    options |= {
+        "intercept": services,
+        "transparent_listen": _literal(tproxy_listen),
+        "dns_listen": _literal(dns_listen),
+        "dns_suffix": dns_suffix,
+    }
+    _run(provide=(), consume=(), options=options)
 
 
 @cli.command()
@@ -139,6 +167,10 @@ def _run(
         relays_tcp=_addresses(options["relays_tcp"]),
         p2p_listen=_literal(options["p2p_listen"]),
         p2p_advertise=_literal(options["p2p_advertise"]),
+        intercept=options.get("intercept", ()),
+        transparent_listen=options.get("transparent_listen"),
+        dns_listen=options.get("dns_listen"),
+        dns_suffix=options.get("dns_suffix", ""),
         provide=provide,
         consume=consume,
         uri=options["uri"],

@@ -88,12 +88,20 @@ class ServiceListener(Actor):
                 return
             self._admit(sock)
 
+    def _service_of(self, sock: socket.socket) -> str | None:
+        """Which service this connection is for; None: none of ours."""
+        return self._mapping.service
+
     def _admit(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link, bridges = self.system.ref(self._link), self.system.ref(self._bridges)
         self._accepted += 1
-        settings, service, table = self._settings, self._mapping.service, self._table
+        settings, service, table = self._settings, self._service_of(sock), self._table
+        if service is None:
+            self._refused += 1
+            sock.close()
+            return
         try:
             if link is None or bridges is None:
                 raise ChildRefused(self._bridges, service, "down")

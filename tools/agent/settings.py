@@ -25,6 +25,10 @@ class AgentSettings:
             answers by QUIC, and left again as soon as one does.
         provide, consume: services.
         uri: own identity; empty: the certificate's first URI SAN.
+        intercept: services that are reached by virtual addresses.
+        transparent_listen: where redirected connections arrive; None: nothing is intercepted.
+        dns_listen, dns_suffix: where virtual addresses are asked for, and below which name.
+        virtual_network: where they are taken from.
         p2p_listen: UDP address at which other agents may reach us; None: streams stay on relays.
         p2p_advertise: the same as seen from outside.
         p2p_after, p2p_budget: seconds until a stream is moved, and for the attempt.
@@ -44,6 +48,11 @@ class AgentSettings:
     provide: tuple[Mapping, ...] = ()
     consume: tuple[Mapping, ...] = ()
     relays_tcp: tuple[tuple[str, int], ...] = ()
+    intercept: tuple[str, ...] = ()
+    transparent_listen: tuple[str, int] | None = None
+    dns_listen: tuple[str, int] | None = None
+    dns_suffix: str = ""
+    virtual_network: str = "100.64.0.0/10"
     p2p_listen: tuple[str, int] | None = None
     p2p_advertise: tuple[str, int] | None = None
     p2p_after: float = 1.0

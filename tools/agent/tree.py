@@ -5,7 +5,8 @@
     /                one_for_one
     ├─ bridges       dynamic: one bridge per local connection
     ├─ link          RelayLink
-    └─ listeners     one ServiceListener per consumed service
+    ├─ listeners     one ServiceListener per consumed service; or the TransparentListener
+    └─ dns           DnsServer, when services are intercepted
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Supervisor, escape_id
+from tools.agent.dns_answers import DnsAnswers
+from tools.agent.dns_server import DnsServer
 from tools.agent.link import RelayLink
 from tools.agent.resumable import StreamTable
 from tools.agent.service_listener import ServiceListener
 from tools.agent.settings import AgentSettings
+from tools.agent.transparent_listener import TransparentListener
+from tools.agent.virtual_addresses import VirtualAddresses
 
 #: Local connections at a time.
 MAX_BRIDGES = 10_000
@@ -37,11 +42,41 @@ def agent_children(settings: AgentSettings, base: str = "") -> list[ChildSpec]:
         )
         for mapping in settings.consume
     ]
+    interception = _interception(settings, base, table)
+    listeners += interception[:1]
     return [
         ChildSpec("bridges", lambda: DynamicSupervisor(max_children=MAX_BRIDGES)),
         ChildSpec("link", lambda: RelayLink(settings, f"{base}/bridges", table)),
         ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
+        *interception[1:],
     ]
+
+
+def _interception(settings: AgentSettings, base: str, table: StreamTable) -> list[ChildSpec]:
+    """The listener and, when it is wanted, the DNS server; nothing without interception."""
+    transparent, dns = settings.transparent_listen, settings.dns_listen
+    if transparent is None:
+        return []
+    addresses = VirtualAddresses(settings.intercept, settings.virtual_network)
+    specs = [
+        ChildSpec(
+            "transparent",
+            lambda: TransparentListener(
+                settings, transparent, addresses, f"{base}/link", f"{base}/bridges", table
+            ),
+            backoff=Backoff(base=0.2, cap=5.0),
+        )
+    ]
+    if dns is not None and settings.dns_suffix:
+        answers, bound = DnsAnswers(addresses, settings.dns_suffix), list[int]()
+        specs.append(
+            ChildSpec(
+                "dns",
+                lambda: DnsServer(answers, dns, bound),
+                backoff=Backoff(base=0.2, cap=5.0),
+            )
+        )
+    return specs
 
 
 def agent_root(settings: AgentSettings, extra: Sequence[ChildSpec] = ()) -> Supervisor:
