@@ -421,7 +421,7 @@ class AgentConnection(Actor):
 
     def _migrate(self, message: MigrateToP2P) -> None:
         uri = self._identity.text
-        if self._frames.migrate(message, uri) is None:
+        if not self._frames.migrate(message, uri):
             return
         link = self._frames.across(message.stream_id, uri, self.now())
         if link is not None:  # the other agent's relay waits for it, too

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.control.messages import P2PMode
 from actors.runtime import ActorRef
@@ -53,32 +53,82 @@ class PairRow:
         return self.provider if uri == self.consumer else self.consumer
 
 
+@dataclass(slots=True)
+class Remembered:
+    """What is known of a stream beside its actor; all that is kept of one that ended.
+
+    Attributes:
+        row: whose stream it is.
+        finished: both agents got everything.
+        migrated: an agent of it said that the stream goes peer to peer.
+        links: by which link each agent of it is (or was) reached that is at another relay.
+        ended: when, monotonic seconds.
+    """
+
+    row: PairRow
+    finished: bool = False
+    migrated: bool = False
+    links: dict[str, ActorRef] = field(default_factory=dict)
+    ended: float = 0.0
+
+
 class PairTable:
     """See the module docstring."""
 
     def __init__(self) -> None:
         self._live: dict[int, PairEntry] = {}
-        self._ended: OrderedDict[int, tuple[float, PairEntry]] = OrderedDict()
+        #: By the time of their end. Bound: MAX_REMEMBERED each; the oldest is forgotten first.
+        self._ended: OrderedDict[int, Remembered] = OrderedDict()
+        self._migrated: OrderedDict[int, Remembered] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def remembered(self) -> int:
+        """Ended streams that are remembered."""
+        return len(self._ended) + len(self._migrated)
 
     def enter(self, row: PairRow, pair: ActorRef, clock: Callable[[], float]) -> PairEntry:
         """A pair is spliced; abort the entry with it."""
         entry = PairEntry(self, row, pair, clock)
         self._live[row.stream_id] = entry
         self._ended.pop(row.stream_id, None)
+        self._migrated.pop(row.stream_id, None)
         return entry
 
     def leave(self, entry: PairEntry, now: float) -> None:
         """It ended."""
-        current = self._live.get(entry.row.stream_id)
-        if current is entry:
-            del self._live[entry.row.stream_id]
-        self._ended[entry.row.stream_id] = (now, entry)
-        self._ended.move_to_end(entry.row.stream_id)
-        if len(self._ended) > MAX_REMEMBERED:
-            self._ended.popitem(last=False)
+        record = entry.record
+        stream_id = record.row.stream_id
+        if self._live.get(stream_id) is entry:
+            del self._live[stream_id]
+        record.ended = now
+        self._ended[stream_id] = record
+        self._ended.move_to_end(stream_id)
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        ended, migrated = self._ended, self._migrated
+        while ended:
+            oldest = next(iter(ended))
+            if len(ended) <= MAX_REMEMBERED and now - ended[oldest].ended <= REMEMBER_SECONDS:
+                break
+            record = ended.pop(oldest)
+            if record.migrated:
+                migrated[oldest] = record
+        while migrated:
+            oldest = next(iter(migrated))
+            age = now - migrated[oldest].ended
+            if len(migrated) <= MAX_REMEMBERED and age <= REMEMBER_MIGRATED_SECONDS:
+                break
+            del migrated[oldest]
+
+    def _known(self, stream_id: int) -> Remembered | None:
+        found = self._live.get(stream_id)
+        if found is not None:
+            return found.record
+        return self._ended.get(stream_id) or self._migrated.get(stream_id)
 
     def live(self, stream_id: int) -> ActorRef | None:
         """The pair of this id."""
@@ -88,68 +138,57 @@ class PairTable:
     def finished(self, stream_id: int) -> bool:
         """True when both agents got everything: there is nothing to resume."""
         ended = self._ended.get(stream_id)
-        return ended is not None and ended[1].finished
+        return ended is not None and ended.finished
 
     def links(self, stream_id: int) -> dict[str, ActorRef]:
         """By which link each agent of this stream is (or was) reached that is at another relay."""
-        found = self._live.get(stream_id)
-        if found is None:
-            ended = self._ended.get(stream_id)
-            found = None if ended is None else ended[1]
+        found = self._known(stream_id)
         return {} if found is None else found.links
 
     def row(self, stream_id: int, now: float) -> PairRow | None:
         """Whose stream it is or was; None: not known here."""
-        found = self._live.get(stream_id)
-        if found is not None:
-            return found.row
-        ended = self._ended.get(stream_id)
-        if ended is None:
+        found = self._known(stream_id)
+        if found is None:
             return None
+        if stream_id in self._live:
+            return found.row
         # A stream that went peer to peer may come back whenever its direct path is lost.
-        seconds = REMEMBER_MIGRATED_SECONDS if ended[1].migrated else REMEMBER_SECONDS
-        return ended[1].row if now - ended[0] <= seconds else None
+        seconds = REMEMBER_MIGRATED_SECONDS if found.migrated else REMEMBER_SECONDS
+        return found.row if now - found.ended <= seconds else None
 
-    def migrate(self, stream_id: int, uri: str) -> PairEntry | None:
-        """A member says that its stream goes peer to peer now; None: not a member, or not allowed.
+    def migrate(self, stream_id: int, uri: str) -> bool:
+        """A member says that its stream goes peer to peer now; False: none, or not allowed.
 
         Others may say so as well (sheet 6.2 R26), and are not believed.
         """
-        found = self._live.get(stream_id)
-        if found is None:
-            ended = self._ended.get(stream_id)
-            found = None if ended is None else ended[1]
+        found = self._known(stream_id)
         if found is None or not found.row.has(uri) or found.row.p2p is P2PMode.FORBIDDEN:
-            return None
+            return False
         found.migrated = True
-        return found
+        return True
 
     def may_migrate(self, stream_id: int) -> bool:
         """False for streams whose agents must not learn each other's addresses."""
         found = self._live.get(stream_id)
-        return found is None or found.row.p2p is not P2PMode.FORBIDDEN
+        return found is None or found.record.row.p2p is not P2PMode.FORBIDDEN
 
 
 class PairEntry:
     """One live row as a resource of its pair.
 
     Attributes:
-        finished: both agents got everything.
-        migrated: an agent of it said that the stream goes peer to peer.
-        links: of agents at other relays, by URI.
+        pair: its actor.
+        record: what is kept when it ended.
     """
 
-    __slots__ = ("_clock", "_open", "_table", "finished", "links", "migrated", "pair", "row")
+    __slots__ = ("_clock", "_open", "_table", "pair", "record")
 
     def __init__(
         self, table: PairTable, row: PairRow, pair: ActorRef, clock: Callable[[], float]
     ) -> None:
-        self.row = row
+        self.record = Remembered(row)
         self.pair = pair
         self._clock = clock
-        self.finished = False
-        self.migrated = False
-        self.links: dict[str, ActorRef] = {}
         self._table = table
         self._open = True
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from actors.edge.door import Door
 from actors.edge.messages import Checkpointed, Forward, Migrated
-from actors.edge.pair_table import PairEntry
 from actors.runtime import ActorRef
 from wire.orp.events import PeerFrame
 from wire.orp.messages import (
@@ -35,15 +34,16 @@ class PeerFrames:
             return False
         return True
 
-    def migrate(self, message: MigrateToP2P, uri: str) -> PairEntry | None:
-        """An agent says that its stream goes peer to peer."""
-        entry = self._door.pairs.migrate(message.stream_id, uri)
-        if entry is None:
+    def migrate(self, message: MigrateToP2P, uri: str) -> bool:
+        """An agent says that its stream goes peer to peer. False: it is not believed."""
+        if not self._door.pairs.migrate(message.stream_id, uri):
             self._door.counters["migrate_refused"] += 1
-            return None
+            return False
         self._door.meters.counters["stream_migrated_p2p_total"] += 1
-        entry.pair.try_tell(Migrated())
-        return entry
+        pair = self._door.pairs.live(message.stream_id)
+        if pair is not None:
+            pair.try_tell(Migrated())
+        return True
 
     def notice(self, event: PeerFrame, uri: str) -> None:
         """A live pair is told how far its agent's application is."""

@@ -152,9 +152,9 @@ class SplicedPair(Actor):
         if self._entry is None:
             return
         if side.link is None:
-            self._entry.links.pop(side.uri, None)
+            self._entry.record.links.pop(side.uri, None)
         else:
-            self._entry.links[side.uri] = side.link
+            self._entry.record.links[side.uri] = side.link
 
     def splice_finished(self) -> None:
         """Both directions ended with EOF, and everything was passed on."""
@@ -162,7 +162,7 @@ class SplicedPair(Actor):
         assert self._splice is not None
         self._account.outcome = "migrated" if self._migrated else "finished"
         if self._entry is not None:
-            self._entry.finished = self._splice.certain
+            self._entry.record.finished = self._splice.certain
         for side in self._splice.sides:
             end = side.end
             if end is not None and not end.settled:
@@ -177,7 +177,7 @@ class SplicedPair(Actor):
 
     @property
     def _migrated(self) -> bool:
-        return self._entry is not None and self._entry.migrated
+        return self._entry is not None and self._entry.record.migrated
 
     @handles(Migrated)
     def _migrated_now(self, _: Migrated) -> None:

@@ -151,6 +151,8 @@ class RelayLink(Actor):
         self._ready = False
         self._rounds = 0
         self._promoter: Promoter | None = None
+        #: Times in a row that another connection took our place.
+        self._superseded = 0
         self._over_tcp = False
         self._return_pause = 0.0
         self._connected = 0
@@ -362,7 +364,16 @@ class RelayLink(Actor):
         if self._connection is not None:
             self.disown(self._connection)
         self._last_error = str(reason)
-        self.log.warning("relay connection lost: {}", reason)
+        if reason.application and reason.code == CloseCode.SUPERSEDED:
+            # Another process with our certificate: dialling at once would only take turns with it.
+            self._superseded += 1
+            self._rounds = max(self._rounds, min(self._superseded, 16))
+            self.log.error(
+                "another agent connected as {}: is its certificate used twice?", self._uri
+            )
+        else:
+            self._superseded = 0
+            self.log.warning("relay connection lost: {}", reason)
         self._forget_connection()
         for stream in self._table.lingering():
             stream.path_lost()

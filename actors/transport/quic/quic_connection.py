@@ -194,6 +194,7 @@ class QuicConnectionHandle(Connection):
                 del self._finishing[stream_id]
                 self._streams.pop(stream_id, None)
                 self.engine.forget(stream_id)
+                stream.forget()
                 stream.on_finished()
 
     def _reason(self, event: Closed) -> CloseReason:

@@ -19,6 +19,7 @@ class QuicStreamHandle(DeliveredStream):
         self.connection = connection
         self._handle = connection
         self.stream_id = stream_id
+        self._forgotten = False  # by the connection and its engine: both halves were over
 
     def _unwanted(self) -> None:
         self._handle.engine.settle(self.stream_id)
@@ -37,7 +38,7 @@ class QuicStreamHandle(DeliveredStream):
 
     def write_eof(self) -> None:
         """See `Stream.write_eof`."""
-        if self._write_closed or self._lost is not None:
+        if self._write_closed or self._lost is not None or self._forgotten:
             return
         self._write_closed = True
         self._handle.engine.write(self.stream_id, b"", end=True)
@@ -46,7 +47,7 @@ class QuicStreamHandle(DeliveredStream):
 
     def reset(self, code: int) -> None:
         """See `Stream.reset`."""
-        if self._lost is not None:
+        if self._lost is not None or self._forgotten:
             return
         self._write_closed = True
         self._handle.engine.reset(self.stream_id, code)
@@ -58,6 +59,8 @@ class QuicStreamHandle(DeliveredStream):
         if self._stopped or self._lost is not None:
             return
         self._stop()
+        if self._forgotten:
+            return
         if not self._read_closed:
             self._handle.engine.stop_sending(self.stream_id, code)
         self._handle.engine.settle(self.stream_id)
@@ -65,7 +68,7 @@ class QuicStreamHandle(DeliveredStream):
 
     def consume(self, count: int) -> None:
         """See `Stream.consume`."""
-        if self._stopped or self._lost is not None:
+        if self._stopped or self._lost is not None or self._forgotten:
             return  # the whole credit was given back already
         self._consumed += count
         self._handle.engine.consume(self.stream_id, count)
@@ -88,6 +91,10 @@ class QuicStreamHandle(DeliveredStream):
         self._write_closed = True
         self._handle.finishing(self)
         self.on_stop_sending(code)
+
+    def forget(self) -> None:
+        """The connection forgot it: nothing can be said about it any more."""
+        self._forgotten = True
 
     @property
     def both_finished(self) -> bool:
