@@ -121,3 +121,20 @@ def test_a_stream_that_ends_while_it_is_being_accepted_ends_its_bridge_in_order(
         await target.stop()
 
     run(main())
+
+
+def test_two_agents_with_one_certificate_do_not_take_turns_for_ever(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with (
+            relay(pki, tmp_path) as running,
+            agent_systems(running, pki, 0, only=1) as (_, first),
+            agent_systems(running, pki, 0, only=1) as (_, second),
+        ):
+            await asyncio.sleep(3.0)
+            connections = [says(one[0], "/link", "connections") for one in (first, second)]
+            assert sum(int(str(count)) for count in connections) <= 12
+            assert running.counters["superseded"] >= 1
+
+    run(main())

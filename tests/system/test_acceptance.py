@@ -276,3 +276,37 @@ def test_an_agent_without_udp(world: World) -> None:
         )
         consumer.wait_for("agent on TCP.TLS fallback", 30)
         assert curl(consumer.url()) == "ok from provider"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_minute_without_controller(world: World) -> None:
+    """Streams and resolves go on for a minute, and no decision of that minute is lost."""
+    with world.relay("r2"):
+        with world.relay("r1") as first:
+            world.provide("r2")
+            near = world.consume("r2")
+            world.rule("allow")
+            soon(near.url(), "ok from provider", 10)
+            bodies: list[str] = []
+            slow = threading.Thread(target=lambda: bodies.append(curl(near.url() + "slow", 30)))
+            slow.start()
+            time.sleep(1)
+            os.killpg(first.process.pid, signal.SIGKILL)
+            first.process.wait(10)
+        asked = 0
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            assert curl(near.url()) == "ok from provider"
+            asked += 1
+            time.sleep(0.5)
+        slow.join(30)
+        assert bodies == ["ok-slow from provider"]
+        with world.relay("r1"):
+            query = (*TENANT, "--since", "2m", "--limit", "100000")
+            command = ("ctl", "audit", "query", *query, "--controller", world.controller)
+            deadline = time.monotonic() + 30
+            # Two decisions for every stream: the caller's and the callee's.
+            while trunkline(*command, check=False).count("allow") < 2 * asked:
+                assert time.monotonic() < deadline
+                time.sleep(1)
