@@ -42,7 +42,7 @@ class Session:
     """See the module docstring.
 
     Args:
-        client: opens odd stream ids; the other side even ones.
+        client: opens odd stream ids, else even ones. The peer may open any.
         now: seconds of any clock that does not go back.
         next_id: first id we open, for tests of the end of the id space.
 
@@ -64,7 +64,6 @@ class Session:
         if limits.window < INITIAL_WINDOW:
             raise SessionMisuse(f"window {limits.window}, at least {INITIAL_WINDOW}")
         self._limits = limits
-        self._client = client
         self._next_id = next_id or (1 if client else 2)
         self._streams: dict[int, StreamState] = {}
         self._parser = FrameParser()
@@ -121,6 +120,8 @@ class Session:
         if self._unacknowledged >= self._limits.max_unacknowledged:
             self._open_refused = True
             return None
+        while self._next_id in self._streams:
+            self._next_id += 2  # the peer counts as we do, and was first
         stream_id = self._next_id
         self._next_id += 2
         stream = StreamState(stream_id, outbound=True, window=self._limits.window)
@@ -318,7 +319,8 @@ class Session:
         """SYN, and any answer to ours; None: the frame belongs to no stream."""
         stream = self._streams.get(stream_id)
         if flags & Flag.SYN:
-            if stream is not None or not stream_id or stream_id % 2 == self._client:
+            # Whose ids are odd does not matter: some networks have a client at both ends.
+            if stream is not None or not stream_id:
                 raise YamuxError("bad_syn", f"SYN for stream {stream_id}")
             return self._opened(stream_id, events)
         if stream is None:

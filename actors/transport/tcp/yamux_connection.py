@@ -71,7 +71,6 @@ class YamuxConnection(Connection, asyncio.Protocol):
             ),
         )
         self._on_ended = on_ended
-        self._client = client
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, YamuxStream] = {}
         self._running = False
@@ -236,7 +235,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
                 if stream is not None:
                     stream.on_drain(event.count)  # type: ignore[union-attr]
             elif isinstance(event, StreamOpened):
-                stream = streams[event.stream_id] = YamuxStream(self, event.stream_id)
+                stream = YamuxStream(self, event.stream_id, inbound=True)
+                streams[event.stream_id] = stream
                 if self._running:
                     self._hand_over(stream)
             elif isinstance(event, FinReceived):
@@ -257,7 +257,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
                 self._dead(event)
 
     def _hand_over(self, stream: YamuxStream) -> None:
-        if stream.stream_id % 2 != self._client:
+        if stream.inbound:
             self.session.accept(stream.stream_id)
             self.touch()
             self.on_stream(stream)

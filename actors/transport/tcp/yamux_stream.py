@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 
 class YamuxStream(DeliveredStream):
-    """One stream of a session."""
+    """One stream of a session.
 
-    def __init__(self, connection: YamuxConnection, stream_id: int) -> None:
+    Args:
+        inbound: the peer opened it.
+    """
+
+    def __init__(
+        self, connection: YamuxConnection, stream_id: int, *, inbound: bool = False
+    ) -> None:
         super().__init__()
+        self.inbound = inbound
         self.connection = connection
         self._owner = connection
         self._session = connection.session

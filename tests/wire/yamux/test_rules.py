@@ -19,7 +19,6 @@ BROKEN: dict[str, tuple[str, list[Frame]]] = {
     "type": ("bad_type", [Frame(4)]),
     "SYN twice": ("bad_syn", [OPEN, OPEN]),
     "SYN on the session": ("bad_syn", [Frame(WINDOW, SYN, 0)]),
-    "SYN with an id of ours": ("bad_syn", [Frame(WINDOW, SYN, 2)]),
     "FIN twice": ("second_fin", [OPEN, Frame(WINDOW, FIN, 1), Frame(WINDOW, FIN, 1)]),
     "data after FIN": ("data_after_fin", [OPEN, Frame(WINDOW, FIN, 1), Frame(DATA, 0, 1, 0, b"x")]),
     "credit": ("credit_overflow", [OPEN, Frame(WINDOW, 0, 1, 0xFFFF_FFFF - INITIAL + 1)]),

@@ -380,3 +380,48 @@ def test_the_last_stream_id() -> None:
     assert ours.session.open() == 0xFFFF_FFFD
     assert ours.session.open() is None
     assert ours.session.streams == 1
+
+
+def test_a_client_at_both_ends() -> None:
+    """As in networks whose forwarder is a client that only accepts (sheet 1.6)."""
+    ours, peer = Ours(client=True), Peer(client=True)
+    theirs = peer.open(b"from the peer")
+    exchange(ours, peer)
+    assert theirs == 1
+    assert bytes(ours.received[1]) == b"from the peer"
+    mine = ours.session.open()
+    assert mine == 3  # 1 is taken
+    ours.session.write(mine, b"from us")
+    exchange(ours, peer)
+    assert bytes(peer.streams[3].read) == b"from us"
+    even = Ours(client=False)
+    even.feed(Frame(WINDOW, SYN, 2), Frame(DATA, 0, 2, payload=b"even"))
+    assert bytes(even.received[2]) == b"even"
+
+
+def test_a_reset_long_after_our_end() -> None:
+    """Peers give up a half-closed stream after five minutes (2.4 row 13)."""
+    ours = Ours(client=False)
+    ours.feed(Frame(WINDOW, SYN, 1))
+    ours.session.finish(1)
+    ours.frames()
+    ours.now += 300
+    ours.feed(Frame(WINDOW, RST, 1))
+    assert ours.events[-1] == StreamReset(1, 0)
+    assert ours.session.streams == 0
+
+
+def test_a_stream_nobody_acknowledges_for_minutes_costs_no_session() -> None:
+    """Their opener closes the session after 75 s, ours never does (2.4 rows 7 to 9)."""
+    ours = Ours(client=True)
+    stream_id = ours.session.open()
+    assert stream_id is not None
+    ours.frames()
+    for _ in range(20):
+        ours.now += 9
+        ours.take(ours.session.handle_timer(ours.now))
+        for frame in ours.frames():
+            ours.feed(Frame(2, ACK, 0, frame.length))
+    assert not ours.session.dead
+    ours.feed(Frame(WINDOW, ACK, stream_id))
+    assert ours.session.streams == 1
