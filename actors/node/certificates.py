@@ -71,6 +71,11 @@ def relay_identity(region: str, relay_id: str) -> str:
     return f"outrelay://{_checked('region', region)}/relay/{_checked('relay id', relay_id)}"
 
 
+def valid_tenant(name: str) -> bool:
+    """True for a name that an identity may begin with."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _checked(what: str, name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise ValueError(
@@ -110,6 +115,23 @@ def create_leaf(
     Raises:
         ValueError: the lifetime is out of range or the CA is not valid at `now`.
     """
+    key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
+    return KeyPair(certify(ca, identity, key.public_key(), lifetime=lifetime, now=now), key)
+
+
+def certify(
+    ca: KeyPair,
+    identity: str,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    lifetime: timedelta,
+    now: datetime,
+) -> x509.Certificate:
+    """A leaf for one identity URI and a key of somebody else; see `create_leaf`.
+
+    Raises:
+        ValueError: the lifetime is out of range or the CA is not valid at `now`.
+    """
     if not timedelta(0) < lifetime <= MAX_LEAF_LIFETIME:
         raise ValueError(f"lifetime must be above zero and at most {MAX_LEAF_LIFETIME.days} days")
     issuer = ca.certificate
@@ -117,20 +139,19 @@ def create_leaf(
         raise ValueError(
             f"the CA is valid until {issuer.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only"
         )
-    key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(identity))])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name(identity))])
     names = [x509.UniformResourceIdentifier(identity), x509.DNSName(SERVER_NAME)]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     end = min(now + lifetime, issuer.not_valid_after_utc)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     builder = (
-        _builder(subject, issuer.subject, key.public_key(), now, end)
+        _builder(subject, issuer.subject, key, now, end)
         .add_extension(_key_usage(key_encipherment=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(authority, critical=False)
     )
-    return KeyPair(builder.sign(ca.key, hashes.SHA256()), key)
+    return builder.sign(ca.key, hashes.SHA256())
 
 
 def identity_of(certificate: x509.Certificate) -> str | None:
@@ -143,7 +164,7 @@ def identity_of(certificate: x509.Certificate) -> str | None:
     return uris[0] if uris else None
 
 
-def _common_name(identity: str) -> str:
+def common_name(identity: str) -> str:
     """The whole identity; when that is over the limit, its last part (nothing reads the CN)."""
     if len(identity) <= MAX_COMMON_NAME_CHARACTERS:
         return identity

@@ -17,6 +17,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from actors.node.certificates import KeyPair
 
@@ -74,6 +75,15 @@ def write_pair(paths: PairPaths, pair: KeyPair) -> None:
     except PkiError:
         paths.key.unlink(missing_ok=True)
         raise
+
+
+def private_pem(key: PrivateKeyTypes) -> bytes:
+    """PKCS#8, unencrypted. Secret: write it with mode 0600 and nowhere else."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:

@@ -152,3 +152,33 @@ def test_other_lifetimes_are_refused(text: str) -> None:
 )
 def test_spans_read_well(seconds: int, text: str) -> None:
     assert format_span(timedelta(seconds=seconds)) == text
+
+
+def test_an_agent_enrols_with_a_token_that_is_good_once(tmp_path: Path) -> None:
+    authority, machine = str(tmp_path / "ca"), tmp_path / "machine"
+    uuid = "00000000-0000-0000-0000-000000000007"
+    runner = CliRunner()
+
+    def pki(*arguments: str) -> Result:
+        return runner.invoke(cli, list(arguments))
+
+    assert pki("init", "--out", authority).exit_code == 0
+    token = pki("token", "--out", authority, "--uuid", uuid).output.strip()
+    made = pki("request", "--out", str(machine), "--uuid", uuid, "--name", "web")
+    assert made.exit_code == 0, made.output
+    assert stat.S_IMODE((machine / "web.key").stat().st_mode) == 0o600
+    csr = str(machine / "web.csr")
+    enrolled = pki("enroll", "--out", authority, "--csr", csr, "--token", token)
+    assert enrolled.exit_code == 0, enrolled.output
+    assert f"outrelay://acme/agent/{uuid}" in enrolled.output
+    assert "renew" in pki("show", str(machine / "web.crt")).output
+    for path in ("enrolment.key", "enrolment.used"):
+        assert stat.S_IMODE((tmp_path / "ca" / path).stat().st_mode) == 0o600
+    again = pki("enroll", "--out", authority, "--csr", csr, "--token", token)
+    assert again.exit_code == 1
+    assert "used before" in again.output
+    other = pki("token", "--out", authority, "--tenant", "other").output.strip()
+    (machine / "web.crt").unlink()
+    refused = pki("enroll", "--out", authority, "--csr", csr, "--token", other)
+    assert refused.exit_code == 1
+    assert not (machine / "web.crt").exists()

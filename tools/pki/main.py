@@ -15,25 +15,40 @@ from uuid import UUID, uuid4
 
 import click
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from actors.node.certificates import (
     MAX_LEAF_LIFETIME,
+    KeyPair,
     agent_identity,
     create_ca,
     create_leaf,
     identity_of,
     relay_identity,
 )
+from actors.node.enrolment import (
+    EnrolmentRefused,
+    create_request,
+    read_request,
+    renewal,
+    sign_request,
+)
 from actors.node.pki_files import (
+    MAX_PEM_BYTES,
+    PRIVATE_FILE_MODE,
+    PUBLIC_FILE_MODE,
     PairPaths,
     PkiError,
     make_private_directory,
     pair_paths,
+    private_pem,
     read_certificate,
     read_pair,
+    write_new,
     write_pair,
 )
+from actors.node.token_file import TokenFile
 from tools.pki.lifetime import format_span, parse_lifetime
 
 DEFAULT_DIRECTORY = Path(".trunkline") / "pki"
@@ -116,6 +131,65 @@ def issue_agent(
 
 
 @cli.command()
+@_out
+@click.option("--tenant", default="acme", show_default=True, help="Tenant of the agent.")
+@click.option("--uuid", type=click.UUID, help="The only agent it is for; any when absent.")
+@click.option("--ttl", callback=_lifetime, metavar="DURATION", default="10m", show_default=True,
+              help="How long it is good.")  # fmt: skip
+def token(directory: Path, tenant: str, uuid: UUID | None, ttl: timedelta) -> None:
+    """Print a token that lets one agent enrol. Beside the CA; secret until it is used."""
+    with _reported():
+        tokens = TokenFile(directory)
+        with tokens.locked() as issuer:
+            agent = "" if uuid is None else str(uuid)
+            click.echo(issuer.issue(tenant, datetime.now(UTC), agent=agent, lifetime=ttl))
+
+
+@cli.command()
+@_out
+@click.option("--tenant", default="acme", show_default=True, help="Tenant of the agent.")
+@click.option("--uuid", type=click.UUID, help="Its UUID; a random one when absent.")
+@click.option("--name", default="agent", show_default=True, help="File name without ending.")
+def request(directory: Path, tenant: str, uuid: UUID | None, name: str) -> None:
+    """Make a key and a request for it, on the agent's own machine: NAME.key and NAME.csr."""
+    with _reported():
+        identity = agent_identity(tenant, uuid4() if uuid is None else uuid)
+        make_private_directory(directory)
+        pem, key = create_request(identity)
+        paths = pair_paths(directory, _plain(name))
+        wanted = paths.certificate.with_suffix(".csr")
+        write_new(paths.key, private_pem(key), PRIVATE_FILE_MODE)
+        write_new(wanted, pem, PUBLIC_FILE_MODE)
+    click.echo(f"wrote     {wanted}")
+    click.echo(f"wrote     {paths.key} (secret, 0600)")
+    click.echo(f"identity  {identity}")
+
+
+@cli.command()
+@_out
+@click.option("--csr", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The agent's request.")  # fmt: skip
+@click.option("--token", "text", required=True, envvar="TRUNKLINE_ENROLMENT_TOKEN",
+              help="From `trunkline pki token`; good once.")  # fmt: skip
+@_ttl
+def enroll(directory: Path, csr: Path, text: str, ttl: timedelta) -> None:
+    """Sign an agent's request against a token, beside the CA: writes the .crt beside the .csr."""
+    with _reported():
+        ca = _authority(directory)
+        pem = csr.read_bytes()[:MAX_PEM_BYTES]
+        read_request(pem)  # before the token is spent
+        now = datetime.now(UTC)
+        with TokenFile(directory).locked() as tokens:
+            grant = tokens.redeem(text, now)
+        certificate = sign_request(ca, pem, grant, lifetime=ttl, now=now)
+        path = csr.with_suffix(".crt")
+        write_new(path, certificate.public_bytes(Encoding.PEM), PUBLIC_FILE_MODE)
+    click.echo(f"wrote     {path}")
+    click.echo(f"identity  {identity_of(certificate)}")
+    click.echo(f"expires   {_moment(certificate.not_valid_after_utc)}")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def show(file: Path) -> None:
     """Print identity, validity and use of a certificate FILE; never a key."""
@@ -126,18 +200,27 @@ def show(file: Path) -> None:
 
 
 def _issue(directory: Path, stem: str, identity: str, ttl: timedelta) -> None:
-    if Path(stem).name != stem or stem.startswith("."):
-        raise ValueError(f"--name {stem!r}: a plain file name, not a path")
-    ca_paths = pair_paths(directory, "ca")
-    ca = read_pair(ca_paths)
-    if ca is None:
-        raise PkiError(f"{ca_paths.certificate}: no CA there; run `trunkline pki init` first")
-    paths = pair_paths(directory, stem)
+    ca = _authority(directory)
+    paths = pair_paths(directory, _plain(stem))
     leaf = create_leaf(ca, identity, lifetime=ttl, now=datetime.now(UTC))
     write_pair(paths, leaf)
     _say_written(paths)
     click.echo(f"identity  {identity}")
     click.echo(f"expires   {_moment(leaf.certificate.not_valid_after_utc)}")
+
+
+def _plain(stem: str) -> str:
+    if Path(stem).name != stem or stem.startswith("."):
+        raise ValueError(f"--name {stem!r}: a plain file name, not a path")
+    return stem
+
+
+def _authority(directory: Path) -> KeyPair:
+    paths = pair_paths(directory, "ca")
+    ca = read_pair(paths)
+    if ca is None:
+        raise PkiError(f"{paths.certificate}: no CA there; run `trunkline pki init` first")
+    return ca
 
 
 def _say_written(paths: PairPaths) -> None:
@@ -160,6 +243,7 @@ def _description(certificate: x509.Certificate, now: datetime) -> list[str]:
         f"serial    {certificate.serial_number:x}",
         f"from      {_moment(certificate.not_valid_before_utc)}",
         f"expires   {_moment(end)}  ({state})",
+        f"renew     {_moment(renewal(certificate))}",
         f"use       {_use(certificate)}",
     ]
 
@@ -181,7 +265,7 @@ def _reported() -> Iterator[None]:
     """Refusals become one line on stderr and exit status 1."""
     try:
         yield
-    except (PkiError, ValueError) as error:
+    except (PkiError, EnrolmentRefused, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
