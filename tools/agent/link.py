@@ -33,7 +33,7 @@ from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp import TcpEndpoint
-from actors.transport.tls import TlsIdentity
+from actors.transport.tls import TlsIdentity, TlsMaterialError
 from tools.agent.bridge import ProviderBridge
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
@@ -272,6 +272,7 @@ class RelayLink(Actor):
 
     async def _dial_all(self) -> None:
         settings = self._settings
+        self._read_certificates()
         connection = await self._dial_by(self._endpoint, settings.relays)
         self._over_tcp = connection is None and bool(settings.relays_tcp)
         if self._over_tcp:
@@ -284,6 +285,19 @@ class RelayLink(Actor):
             self.log.info("agent on TCP+TLS fallback")
             self._return_pause = settings.return_after
             self.start_timer(self._return_pause, _TryQuic(), "quic")
+
+    def _read_certificates(self) -> None:
+        """They may have been renewed since the last dial."""
+        settings = self._settings
+        try:
+            identity = TlsIdentity.load(
+                Path(settings.certificate), Path(settings.key), Path(settings.ca)
+            )
+        except TlsMaterialError as error:
+            self.log.warning("certificates not read again, the old ones stay: {}", error)
+            return
+        self._endpoint.reload(identity)
+        self._tcp.reload(identity)
 
     async def _dial_by(
         self, endpoint: Dialler, relays: Sequence[tuple[str, int]]
