@@ -123,13 +123,24 @@ class Edge:
         if settings.forward is not None:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
         self.endpoints = [
-            QuicEndpoint(identity=identity, settings=quic, on_connection=lambda c: c.close(0))
+            QuicEndpoint(
+                identity=identity,
+                settings=quic,
+                on_connection=lambda c: c.close(0),
+                counters=self.door.meters.family("quic_events_total", "event"),
+            )
             for _ in self._listen
         ]
         self.tcp_endpoints = [
-            TcpEndpoint(identity=identity, settings=tcp, on_connection=lambda c: c.close(0))
+            TcpEndpoint(
+                identity=identity,
+                settings=tcp,
+                on_connection=lambda c: c.close(0),
+                counters=self.door.meters.family("tcp_events_total", "event"),
+            )
             for _ in self._listen_tcp
         ]
+        self._count_endpoints()
 
     def _access_log(self, place: str) -> Callable[[StreamRecord], object]:
         lost = self.door.meters.counters
@@ -155,6 +166,25 @@ class Edge:
         meters.gauge("streams_waiting_for_resume", lambda: children("halves"))
         meters.gauge("relay_links", lambda: children("relays"))
         meters.gauge("replay_bytes", lambda: door.ring_budget.used)
+
+    def _count_endpoints(self) -> None:
+        """What the sockets tell, summed over the listeners."""
+        quic, tcp, meters = self.endpoints, self.tcp_endpoints, self.door.meters
+        meters.gauge("quic_connections", lambda: sum(e.statistics().connections for e in quic))
+        meters.gauge("quic_handshakes_pending", lambda: sum(e.statistics().pending for e in quic))
+        meters.gauge("tcp_connections", lambda: sum(e.statistics().connections for e in tcp))
+        meters.totals["udp_datagrams_in_total"] = lambda: sum(
+            e.statistics().datagrams_in for e in quic
+        )
+        meters.totals["udp_datagrams_out_total"] = lambda: sum(
+            e.statistics().datagrams_out for e in quic
+        )
+        meters.totals["udp_receive_calls_total"] = lambda: sum(
+            e.statistics().udp.receive_calls for e in quic
+        )
+        meters.totals["udp_send_calls_total"] = lambda: sum(
+            e.statistics().udp.send_calls for e in quic
+        )
 
     def _place(self, name: str) -> ActorRef:
         ref = self._system.ref(f"{self._base}/{name}")

@@ -83,21 +83,28 @@ class Reporter:
             fields["siblings_stopped"] = siblings_stopped
         if initiator:
             fields["initiator"] = initiator
-        if reason.traceback:
+        fingerprint = reason.fingerprint
+        if fingerprint:
             fields["traceback"] = reason.traceback
-            fields["fingerprint"] = reason.fingerprint
+            fields["fingerprint"] = fingerprint
         system.events.publish(Event("exited", cell.path, cell.incarnation, fields))
-        self._log(cell, reason, uptime, decision, initiator)
+        self._log(cell, reason, uptime, decision, initiator, fingerprint)
 
     def _log(
-        self, cell: Cell, reason: ExitReason, uptime: float, decision: str, initiator: str
+        self,
+        cell: Cell,
+        reason: ExitReason,
+        uptime: float,
+        decision: str,
+        initiator: str,
+        fingerprint: str,
     ) -> None:
         if not reason.abnormal or decision == "supervisor ended":
             # Its supervisor's own report says what happened to all of them.
             logger.bind(actor=cell.path).debug("actor ended: {}; {}", reason, decision)
             return
         class_name = cell.remains.class_name if cell.remains is not None else ""
-        alike = "" if initiator else reason.fingerprint or f"{reason.kind.value} {class_name}"
+        alike = "" if initiator else fingerprint or f"{reason.kind.value} {class_name}"
         suppressed = self._suppressed(alike, cell.system.loop.time())
         if suppressed is None:
             return

@@ -47,6 +47,8 @@ def test_metrics_health_and_access_log_of_a_running_daemon(tmp_path: Path) -> No
         assert re.search(r"^trunkline_agents_connected 2\.0$", text, re.MULTILINE)
         assert re.search(r"^trunkline_bytes_forwarded_total [1-9]", text, re.MULTILINE)
         assert re.search(r'^trunkline_actor_exits_total\{reason="normal"\} ', text, re.MULTILINE)
+        assert 'trunkline_quic_events_total{event="handshake_ok"} 2.0' in text
+        assert re.search(r"^trunkline_udp_datagrams_in_total [1-9]", text, re.MULTILINE)
         assert json.loads(dump.read_text().splitlines()[-1])["counters"]["policy_cache_misses"] > 0
         # A relay that cannot serve says so.
         running.ctl("suspend", "/control/registry")

@@ -27,6 +27,7 @@ from actors.runtime import (
     Backoff,
     ChildSpec,
     DynamicSupervisor,
+    Event,
     Intensity,
     MailboxSpec,
     Request,
@@ -133,7 +134,9 @@ async def measure(actors: int) -> list[Row]:
         _row(ASK, await _asks(probe), "us"),
         _row(BARE_ASK, await _bare_asks(), "us"),
     ]
-    latencies = await _restarts(probe)
+    running, latencies = await _restarts(system, probe)
+    rows.append(_row("crash to running again, p50", statistics.median(running), "us"))
+    rows.append(_row("crash to running again, p99", sorted(running)[-len(running) // 100], "us"))
     rows.append(_row("crash to next answer, p50", statistics.median(latencies), "us"))
     rows.append(_row("crash to next answer, p99", sorted(latencies)[-len(latencies) // 100], "us"))
     rows += await _population(system, idle, actors)
@@ -197,15 +200,25 @@ async def _bare_asks() -> float:
     return elapsed / ASKS * 1e6
 
 
-async def _restarts(probe: ActorRef) -> list[float]:
-    latencies = []
+async def _restarts(system: ActorSystem, probe: ActorRef) -> tuple[list[float], list[float]]:
+    """From the message that makes it crash: until it was started again, until it answers."""
+    running: list[float] = []
+    latencies: list[float] = []
+    began = 0.0
+
+    def started(event: Event) -> None:
+        if event.kind == "started" and event.path == probe.path:
+            running.append((time.perf_counter() - began) * 1e6)
+
+    token = system.events.subscribe(started)
     for number in range(RESTARTS):
         began = time.perf_counter()
         probe.tell(Fail())
         await asyncio.sleep(0)
         await probe.ask_again(Echo(number), timeout=5.0, pause=0.0)
         latencies.append((time.perf_counter() - began) * 1e6)
-    return latencies
+    system.events.unsubscribe(token)
+    return running, latencies
 
 
 async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[Row]:

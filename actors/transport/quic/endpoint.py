@@ -86,6 +86,7 @@ class QuicEndpoint:
         alpn: protocols offered and accepted.
         on_connection: gets every verified incoming connection; None: outgoing only.
         make_socket: makes the datagram sockets; another one may change what travels.
+        counters: where handshakes by outcome and drops by reason are counted.
     """
 
     def __init__(
@@ -96,11 +97,12 @@ class QuicEndpoint:
         alpn: tuple[str, ...] = ("orp/1",),
         on_connection: Callable[[Connection], object] | None = None,
         make_socket: Callable[..., UdpSocket] = UdpSocket,
+        counters: Counter[str] | None = None,
     ) -> None:
         self._make_socket = make_socket
         self.settings = settings
         self.on_connection = on_connection
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         #: The engine of new connections, and why it is this one.
         self.engine = select(settings.engine)
         self._identity = identity

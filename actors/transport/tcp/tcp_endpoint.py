@@ -63,6 +63,7 @@ class TcpEndpoint:
         settings: limits and timers.
         alpn: protocols offered; a client that offers none is accepted, as in the reference.
         on_connection: gets every verified incoming connection; None: outgoing only.
+        counters: where handshakes by outcome are counted.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class TcpEndpoint:
         settings: TcpSettings = TcpSettings(),  # noqa: B008  # frozen value
         alpn: tuple[str, ...] = ("orp/1",),
         on_connection: Callable[[Connection], object] | None = None,
+        counters: Counter[str] | None = None,
     ) -> None:
         self.settings = settings
         self.on_connection = on_connection
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.accepting = on_connection is not None
         self._alpn = alpn
         self._listening: socket.socket | None = None
