@@ -67,6 +67,7 @@ def tcp_settings(settings: Settings) -> TcpSettings:
     return TcpSettings(
         handshake_timeout=edge.handshake_deadline_seconds,
         stream_window=max(INITIAL_WINDOW, edge.stream_window_bytes),
+        connection_window=edge.connection_window_bytes,
         max_streams=edge.max_streams_per_agent,
         max_pending=edge.max_pending_handshakes,
         max_pending_per_source=edge.max_pending_handshakes_per_source,

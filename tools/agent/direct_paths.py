@@ -23,6 +23,8 @@ OWN_ALPN = "trunkline-p2p/1"
 ALPN = (OWN_ALPN, "orp/1")
 #: Seconds for one candidate.
 DIAL_SECONDS = 2.0
+#: Connections with other agents; one more is closed at once.
+MAX_CONNECTIONS = 1024
 #: Looks without any stream until a connection is closed; one look every `SWEEP_SECONDS`.
 IDLE_LOOKS = 3
 SWEEP_SECONDS = 10.0
@@ -59,7 +61,7 @@ class DirectPaths:
 
     def admit(self, connection: Connection) -> None:
         """Another agent dialled us."""
-        if not self.acceptable(connection):
+        if len(self._connections) >= MAX_CONNECTIONS or not self.acceptable(connection):
             connection.close(0, "")
             return
         self._keep(connection)

@@ -90,6 +90,7 @@ class Promoter:
         self._observed: tuple[str, int] | None = None
         #: Relay streams of moved ones, until the other agent must have heard.
         self._formers: set[Stream] = set()
+        self._promotions = 0
         self.promoted = self.stayed = 0
 
     def abort(self) -> None:
@@ -137,10 +138,17 @@ class Promoter:
 
     def watch(self, stream: ResumableStream) -> None:
         """A stream of ours is spliced: move it, if that works."""
-        if len(self._answers) < MAX_PROMOTIONS:
+        if self._promotions < MAX_PROMOTIONS:
+            self._promotions += 1
             self._owner.spawn_task(self._promote(stream), "promotion")
 
     async def _promote(self, stream: ResumableStream) -> None:
+        try:
+            await self._try_to_move(stream)
+        finally:
+            self._promotions -= 1
+
+    async def _try_to_move(self, stream: ResumableStream) -> None:
         await asyncio.sleep(self._settings.p2p_after)
         if not stream.movable or stream.stream_id in self._answers:
             return

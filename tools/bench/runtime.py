@@ -79,7 +79,9 @@ class Echo(Request[int]):
 
 @dataclass(slots=True)
 class Fail:
-    """Makes the actor crash."""
+    """Makes the actor crash; `at` becomes the moment."""
+
+    at: float = 0.0
 
 
 class Probe(Actor):
@@ -97,6 +99,7 @@ class Probe(Actor):
 
     @handles(Fail)
     def _fail(self, message: Fail) -> None:
+        message.at = time.perf_counter()
         raise ValueError("asked for")
 
 
@@ -201,19 +204,20 @@ async def _bare_asks() -> float:
 
 
 async def _restarts(system: ActorSystem, probe: ActorRef) -> tuple[list[float], list[float]]:
-    """From the message that makes it crash: until it was started again, until it answers."""
+    """From the crash until it was started again; from asking for it until it answers."""
     running: list[float] = []
     latencies: list[float] = []
-    began = 0.0
+    fail = Fail()
 
     def started(event: Event) -> None:
         if event.kind == "started" and event.path == probe.path:
-            running.append((time.perf_counter() - began) * 1e6)
+            running.append((time.perf_counter() - fail.at) * 1e6)
 
     token = system.events.subscribe(started)
     for number in range(RESTARTS):
         began = time.perf_counter()
-        probe.tell(Fail())
+        fail = Fail()
+        probe.tell(fail)
         await asyncio.sleep(0)
         await probe.ask_again(Echo(number), timeout=5.0, pause=0.0)
         latencies.append((time.perf_counter() - began) * 1e6)

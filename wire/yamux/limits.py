@@ -17,7 +17,10 @@ class Limits:
 
     Attributes:
         window: most unconsumed bytes of one stream; at least INITIAL_WINDOW. What is more is
-            announced with the first frame of the stream.
+            announced with the first frame of the stream, while `max_unconsumed` allows it for all.
+        max_unconsumed: of all streams together. yamux has no window for a session, and the first
+            256 KiB of a stream cannot be withheld: beyond this, a stream that holds more than its
+            share is reset when more of it arrives.
         max_inbound: live streams the peer opened; one more is reset.
         max_unaccepted: of those, not accepted yet; one more is reset.
         max_unacknowledged: streams we opened and the peer did not answer; one more must wait.
@@ -32,6 +35,7 @@ class Limits:
     """
 
     window: int = 1024 * 1024
+    max_unconsumed: int = 64 * 1024 * 1024
     max_inbound: int = 4096
     max_unaccepted: int = 256
     max_unacknowledged: int = 256

@@ -50,6 +50,7 @@ class Session:
         dead: nothing is accepted or sent any more, but for a last GO_AWAY.
         peer_going_away: the peer accepts no new streams.
         round_trip: of the last PING, seconds; 0 while unknown.
+        overruns: streams that were reset because they held more than their share.
         unknown_frames: frames for streams that are not there (late ones are normal).
     """
 
@@ -78,6 +79,7 @@ class Session:
         self._resets: dict[int, int] = {}
         #: Streams with something to send, in turn.
         self._ready: dict[int, None] = {}
+        self._unconsumed = 0  # of all live streams
         self._inbound = 0
         self._unaccepted = 0
         self._unacknowledged = 0
@@ -94,6 +96,7 @@ class Session:
         self._answers = 0
         self.round_trip = 0.0
         self.unknown_frames = 0
+        self.overruns = 0
         # Rates, per second.
         self._second = now
         self._pings_seen = 0
@@ -124,11 +127,17 @@ class Session:
             self._next_id += 2  # the peer counts as we do, and was first
         stream_id = self._next_id
         self._next_id += 2
-        stream = StreamState(stream_id, outbound=True, window=self._limits.window)
+        stream = StreamState(stream_id, outbound=True, window=self._window())
         self._streams[stream_id] = stream
         self._unacknowledged += 1
         self._owed[stream_id] = Flag.SYN
         return stream_id
+
+    def _window(self) -> int:
+        """Of one more stream: the large one, while all may have it."""
+        limits = self._limits
+        fits = (len(self._streams) + 1) * limits.window <= limits.max_unconsumed
+        return limits.window if fits else INITIAL_WINDOW
 
     def accept(self, stream_id: int) -> None:
         """The application took a stream the peer opened."""
@@ -203,6 +212,7 @@ class Session:
         if count > stream.unconsumed:
             raise SessionMisuse(f"{count} bytes consumed of {stream.unconsumed}")
         stream.unconsumed -= count
+        self._unconsumed -= count
         stream.ungranted += count
         if stream.ungranted >= stream.window // 2 and not stream.fin_received:
             self._owed.setdefault(stream_id, 0)
@@ -293,10 +303,20 @@ class Session:
         if not data or stream is None or self._streams.get(stream.stream_id) is not stream:
             return  # of a stream that is gone: drained
         stream.unconsumed += len(data)
+        self._unconsumed += len(data)
         if stream.discarding:
             self.consume(stream.stream_id, len(data))
+        elif self._hogs(stream):
+            self.overruns += 1
+            self.reset(stream.stream_id)
+            events.append(StreamReset(stream.stream_id, 0))
         else:
             events.append(DataReceived(stream.stream_id, data))
+
+    def _hogs(self, stream: StreamState) -> bool:
+        """More is held than may be, and more of it by this stream than its share."""
+        most = self._limits.max_unconsumed
+        return self._unconsumed > most and stream.unconsumed * len(self._streams) > most
 
     def _frame_done(self, events: list[Event]) -> None:
         stream, self._current = self._current, None
@@ -343,7 +363,7 @@ class Session:
                 raise YamuxError("too_many_streams", f"{len(self._resets)} resets not read")
             self._resets[stream_id] = 0
             return None
-        stream = StreamState(stream_id, outbound=False, window=limits.window)
+        stream = StreamState(stream_id, outbound=False, window=self._window())
         self._streams[stream_id] = stream
         self._inbound += 1
         self._unaccepted += 1
@@ -381,6 +401,7 @@ class Session:
     def _forget(self, stream: StreamState) -> None:
         stream_id = stream.stream_id
         del self._streams[stream_id]
+        self._unconsumed -= stream.unconsumed
         self._owed.pop(stream_id, None)
         self._ready.pop(stream_id, None)
         self._lingering.pop(stream_id, None)

@@ -65,6 +65,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
             now=self._loop.time(),
             limits=Limits(
                 window=max(INITIAL_WINDOW, settings.stream_window),
+                max_unconsumed=4 * settings.connection_window,
                 max_inbound=settings.max_streams,
                 keepalive=settings.keepalive,
                 ping_timeout=settings.ping_timeout,

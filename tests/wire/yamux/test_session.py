@@ -425,3 +425,36 @@ def test_a_stream_nobody_acknowledges_for_minutes_costs_no_session() -> None:
     assert not ours.session.dead
     ours.feed(Frame(WINDOW, ACK, stream_id))
     assert ours.session.streams == 1
+
+
+def test_what_all_streams_hold_is_bounded_and_hogs_pay() -> None:
+    limits = Limits(window=INITIAL, max_unconsumed=8 * INITIAL)
+    ours = Ours(client=False, limits=limits, eager=False)
+    ids = [1 + 2 * n for n in range(20)]
+    for stream_id in ids:
+        ours.feed(Frame(WINDOW, SYN, stream_id))
+        ours.session.accept(stream_id)
+    modest = ids[-1]
+    ours.feed(Frame(DATA, 0, modest, payload=bytes(1000)))
+    for stream_id in ids[:-1]:
+        ours.feed(Frame(DATA, 0, stream_id, payload=bytes(INITIAL)))
+    gone = {event.stream_id for event in ours.events if isinstance(event, StreamReset)}
+    assert len(gone) == ours.session.overruns == 12
+    assert modest not in gone
+    ours.feed(Frame(DATA, 0, modest, payload=b"still heard"))
+    assert ours.events[-1] == DataReceived(modest, b"still heard")
+    resets = {frame.stream_id for frame in ours.frames() if frame.flags & RST}
+    assert resets == gone
+    # Nobody is reset for what was consumed.
+    for stream_id in set(ids) - gone - {modest}:
+        ours.session.consume(stream_id, INITIAL)
+    assert ours.session._unconsumed == 1000 + len(b"still heard")
+
+
+def test_large_windows_are_for_as_many_streams_as_memory_allows() -> None:
+    limits = Limits(window=1 << 20, max_unconsumed=4 << 20)
+    ours = Ours(client=True, limits=limits)
+    for _ in range(6):
+        ours.session.open()
+    deltas = [frame.length for frame in ours.frames()]
+    assert deltas == [(1 << 20) - INITIAL] * 4 + [0] * 2
