@@ -113,7 +113,9 @@ class Target:
         except (ConnectionError, TimeoutError, OSError):
             pass  # the client's side of the same transfer records what it means
         finally:
-            writer.transport.abort()
+            # One that closed after its buffer was sent must not be touched again (CPython 3.11).
+            if not writer.transport.is_closing():
+                writer.transport.abort()
 
     @staticmethod
     async def _receive(reader: asyncio.StreamReader, plan: Plan) -> bytes | None:
