@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from actors.edge.agent_connection import AgentConnection
+from actors.node.certificates import create_leaf
+from actors.node.dev_pki import LeafFiles
+from actors.node.pki_files import pair_paths, read_pair, replace_certificate
 from actors.runtime import ActorSystem, Event
+from actors.transport.quic import DialFailed, QuicEndpoint
 from tests.agent.rig import agent_systems, agents, says
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import relay
+from tests.edge.rig import identity, relay
 from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
 
@@ -136,5 +146,59 @@ def test_two_agents_with_one_certificate_do_not_take_turns_for_ever(
             connections = [says(one[0], "/link", "connections") for one in (first, second)]
             assert sum(int(str(count)) for count in connections) <= 12
             assert running.counters["superseded"] >= 1
+
+    run(main())
+
+
+def test_an_agent_answers_nobody_who_dials_it(pki: PkiFixture, tmp_path: Path) -> None:
+    """It only dials out (sheet 7.1, 02)."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running, agent_systems(running, pki, 0, only=0):
+            described = running.system.find(running.only("/edge/agents"))
+            assert described is not None
+            assert described.actor is not None
+            port = int(str(described.actor.describe()["remote"]).rpartition(":")[2])
+            stranger = QuicEndpoint(identity=identity(pki, pki.consumer))
+            with pytest.raises(DialFailed, match="timed out"):
+                await stranger.connect(("127.0.0.1", port), timeout=0.5)
+            stranger.abort()
+
+    run(main())
+
+
+def test_a_renewed_certificate_is_used_from_the_next_dial_on(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        paths = pair_paths(tmp_path, "renewed")
+        shutil.copy(pki.provider.certificate, paths.certificate)
+        shutil.copy(pki.provider.key, paths.key)
+        leaf = LeafFiles(pki.provider.identity, paths.certificate, paths.key)
+        own = replace(pki, dev=replace(pki.dev, agents={**pki.dev.agents, "provider": leaf}))
+        authority, old = read_pair(pair_paths(pki.dev.directory, "ca")), read_pair(paths)
+        assert authority is not None
+        assert old is not None
+        async with relay(pki, tmp_path) as running, agent_systems(running, own, 0, only=0):
+            place = running.only("/edge/agents")
+
+            def serial() -> int:
+                cell = running.system.find(running.only("/edge/agents"))
+                assert cell is not None
+                assert isinstance(cell.actor, AgentConnection)
+                return int(cell.actor._connection.peer.fingerprint, 16)
+
+            before = serial()
+            now = datetime.now(UTC)
+            fresh = create_leaf(
+                authority, leaf.identity, lifetime=timedelta(days=2), now=now, key=old.key
+            )
+            replace_certificate(paths.certificate, fresh)
+            running.kill(place)
+            cell = running.system.find("/edge/agents")
+            assert cell is not None
+            await eventually(lambda: place not in {c.path for c in (cell.children or {}).values()})
+            await eventually(lambda: len(cell.children or ()) == 1)
+            assert serial() != before
 
     run(main())

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ import pytest
 
 from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorSystem
+from actors.transport.stream import Stream
 from tests.agent.rig import agent_systems, says
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relays
 from tests.edge.rig import Relay, relay
 from tools.agent.link import RelayLink
-from tools.chaos.history import History
+from tools.agent.promoter import Promoter
+from tools.chaos.history import History, Transfer
 from tools.chaos.workload import Plan, Target, Workload
+from wire.orp.close_codes import ResetCode
 
 MEBIBYTE = 1 << 20
 RULES = """
@@ -50,6 +54,26 @@ def link_of(system: ActorSystem) -> RelayLink:
     return cell.actor
 
 
+def promoter_of(system: ActorSystem) -> Promoter:
+    promoter = link_of(system)._promoter
+    assert promoter is not None
+    return promoter
+
+
+async def rid_of_streams(*systems: ActorSystem) -> None:
+    """Until the agents have forgotten every stream."""
+    for system in systems:
+        await eventually(partial(_forgot, system))
+
+
+def _forgot(system: ActorSystem) -> bool:
+    return says(system, "/link", "streams") == 0
+
+
+def _carries_nothing(promoter: Promoter) -> bool:
+    return promoter.paths.streams == 0
+
+
 def promoted(system: ActorSystem) -> int:
     """Streams that left the relay."""
     return int(str(says(system, "/link", "promoted")))
@@ -71,9 +95,9 @@ async def two(
     await target.stop()
 
 
-async def outcomes(transfers: list[asyncio.Task[object]]) -> dict[str, tuple[str, str]]:
+async def outcomes(transfers: list[asyncio.Task[Transfer]]) -> dict[str, tuple[str, str]]:
     results = [await transfer for transfer in transfers]
-    return {r.name: (r.outcome, r.detail) for r in results}  # type: ignore[attr-defined]
+    return {r.name: (r.outcome, r.detail) for r in results}
 
 
 def test_busy_streams_move_to_a_direct_path_and_lose_nothing(
@@ -87,12 +111,11 @@ def test_busy_streams_move_to_a_direct_path_and_lose_nothing(
             # The relay is rid of them, and of their stream credit.
             await eventually(lambda: running.streams() == 0, timeout=10)
             assert not all(transfer.done() for transfer in transfers)
-            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert await outcomes(transfers) == COMPLETE
             meters = running.edge.door.meters
             assert meters.counters["stream_migrated_p2p_total"] >= MOST
             assert says(systems[0], "/link", "direct_connections") == 1
-            for one in systems:
-                await eventually(lambda one=one: says(one, "/link", "streams") == 0)  # type: ignore[misc]
+            await rid_of_streams(*systems)
 
     run(main(), timeout=60)
 
@@ -142,11 +165,10 @@ def test_a_lost_direct_path_leads_back_to_the_relay(
             await eventually(lambda: promoted(systems[1]) >= MOST, timeout=15)
             await eventually(lambda: running.streams() == 0, timeout=10)
             for name, one in zip(("provider", "consumer"), systems, strict=True):
-                promoter = link_of(one)._promoter
-                assert promoter is not None
+                promoter = promoter_of(one)
                 if whose in (name, "both"):
                     promoter.paths.abort()
-            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert await outcomes(transfers) == COMPLETE
             assert running.counters.get("streams_resumed", 0) > 0
 
     run(main(), timeout=60)
@@ -182,19 +204,17 @@ def test_where_policy_forbids_it_streams_stay(pki: PkiFixture, tmp_path: Path) -
 
 
 def test_addresses_that_lead_nowhere_cost_the_stream_nothing(
-    pki: PkiFixture, tmp_path: Path
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
             mute.bind(("127.0.0.1", 0))
             settings = {"p2p_advertise": mute.getsockname(), "p2p_budget": 1.0}
             async with two(pki, tmp_path, **settings) as (_running, workload, systems):
-                for one in systems:
+                for promoter in map(promoter_of, systems):
                     # Only the advertised address is offered.
-                    promoter = link_of(one)._promoter
-                    assert promoter is not None
-                    found = promoter.candidates()[:1]
-                    promoter.candidates = lambda found=found: found  # type: ignore[method-assign,misc]
+                    best = promoter.candidates()[:1]
+                    monkeypatch.setattr(promoter, "candidates", partial(tuple, best))
                 plan = Plan("one", 1, MEBIBYTE, MEBIBYTE, idle=1.5)
                 result = await workload.transfer(plan)
                 assert (result.outcome, result.detail) == ("complete", "")
@@ -203,19 +223,23 @@ def test_addresses_that_lead_nowhere_cost_the_stream_nothing(
     run(main(), timeout=60)
 
 
-def test_a_move_that_fails_goes_on_where_it_was(pki: PkiFixture, tmp_path: Path) -> None:
+def test_a_move_that_fails_goes_on_where_it_was(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The provider refuses the stream on the direct connection."""
 
     async def main() -> None:
         async with two(pki, tmp_path) as (_running, workload, systems):
-            provider = link_of(systems[0])._promoter
-            assert provider is not None
-            provider._taken = lambda connection, path, message, rest: path.abort(0x110)  # type: ignore[method-assign]
+
+            def refuse(connection: object, path: Stream, message: object, rest: bytes) -> None:
+                path.abort(ResetCode.REJECTED)
+
+            monkeypatch.setattr(promoter_of(systems[0]), "_taken", refuse)
             transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
             await eventually(
                 lambda: says(systems[1], "/link", "stayed_on_relay") == len(PLANS), timeout=15
             )
-            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert await outcomes(transfers) == COMPLETE
             assert says(systems[1], "/link", "promoted") == 0
 
     run(main(), timeout=60)
@@ -239,9 +263,9 @@ def test_two_hundred_promotions_leave_nothing_behind(pki: PkiFixture, tmp_path: 
                 for child in (cell.children or {}).values():
                     described = child.actor.describe() if child.actor is not None else {}
                     assert described.get("streams") == 1, described  # ctrl
-            for one in systems:
-                await eventually(lambda one=one: says(one, "/link", "streams") == 0)  # type: ignore[misc]
-                connection = next(iter(link_of(one)._promoter.paths._connections))  # type: ignore[union-attr]
-                await eventually(lambda c=connection: c.statistics().streams == 0)  # type: ignore[misc]
+            await rid_of_streams(*systems)
+            for promoter in map(promoter_of, systems):
+                assert len(promoter.paths) == 1
+                await eventually(partial(_carries_nothing, promoter))
 
     run(main(), timeout=80)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from actors.runtime import ActorSystem
 from tests.agent.rig import agent_systems, says
 from tests.agent.test_resume import FAULTS
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Relay, relay
-from tools.chaos.history import History
+from tools.chaos.history import History, Transfer
 from tools.chaos.workload import Plan, Target, Workload
 
 MEBIBYTE = 1 << 20
@@ -34,9 +36,13 @@ FAULTS_TOO = {**FAULTS, "the listener": _kill_listener}
 COMPLETE = {plan.name: ("complete", "") for plan in PLANS}
 
 
-async def outcomes(transfers: list[asyncio.Task[object]]) -> dict[str, tuple[str, str]]:
+def _on_quic(system: ActorSystem) -> bool:
+    return says(system, "/link", "transport") == "quic"
+
+
+async def outcomes(transfers: list[asyncio.Task[Transfer]]) -> dict[str, tuple[str, str]]:
     results = [await transfer for transfer in transfers]
-    return {r.name: (r.outcome, r.detail) for r in results}  # type: ignore[attr-defined]
+    return {r.name: (r.outcome, r.detail) for r in results}
 
 
 @pytest.mark.parametrize("fault", ["none", *FAULTS_TOO])
@@ -67,7 +73,7 @@ def test_streams_over_tcp_survive_the_death_of(pki: PkiFixture, tmp_path: Path, 
                 await asyncio.sleep(0.3)
                 if running.system.find("/edge/agents") and not all(t.done() for t in transfers):
                     FAULTS_TOO[fault](running)
-            assert await outcomes(transfers) == COMPLETE  # type: ignore[arg-type]
+            assert await outcomes(transfers) == COMPLETE
             await eventually(lambda: running.streams() == 0, timeout=40)
         await target.stop()
 
@@ -101,11 +107,9 @@ def test_when_udp_passes_again_the_streams_go_on_over_quic(pki: PkiFixture, tmp_
                 await eventually(lambda: running.streams() == len(plans))
                 running.edge.endpoints[0].attach(address)
                 for one in systems:
-                    await eventually(
-                        lambda one=one: says(one, "/link", "transport") == "quic"  # type: ignore[misc]
-                    )
+                    await eventually(partial(_on_quic, one))
                 expected = {**COMPLETE, "long": ("complete", "")}
-                assert await outcomes(transfers) == expected  # type: ignore[arg-type]
+                assert await outcomes(transfers) == expected
                 await eventually(lambda: running.streams() == 0, timeout=40)
                 assert running.counters.get("streams_returned", 0) > 0
         await target.stop()

@@ -11,7 +11,7 @@ from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorRef, ChildSpec
 from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import RawAgent, Relay, relay
+from tests.edge.rig import Incoming, RawAgent, Relay, relay
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import OpenStream, StreamAccept, StreamReject, StreamResume
 
@@ -75,9 +75,9 @@ def test_rejects_have_the_exact_code_and_reason_and_return_stream_credit(
         quic = QuicSettings(max_streams=16)
         async with relay(pki, tmp_path, settings=settings, quic=quic) as running:
             provider, consumer = await _pair(running, pki)
-            for number in range(40):  # more than twice the advertised limit
+            for number in range(200):  # many times the advertised limit
                 await eventually(lambda: consumer.connection.statistics().streams < 12)
-                mine = consumer.open(OpenStream("nope", "", number + 1).encode())
+                mine = consumer.open(OpenStream("nope", "", number + 1000).encode())
                 answer = await mine.first_frame()
                 assert answer == StreamReject(404, "service not found")
                 await eventually(lambda mine=mine: mine.eof)  # type: ignore[misc]
@@ -91,7 +91,7 @@ def test_rejects_have_the_exact_code_and_reason_and_return_stream_credit(
             await provider.next_incoming(2)  # and never answers
             assert await mine.first_frame() == StreamReject(503, "provider rejected")
             await eventually(lambda: running.streams() == 0)
-            assert running.counters["reject_404"] == 40
+            assert running.counters["reject_404"] == 200
 
     run(main())
 
@@ -321,5 +321,33 @@ def test_an_owner_that_dies_before_it_ran_leaves_no_stream_without_one(
             for stream in streams:
                 await eventually(lambda s=stream: s.eof or s.reset_code is not None)  # type: ignore[misc]
             await eventually(lambda: consumer.connection.statistics().streams <= 21)
+
+    run(main())
+
+
+def test_twenty_streams_of_one_connection_at_once(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            provider, consumer = await _pair(running, pki)
+            opened = {
+                number: consumer.open(OpenStream("svc", "", number).encode())
+                for number in range(1, 21)
+            }
+            there: dict[int, Incoming] = {}
+            for count in range(1, 21):
+                theirs, message = await provider.next_incoming(count)
+                theirs.stream.write(StreamAccept().encode())
+                there[message.stream_id] = theirs
+            await eventually(lambda: len(consumer.ready_streams) == 20)
+            for number, mine in opened.items():
+                mine.stream.write(b"question %d" % number)
+                there[number].stream.write(b"answer %d" % number)
+            await eventually(
+                lambda: all(
+                    bytes(opened[n].data) == b"answer %d" % n
+                    and bytes(there[n].data) == b"question %d" % n
+                    for n in opened
+                )
+            )
 
     run(main())

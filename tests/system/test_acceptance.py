@@ -265,7 +265,7 @@ def test_streams_leave_the_relay_where_they_can(world: World) -> None:
 
 @pytest.mark.timeout(120)
 def test_an_agent_without_udp(world: World) -> None:
-    """7.1: 02, 09. The agents only dial out: the provider answers nobody."""
+    """7.1: 09."""
     with world.relay("r1"):
         world.rule("allow")
         world.provide("r1")

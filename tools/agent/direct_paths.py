@@ -59,6 +59,11 @@ class DirectPaths:
     def __len__(self) -> int:
         return len(self._connections)
 
+    @property
+    def streams(self) -> int:
+        """Streams open on all of them."""
+        return sum(one.statistics().streams for one in self._connections)
+
     def admit(self, connection: Connection) -> None:
         """Another agent dialled us."""
         if len(self._connections) >= MAX_CONNECTIONS or not self.acceptable(connection):

@@ -9,24 +9,11 @@ import socket
 
 from actors.runtime import Actor
 from tools.agent.dns_answers import DnsAnswers
+from tools.agent.ends import WatchedSocket
 
 #: Datagrams per wake-up, and the largest question that is looked at (RFC 6891 section 6.2.5).
 BATCH = 64
 MAX_QUERY_BYTES = 4096
-
-
-class _Bound:
-    """The socket as a resource."""
-
-    def __init__(self, actor: Actor, sock: socket.socket) -> None:
-        self._loop = actor.system.loop
-        self.sock = sock
-
-    def abort(self) -> None:
-        """Close it; idempotent."""
-        if self.sock.fileno() >= 0:
-            self._loop.remove_reader(self.sock)
-            self.sock.close()
 
 
 class DnsServer(Actor):
@@ -57,7 +44,7 @@ class DnsServer(Actor):
             raise
         self._sock = sock
         self._bound[:] = [int(sock.getsockname()[1])]
-        self.own(_Bound(self, sock), "socket")
+        self.own(WatchedSocket(self, sock), "socket")
         self.system.loop.add_reader(sock, self.guard("dns", self._readable))
         self.log.info("DNS on {}:{}", host, self._bound[0])
 

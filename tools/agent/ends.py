@@ -1,9 +1,10 @@
-"""A bridge's two ends as resources, until the pump takes them over."""
+"""Sockets and streams as resources: a bridge's two ends until the pump has them, and listeners."""
 
 from __future__ import annotations
 
 import socket
 
+from actors.runtime import Actor
 from actors.transport.stream import Stream
 from wire.orp.close_codes import ResetCode
 
@@ -33,4 +34,20 @@ class SocketGuard:
         """Close with RST."""
         if self.sock.fileno() >= 0:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0" + b"\0\0\0\0")
+            self.sock.close()
+
+
+class WatchedSocket:
+    """A socket the loop watches for its actor, until the actor ends."""
+
+    __slots__ = ("_loop", "sock")
+
+    def __init__(self, actor: Actor, sock: socket.socket) -> None:
+        self._loop = actor.system.loop
+        self.sock = sock
+
+    def abort(self) -> None:
+        """Watch no more, and close; idempotent."""
+        if self.sock.fileno() >= 0:
+            self._loop.remove_reader(self.sock)
             self.sock.close()

@@ -151,6 +151,7 @@ class RelayLink(Actor):
         self._ready = False
         self._rounds = 0
         self._promoter: Promoter | None = None
+        self._tcp: TcpEndpoint | None = None
         #: Times in a row that another connection took our place.
         self._superseded = 0
         self._over_tcp = False
@@ -171,8 +172,8 @@ class RelayLink(Actor):
         )
         self._uri = settings.uri or identity.uri
         self._endpoint = self._make_endpoint(identity)
-        self._tcp = TcpEndpoint(identity=identity)
-        self.own(self._tcp, "tcp endpoint")
+        if self._settings.relays_tcp:
+            self._tcp = self.own(TcpEndpoint(identity=identity), "tcp endpoint")
         self._table.on_parked = self.guard("park", self._parked)
         self._table.on_ended = self.guard("end", self._stream_ended)
         self._table.on_lingering = self.guard("linger", self._lingering)
@@ -244,6 +245,7 @@ class RelayLink(Actor):
             "relay": "{}:{}".format(*connection.remote_address) if connection else "",
             "relay_uri": connection.peer.uri if connection else "",
             "direct_connections": len(promoter.paths) if promoter else 0,
+            "direct_streams": promoter.paths.streams if promoter else 0,
             "promoted": promoter.promoted if promoter else 0,
             "stayed_on_relay": promoter.stayed if promoter else 0,
             "transport": "tcp" if self._over_tcp else "quic",
@@ -274,8 +276,8 @@ class RelayLink(Actor):
         settings = self._settings
         self._read_certificates()
         connection = await self._dial_by(self._endpoint, settings.relays)
-        self._over_tcp = connection is None and bool(settings.relays_tcp)
-        if self._over_tcp:
+        self._over_tcp = connection is None and self._tcp is not None
+        if connection is None and self._tcp is not None:
             connection = await self._dial_by(self._tcp, settings.relays_tcp)
         if connection is None:
             self._again()
@@ -297,7 +299,8 @@ class RelayLink(Actor):
             self.log.warning("certificates not read again, the old ones stay: {}", error)
             return
         self._endpoint.reload(identity)
-        self._tcp.reload(identity)
+        if self._tcp is not None:
+            self._tcp.reload(identity)
 
     async def _dial_by(
         self, endpoint: Dialler, relays: Sequence[tuple[str, int]]

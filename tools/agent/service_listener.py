@@ -6,26 +6,13 @@ import socket
 
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
 from tools.agent.bridge import ConsumerBridge
+from tools.agent.ends import WatchedSocket
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings, Mapping
 
 BACKLOG = 1024
 #: Connections accepted per wake-up.
 BATCH = 64
-
-
-class _Listening:
-    """The listening socket as a resource."""
-
-    def __init__(self, actor: Actor, sock: socket.socket) -> None:
-        self._loop = actor.system.loop
-        self.sock = sock
-
-    def abort(self) -> None:
-        """Stop listening; idempotent."""
-        if self.sock.fileno() >= 0:
-            self._loop.remove_reader(self.sock)
-            self.sock.close()
 
 
 class ServiceListener(Actor):
@@ -61,7 +48,7 @@ class ServiceListener(Actor):
         except OSError:
             sock.close()
             raise
-        self.own(_Listening(self, sock), "listener")
+        self.own(WatchedSocket(self, sock), "listener")
         name = sock.getsockname()
         self._address = f"{name[0]}:{name[1]}"
         self.system.loop.add_reader(sock, self.guard("listener", self._accept), sock)
