@@ -261,8 +261,11 @@ class Trees(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def monitor(self, number: int) -> None:
         place = self._any(number)
-        monitor = Monitor(place.path, place.incarnation)
-        self.system.monitor(self._cell(place).ref, monitor.heard.append)
+        # At a place that ended with its supervisor, the latest cell may be one the model never
+        # saw: begun by the supervisor, and ended with it, within one turn.
+        ref = self._cell(place).ref
+        monitor = Monitor(place.path, ref.incarnation)
+        self.system.monitor(ref, monitor.heard.append)
         self.monitors.append(monitor)
         self._settle()
 
