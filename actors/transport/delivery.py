@@ -65,7 +65,7 @@ class DeliveredStream(Stream):
     @property
     def unconsumed(self) -> int:
         """See `Stream.unconsumed`."""
-        return 0 if self._stopped else self.bytes_in - self._consumed
+        return 0 if self._stopped else max(0, self.bytes_in - self._consumed)
 
     @property
     def read_closed(self) -> bool:
@@ -106,9 +106,10 @@ class DeliveredStream(Stream):
             self._held_end = "eof"
 
     def take_reset(self, code: int) -> None:
-        """The peer reset its half: what was held is void."""
+        """The peer reset its half: what was held is void, and nobody need consume it."""
         self._read_closed = True
         self._held.clear()
+        self._consumed = self.bytes_in
         self._unwanted()
         if self._stopped:
             return

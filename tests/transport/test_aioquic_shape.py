@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib import metadata
 
 import pytest
@@ -11,6 +12,7 @@ from aioquic.quic.configuration import QuicConfiguration
 
 #: Overridden methods and their parameters.
 OVERRIDDEN = {
+    "_get_or_create_stream": ["self", "frame_type", "stream_id"],
     "_initialize": ["self", "peer_cid"],
     "_handle_connection_close_frame": ["self", "context", "frame_type", "buf"],
     "_on_max_stream_data_delivery": ["self", "delivery", "stream"],
@@ -29,6 +31,7 @@ ATTRIBUTES = (
     "_remote_max_streams_bidi",
     "_state",
     "_streams",
+    "_streams_queue",
     "host_cid",
 )
 
@@ -63,14 +66,51 @@ def test_limits_are_written_per_stream_of_that_loop() -> None:
     assert "self._write_stream_limits(" in source
 
 
+def test_streams_are_queued_iterated_and_reordered_as_the_send_queue_knows() -> None:
+    source = inspect.getsource(connection)
+    assert source.count("self._streams_queue.append(stream)") == 2
+    assert source.count("self._streams_queue") == 7
+    filling = inspect.getsource(connection.QuicConnection._write_application)
+    limits = filling.index("self._write_connection_limits(")
+    asking = filling.index("for stream in self._streams_queue:")
+    renewing = filling.index("self._streams_queue = [")
+    assert limits < asking < renewing < filling.index("self._streams_queue.extend(sent)")
+
+
+def test_every_frame_about_a_stream_asks_for_the_stream() -> None:
+    for kind in ("stream", "max_stream_data", "reset_stream", "stop_sending"):
+        handler = getattr(connection.QuicConnection, f"_handle_{kind}_frame")
+        assert "self._get_or_create_stream(frame_type, stream_id)" in inspect.getsource(handler)
+
+
+@pytest.mark.parametrize(
+    "method, parameters",
+    [
+        (stream.QuicStreamSender.on_data_delivery, ["self", "delivery", "start", "stop", "fin"]),
+        (stream.QuicStreamSender.on_reset_delivery, ["self", "delivery"]),
+        (stream.QuicStreamReceiver.on_stop_sending_delivery, ["self", "delivery"]),
+        (stream.QuicStreamSender.__init__, ["self", "stream_id", "writable"]),
+        (stream.QuicStreamReceiver.__init__, ["self", "stream_id", "readable"]),
+    ],
+)
+def test_overridden_methods_of_halves_take_what_they_took(
+    method: Callable[..., object], parameters: list[str]
+) -> None:
+    assert list(inspect.signature(method).parameters) == parameters
+
+
 def test_a_stream_has_the_parts_that_are_used() -> None:
     one = stream.QuicStream(stream_id=0)
-    for name in ("_buffer_start", "_buffer_stop", "_reset_error_code", "is_finished"):
+    for name in (
+        *("_buffer_start", "_buffer_stop", "_reset_error_code", "is_finished"),
+        *("_pending", "buffer_is_empty", "reset_pending"),
+    ):
         assert hasattr(one.sender, name), name
-    for name in ("highest_offset", "is_finished"):
+    for name in ("highest_offset", "is_finished", "stop_pending"):
         assert hasattr(one.receiver, name), name
     assert hasattr(one, "max_stream_data_local")
     assert hasattr(one, "max_stream_data_local_sent")
+    assert hasattr(one, "max_stream_data_remote")
 
 
 def test_a_limit_has_the_parts_that_are_used() -> None:

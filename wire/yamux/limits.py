@@ -20,7 +20,7 @@ class Limits:
             announced with the first frame of the stream, while `max_unconsumed` allows it for all.
         max_unconsumed: of all streams together. yamux has no window for a session, and the first
             256 KiB of a stream cannot be withheld: beyond this, a stream that holds more than its
-            share is reset when more of it arrives.
+            share is reset when more of it arrives, and any stream beyond twice as much.
         max_inbound: live streams the peer opened; one more is reset.
         max_unaccepted: of those, not accepted yet; one more is reset.
         max_unacknowledged: streams we opened and the peer did not answer; one more must wait.

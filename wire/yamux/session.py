@@ -79,7 +79,9 @@ class Session:
         self._resets: dict[int, int] = {}
         #: Streams with something to send, in turn.
         self._ready: dict[int, None] = {}
-        self._unconsumed = 0  # of all live streams
+        self._unconsumed = 0  # of all streams, those of `_unread` included
+        #: Bytes not consumed yet of streams that are over, both directions; none has zero.
+        self._unread: dict[int, int] = {}
         self._inbound = 0
         self._unaccepted = 0
         self._unacknowledged = 0
@@ -193,7 +195,10 @@ class Session:
     def discard(self, stream_id: int, now: float) -> None:
         """Drop what the peer still sends; yamux has no word to stop it."""
         stream = self._streams.get(stream_id)
-        if stream is None or stream.discarding or stream.fin_received:
+        if stream is None:
+            self._unconsumed -= self._unread.pop(stream_id, 0)
+            return
+        if stream.discarding or stream.fin_received:
             return
         stream.discarding = True
         self._lingering[stream_id] = None
@@ -208,6 +213,7 @@ class Session:
         """The application is done with so many bytes: the peer may send as many."""
         stream = self._streams.get(stream_id)
         if stream is None:
+            self._read_late(stream_id, count)
             return
         if count > stream.unconsumed:
             raise SessionMisuse(f"{count} bytes consumed of {stream.unconsumed}")
@@ -216,6 +222,13 @@ class Session:
         stream.ungranted += count
         if stream.ungranted >= stream.window // 2 and not stream.fin_received:
             self._owed.setdefault(stream_id, 0)
+
+    def _read_late(self, stream_id: int, count: int) -> None:
+        """Bytes of a stream that is over."""
+        left = self._unread.pop(stream_id, 0)
+        if count < left:
+            self._unread[stream_id] = left - count
+        self._unconsumed -= min(count, left)
 
     def backlog(self, stream_id: int) -> int:
         """Bytes written and not handed to the transport."""
@@ -314,9 +327,12 @@ class Session:
             events.append(DataReceived(stream.stream_id, data))
 
     def _hogs(self, stream: StreamState) -> bool:
-        """More is held than may be, and more of it by this stream than its share."""
-        most = self._limits.max_unconsumed
-        return self._unconsumed > most and stream.unconsumed * len(self._streams) > most
+        """More is held than may be, and more of it by this stream than its share.
+
+        Beyond twice as much, which streams hold that are over, no stream may add to it.
+        """
+        most, held = self._limits.max_unconsumed, self._unconsumed
+        return held > most and (stream.unconsumed * len(self._streams) > most or held > 2 * most)
 
     def _frame_done(self, events: list[Event]) -> None:
         stream, self._current = self._current, None
@@ -356,6 +372,7 @@ class Session:
         limits = self._limits
         if (
             self._going_away
+            or stream_id in self._unread  # used again, before its bytes were read
             or self._inbound >= limits.max_inbound
             or self._unaccepted >= limits.max_unaccepted
         ):
@@ -395,7 +412,11 @@ class Session:
     def _settle(self, stream: StreamState) -> None:
         """Both directions are over: ask whether the peer has read the last of it."""
         if stream.fin_sent and stream.fin_received and stream.stream_id in self._streams:
+            unread = stream.unconsumed
             self._forget(stream)
+            if unread:
+                self._unread[stream.stream_id] = unread
+                self._unconsumed += unread
             self._to_ask.append(stream.stream_id)
 
     def _forget(self, stream: StreamState) -> None:

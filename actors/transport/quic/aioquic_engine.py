@@ -6,7 +6,8 @@ What is changed, and why (aioquic 1.7):
   our verification (aioquic checks neither presence nor chain);
 * credit follows consumption: aioquic doubles its limits on receipt, so a slow consumer would make
   the relay buffer without bound; here limits only move in `consume`;
-* the loop over all streams for their limits visits only streams whose limit moved;
+* the loops over all streams, for every packet, visit only those that have something to say
+  (`aioquic_streams`);
 * more concurrent streams than the library's 128 are advertised.
 
 `tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import ssl
-from collections.abc import Callable, Sequence, ValuesView
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioquic.quic import events as quic_events
@@ -31,6 +32,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersio
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream
 
+from actors.transport.quic.aioquic_streams import Marks, SendQueue, StreamTable
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -80,18 +82,6 @@ def configuration(
     return result
 
 
-class _StreamTable(dict[int, QuicStream]):
-    """The library's stream table; `values()` yields only streams whose limit has to be sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dirty: dict[int, QuicStream] = {}
-
-    def values(self) -> ValuesView[QuicStream]:  # type: ignore[override]  # iterated only
-        # The library iterates this while sending limits, and nowhere else.
-        return dict(self.dirty).values()
-
-
 class _Connection(QuicConnection):
     """The library's connection with our flow control."""
 
@@ -101,16 +91,32 @@ class _Connection(QuicConnection):
         reset_token: Callable[[bytes], bytes] | None,
         **kwargs: Any,
     ) -> None:
+        self.marks = Marks()
+        self._table = StreamTable()
+        self.send_queue = SendQueue(self._table, self.marks)
         super().__init__(**kwargs)
         self._relay_settings = settings
         self._reset_token = None if self._is_client else reset_token
         self._set_reset_tokens(self._host_cids)
         self.peer_closed = False
-        self._streams = _StreamTable()
+        self._streams = self._table
         self._local_max_streams_bidi.value = settings.max_streams
         self._local_max_streams_bidi.sent = settings.max_streams
         # The protocol has no unidirectional streams.
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
+
+    @property  # type: ignore[override]  # has what the library uses of a list
+    def _streams_queue(self) -> SendQueue:
+        return self.send_queue
+
+    @_streams_queue.setter
+    def _streams_queue(self, order: object) -> None:
+        self.send_queue.reordered()
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        # Called for every frame about a stream, which may bring credit or the stream's end.
+        self.marks.ready[stream_id] = None
+        return super()._get_or_create_stream(frame_type, stream_id)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -137,7 +143,7 @@ class _Connection(QuicConnection):
             return False
         stream.max_stream_data_local = target
         if stream.stream_id is not None and stream.stream_id in self._streams:
-            self._dirty()[stream.stream_id] = stream
+            self._table.dirty[stream.stream_id] = stream
         return True
 
     def raise_connection_limit(self, consumed: int) -> bool:
@@ -149,14 +155,9 @@ class _Connection(QuicConnection):
         limit.value = consumed + window
         return True
 
-    def _dirty(self) -> dict[int, QuicStream]:
-        table = self._streams
-        assert isinstance(table, _StreamTable)
-        return table.dirty
-
     def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
         assert stream.stream_id is not None
-        self._dirty().pop(stream.stream_id, None)
+        self._table.dirty.pop(stream.stream_id, None)
         if stream.receiver.is_finished or stream.stream_id not in self._streams:
             return
         try:
@@ -168,7 +169,7 @@ class _Connection(QuicConnection):
             )
         except Exception:
             # No room in this packet or flight: the limit stays to be sent.
-            self._dirty()[stream.stream_id] = stream
+            self._table.dirty[stream.stream_id] = stream
             raise
         buffer.push_uint_var(stream.stream_id)
         buffer.push_uint_var(stream.max_stream_data_local)
@@ -177,9 +178,11 @@ class _Connection(QuicConnection):
     def _on_max_stream_data_delivery(self, delivery: Any, stream: QuicStream) -> None:
         super()._on_max_stream_data_delivery(delivery, stream)
         if delivery != QuicDeliveryState.ACKED and stream.stream_id is not None:
-            self._dirty()[stream.stream_id] = stream
+            self._table.dirty[stream.stream_id] = stream
 
     def _write_connection_limits(self, builder: Any, space: Any) -> None:
+        # The library calls this for every packet, just before it asks the streams.
+        self.send_queue.builder = builder
         for limit in (self._local_max_data, self._local_max_streams_bidi):
             if self._worth_announcing(limit):
                 buffer = builder.start_frame(
@@ -226,6 +229,8 @@ class AioquicEngine:
         self._unacknowledged: dict[int, int] = {}
         #: Streams -> offset up to which credit was given back.
         self._credited: dict[int, int] = {}
+        #: Streams whose FIN came -> bytes in all; the library may drop a stream before us.
+        self._ended: dict[int, int] = {}
         self._streams_allowed = 0
         self._closed_reported = False
         self._reset_seen = False
@@ -274,7 +279,9 @@ class AioquicEngine:
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
-        return self._quic.datagrams_to_send(now=now)
+        datagrams = self._quic.datagrams_to_send(now=now)
+        self._quic.send_queue.builder = None  # it holds the flight's buffer
+        return datagrams
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""
@@ -300,7 +307,7 @@ class AioquicEngine:
             translated = self._translate(event)
             if translated is not None:
                 result.append(translated)
-        if self._unacknowledged:
+        if self._quic.marks.acknowledged:
             self._collect_acknowledged(result)
         allowed = self._quic._remote_max_streams_bidi
         if allowed > self._streams_allowed:
@@ -314,6 +321,8 @@ class AioquicEngine:
     def _translate(self, event: quic_events.QuicEvent) -> Event | None:
         kind = type(event)
         if kind is quic_events.StreamDataReceived:
+            if event.end_stream:  # type: ignore[attr-defined]
+                self._ended[event.stream_id] = self._received(event.stream_id)  # type: ignore[attr-defined]
             return Data(event.stream_id, event.data, event.end_stream)  # type: ignore[attr-defined]
         if kind is quic_events.StreamReset:
             return Reset(event.stream_id, event.error_code)  # type: ignore[attr-defined]
@@ -367,7 +376,10 @@ class AioquicEngine:
 
     def _collect_acknowledged(self, result: list[Event]) -> None:
         streams = self._quic._streams
-        for stream_id, reported in list(self._unacknowledged.items()):
+        for stream_id in self._quic.marks.acknowledged:
+            reported = self._unacknowledged.get(stream_id)
+            if reported is None:
+                continue
             stream = streams.get(stream_id)
             if stream is None or stream.sender._reset_error_code is not None:
                 del self._unacknowledged[stream_id]
@@ -378,6 +390,7 @@ class AioquicEngine:
                 self._unacknowledged[stream_id] = sender._buffer_start
             if sender._buffer_start == sender._buffer_stop:
                 del self._unacknowledged[stream_id]
+        self._quic.marks.acknowledged.clear()
 
     # Streams.
 
@@ -398,22 +411,29 @@ class AioquicEngine:
         if data and stream_id not in self._unacknowledged:
             self._unacknowledged[stream_id] = stream.sender._buffer_start
         stream.sender.write(data, end_stream=end)  # type: ignore[arg-type]  # any buffer works
+        self._quic.marks.ready[stream_id] = None
 
     def reset(self, stream_id: int, code: int) -> None:
         """Reset our sending half."""
         stream = self._quic._streams.get(stream_id)
         if stream is not None and not stream.sender.is_finished:
             stream.sender.reset(code)
+            self._quic.marks.ready[stream_id] = None
 
     def stop_sending(self, stream_id: int, code: int) -> None:
         """Ask the peer to stop."""
         stream = self._quic._streams.get(stream_id)
         if stream is not None and not stream.receiver.is_finished:
             stream.receiver.stop(code)
+            self._quic.marks.ready[stream_id] = None
 
     def consume(self, stream_id: int, count: int) -> None:
         """Move the stream's and the connection's limit."""
-        credited = self._credited.get(stream_id, 0) + count
+        credited = self._credited.get(stream_id, 0)
+        count = min(count, self._received(stream_id) - credited)
+        if count <= 0:
+            return  # `settle` gave it back
+        credited += count
         self._credited[stream_id] = credited
         stream = self._quic._streams.get(stream_id)
         if stream is not None and not stream.receiver.is_finished:
@@ -423,17 +443,22 @@ class AioquicEngine:
 
     def settle(self, stream_id: int) -> None:
         """Give back the connection credit of everything a closed receive half ever took."""
-        stream = self._quic._streams.get(stream_id)
-        if stream is None:
-            return
-        owed = stream.receiver.highest_offset - self._credited.get(stream_id, 0)
+        received = self._received(stream_id)
+        owed = received - self._credited.get(stream_id, 0)
         if owed > 0:
-            self._credited[stream_id] = stream.receiver.highest_offset
+            self._credited[stream_id] = received
             self._consumed += owed
             self._quic.raise_connection_limit(self._consumed)
 
+    def _received(self, stream_id: int) -> int:
+        """Bytes the peer sent, or says that it would have sent."""
+        stream = self._quic._streams.get(stream_id)
+        return self._ended.get(stream_id, 0) if stream is None else stream.receiver.highest_offset
+
     def forget(self, stream_id: int) -> None:
         """Both halves are finished: drop our book-keeping."""
+        self.settle(stream_id)
+        self._ended.pop(stream_id, None)
         self._credited.pop(stream_id, None)
         self._unacknowledged.pop(stream_id, None)
 

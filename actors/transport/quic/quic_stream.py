@@ -98,11 +98,15 @@ class QuicStreamHandle(DeliveredStream):
 
     @property
     def both_finished(self) -> bool:
-        """True when neither half can carry anything any more and everything was delivered."""
+        """True when neither half can carry anything any more and everything was consumed.
+
+        What is not consumed still counts against the connection's window: a peer that ends its
+        streams must not get credit for bytes that the relay holds.
+        """
         return (
             (self._read_closed or self._stopped)
             and self._write_closed
-            and not self._held
             and not self._held_end
+            and not self.unconsumed
             and self._handle.engine.finished(self.stream_id)
         )

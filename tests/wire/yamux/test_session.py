@@ -451,6 +451,33 @@ def test_what_all_streams_hold_is_bounded_and_hogs_pay() -> None:
     assert ours.session._unconsumed == 1000 + len(b"still heard")
 
 
+def test_what_streams_hold_that_are_over_counts_until_it_is_read() -> None:
+    limits = Limits(window=INITIAL, max_unconsumed=4 * INITIAL)
+    ours = Ours(client=False, limits=limits, eager=False)
+    held = 0
+    for stream_id in range(1, 81, 2):
+        ours.feed(Frame(WINDOW, SYN, stream_id))
+        ours.session.accept(stream_id)
+        ours.session.finish(stream_id)
+        ours.frames()
+        before = ours.session.overruns
+        ours.feed(Frame(DATA, FIN, stream_id, payload=bytes(INITIAL // 2)))
+        held += INITIAL // 2 if ours.session.overruns == before else 0
+    assert ours.session.streams == 0
+    assert held == ours.session._unconsumed == 2 * limits.max_unconsumed
+    # An id whose bytes wait is not another stream's.
+    ours.feed(Frame(WINDOW, SYN, 1))
+    assert ours.session.streams == 0
+    assert any(frame.stream_id == 1 and frame.flags & RST for frame in ours.frames())
+    ours.session.consume(1, 1000)
+    assert ours.session._unconsumed == held - 1000
+    ours.session.consume(1, INITIAL)
+    ours.session.discard(3, ours.now)
+    assert ours.session._unconsumed == held - INITIAL
+    ours.feed(Frame(WINDOW, SYN, 1))
+    assert ours.session.streams == 1
+
+
 def test_large_windows_are_for_as_many_streams_as_memory_allows() -> None:
     limits = Limits(window=1 << 20, max_unconsumed=4 << 20)
     ours = Ours(client=True, limits=limits)
