@@ -7,7 +7,6 @@ import gc
 from collections import Counter
 from pathlib import Path
 
-from actors.transport.quic.quic_connection import QuicConnectionHandle
 from tests.agent.rig import agents
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
@@ -41,8 +40,6 @@ def test_ended_streams_are_gone(pki: PkiFixture, tmp_path: Path) -> None:
             after = living()
             assert {kind: after[kind] - before[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
             assert after["QuicStreamHandle"] - before["QuicStreamHandle"] <= 2
-            connections = [one for one in gc.get_objects() if isinstance(one, QuicConnectionHandle)]
-            assert {len(one._finishing) for one in connections} == {0}
             assert running.edge.door.pairs.remembered == 60
             assert running.edge.door.ring_budget.used == 0
         await target.stop()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 import pytest
-from aioquic.quic import connection, stream
+from aioquic.quic import connection, recovery, stream
 from aioquic.quic.configuration import QuicConfiguration
 
 #: Overridden methods and their parameters.
@@ -121,3 +121,12 @@ def test_a_limit_has_the_parts_that_are_used() -> None:
 
 def test_an_idle_timeout_is_recognised_by_these_words() -> None:
     assert 'reason_phrase="Idle timeout"' in inspect.getsource(connection)
+
+
+def test_recovery_has_the_parts_that_are_replaced() -> None:
+    loss = _connection()._loss
+    for name in ("_cc", "_pacer", "_rtt_smoothed", "_rtt_initialized"):
+        assert hasattr(loss, name), name
+    source = inspect.getsource(recovery)
+    assert source.count("self._pacer") == 3  # made, and given the rate twice
+    assert source.count("self._pacer.update_rate(") == 2

@@ -24,9 +24,12 @@ _SERVER: Address = ("192.0.2.2", 2)
 _ALPN = ("bench",)
 #: Virtual seconds between two turns: acknowledgements are due, nothing counts as lost.
 _TURN = 0.03
+_BURSTS = 5
 _WARM_TURNS = 60
 _TURNS = 40
 _CHUNK = bytes(4096)
+#: Bytes all streams together have to send.
+_BACKLOG = 512 * 1024
 
 
 class Calls(NamedTuple):
@@ -86,10 +89,12 @@ class _Pair:
 
     def turn(self, *, count: bool) -> None:
         """A flight, and the acknowledgement of the one before."""
-        self.now += _TURN
         send = self.sent.run if count else _plain
         take = self.received.run if count else _plain
-        datagrams = send(lambda: self.client.transmit(self.now))
+        datagrams = []
+        for _ in range(_BURSTS):  # pacing spreads a flight
+            self.now += _TURN / _BURSTS
+            datagrams += send(lambda: self.client.transmit(self.now))
         events = take(lambda: _take(self.server, [data for data, _ in datagrams], self.now))
         for event in events:
             if isinstance(event, Data):
@@ -127,7 +132,7 @@ def calls_per_datagram(identity: TlsIdentity, streams: int) -> Calls:
         opened.append(stream_id)
     for turn in range(_WARM_TURNS + _TURNS):
         for stream_id in opened:
-            while pair.client.backlog(stream_id) < 16 * len(_CHUNK):
+            while pair.client.backlog(stream_id) < max(1, _BACKLOG // streams):
                 pair.client.write(stream_id, _CHUNK, end=False)
         if turn == _WARM_TURNS:
             pair.sent, pair.received, pair.datagrams = _Counted(), _Counted(), 0

@@ -8,6 +8,8 @@ What is changed, and why (aioquic 1.7):
   the relay buffer without bound; here limits only move in `consume`;
 * the loops over all streams, for every packet, visit only those that have something to say
   (`aioquic_streams`);
+* the congestion window grows only while it is used, and bursts are worth a system call
+  (`aioquic_congestion`);
 * more concurrent streams than the library's 128 are advertised.
 
 `tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
@@ -32,6 +34,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersio
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream
 
+from actors.transport.quic import aioquic_congestion
 from actors.transport.quic.aioquic_streams import Marks, SendQueue, StreamTable
 from actors.transport.quic.engine import (
     Address,
@@ -42,6 +45,7 @@ from actors.transport.quic.engine import (
     Drained,
     Established,
     Event,
+    Finished,
     PathStatistics,
     Reset,
     StopSending,
@@ -67,6 +71,7 @@ def configuration(
     """The library's settings for our connections. Verification is ours, so it is off there."""
     result = QuicConfiguration(
         is_client=client,
+        congestion_control_algorithm=aioquic_congestion.ALGORITHM,
         alpn_protocols=list(alpn),
         idle_timeout=settings.idle_timeout,
         max_data=settings.connection_window,
@@ -100,6 +105,7 @@ class _Connection(QuicConnection):
         self._set_reset_tokens(self._host_cids)
         self.peer_closed = False
         self._streams = self._table
+        self._loss._pacer = aioquic_congestion.Pacer(max_datagram_size=settings.max_datagram)
         self._local_max_streams_bidi.value = settings.max_streams
         self._local_max_streams_bidi.sent = settings.max_streams
         # The protocol has no unidirectional streams.
@@ -307,6 +313,9 @@ class AioquicEngine:
             translated = self._translate(event)
             if translated is not None:
                 result.append(translated)
+                self._mark_end(translated)
+        if self._quic.marks.finished:
+            self._collect_finished(result)
         if self._quic.marks.acknowledged:
             self._collect_acknowledged(result)
         allowed = self._quic._remote_max_streams_bidi
@@ -365,14 +374,32 @@ class AioquicEngine:
 
     @property
     def path(self) -> PathStatistics:
-        """The path as congestion control sees it; the library does not count losses."""
+        """The path as congestion control sees it."""
         loss = self._quic._loss
-        return PathStatistics(loss.congestion_window, loss.bytes_in_flight, -1)
+        control = loss._cc
+        lost = control.lost if isinstance(control, aioquic_congestion.UsedReno) else -1
+        return PathStatistics(loss.congestion_window, loss.bytes_in_flight, lost)
 
     @property
     def terminated(self) -> bool:
         """True once nothing will be sent or received any more."""
         return self._reset_seen or self._quic._state is QuicConnectionState.TERMINATED
+
+    def _mark_end(self, event: Event) -> None:
+        """The peer's half ended: the stream is finished if ours is."""
+        if type(event) is Reset or (type(event) is Data and event.end):
+            stream = self._quic._streams.get(event.stream_id)
+            if stream is None or stream.sender.is_finished:
+                self._quic.marks.finished[event.stream_id] = None
+
+    def _collect_finished(self, result: list[Event]) -> None:
+        """Our halves of these streams are over; those count whose other half is, too."""
+        marks, streams = self._quic.marks, self._quic._streams
+        for stream_id in marks.finished:
+            stream = streams.get(stream_id)
+            if stream is None or stream.is_finished:
+                result.append(Finished(stream_id))
+        marks.finished.clear()
 
     def _collect_acknowledged(self, result: list[Event]) -> None:
         streams = self._quic._streams
@@ -461,11 +488,6 @@ class AioquicEngine:
         self._ended.pop(stream_id, None)
         self._credited.pop(stream_id, None)
         self._unacknowledged.pop(stream_id, None)
-
-    def finished(self, stream_id: int) -> bool:
-        """True when both halves are over and ours was acknowledged, or the stream is gone."""
-        stream = self._quic._streams.get(stream_id)
-        return stream is None or stream.is_finished
 
     def backlog(self, stream_id: int) -> int:
         """Unacknowledged bytes."""

@@ -35,13 +35,15 @@ class StreamTable(dict[int, QuicStream]):
 class Marks:
     """Stream ids by what has to be done about them, in the order of marking."""
 
-    __slots__ = ("acknowledged", "ready")
+    __slots__ = ("acknowledged", "finished", "ready")
 
     def __init__(self) -> None:
         #: May have something to send, or may be finished.
         self.ready: dict[int, None] = {}
         #: Had bytes acknowledged since the engine's user last asked.
         self.acknowledged: dict[int, None] = {}
+        #: Our half is over and acknowledged, since the same.
+        self.finished: dict[int, None] = {}
 
 
 class _Sender(QuicStreamSender):
@@ -58,13 +60,18 @@ class _Sender(QuicStreamSender):
         """The library's callback for a STREAM frame's fate."""
         super().on_data_delivery(delivery, start, stop, fin)
         self._marks.acknowledged[self._id] = None
-        if delivery is not QuicDeliveryState.ACKED or self.is_finished:
+        if self.is_finished:
+            self._marks.finished[self._id] = None
+            self._marks.ready[self._id] = None
+        elif delivery is not QuicDeliveryState.ACKED:
             self._marks.ready[self._id] = None
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         """The library's callback for a RESET_STREAM frame's fate."""
         super().on_reset_delivery(delivery)
         self._marks.ready[self._id] = None
+        if self.is_finished:
+            self._marks.finished[self._id] = None
 
 
 class _Receiver(QuicStreamReceiver):

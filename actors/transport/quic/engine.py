@@ -59,6 +59,13 @@ class Drained:
 
 
 @dataclass(slots=True)
+class Finished:
+    """Both halves are over on the wire, ours acknowledged: only `consume`, `forget` may follow."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
 class CidIssued:
     """A connection id of ours is valid from now on."""
 
@@ -97,6 +104,7 @@ Event: TypeAlias = (
     | Reset
     | StopSending
     | Drained
+    | Finished
     | CidIssued
     | CidRetired
     | StreamCredit
@@ -209,11 +217,7 @@ class Engine(Protocol):
         ...
 
     def forget(self, stream_id: int) -> None:
-        """Both halves are finished: drop the book-keeping of this stream."""
-        ...
-
-    def finished(self, stream_id: int) -> bool:
-        """True when both halves are over and nothing of ours has to be repeated."""
+        """After `Finished`, and when everything is consumed: drop the stream's book-keeping."""
         ...
 
     def backlog(self, stream_id: int) -> int:

@@ -42,6 +42,7 @@ from actors.transport.quic.engine import (
     Data,
     Drained,
     Event,
+    Finished,
     PathStatistics,
     Reset,
     StopSending,
@@ -110,8 +111,6 @@ class NativeEngine(NativeHandshake):
         self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
         self._receive_ended: set[int] = set()
-        #: Streams whose both halves are finished, until `forget`.
-        self._finished: set[int] = set()
         #: Streams with bytes that the core has not sent yet.
         self._in_core: dict[int, None] = {}
 
@@ -334,7 +333,7 @@ class NativeEngine(NativeHandshake):
         if kind == "crypto_data":
             self._take_crypto(native[3])
         elif kind == "stream_finished":
-            self._finished.add(native[1])
+            self._events.append(Finished(native[1]))
         elif kind == "peer_closed":
             text = native[4].decode("utf-8", "replace")
             self._report_closed(Closed(native[2], native[1], text, peer=True, idle=False))
@@ -437,12 +436,7 @@ class NativeEngine(NativeHandshake):
         self._flow.forget(stream_id)
         self._sending.drop(stream_id)
         self._in_core.pop(stream_id, None)
-        self._finished.discard(stream_id)
         self._receive_ended.discard(stream_id)
-
-    def finished(self, stream_id: int) -> bool:
-        """True when both halves are finished and acknowledged."""
-        return self._closed_reported or stream_id in self._finished
 
     def backlog(self, stream_id: int) -> int:
         """Bytes that were not sent for the first time yet."""

@@ -17,6 +17,7 @@ from actors.transport.quic.engine import (
     Drained,
     Engine,
     Established,
+    Finished,
     Reset,
     StopSending,
     StreamCredit,
@@ -57,7 +58,8 @@ class QuicConnectionHandle(Connection):
         self.on_failed: Callable[[CloseReason], None] | None = None
         self._endpoint = endpoint
         self._streams: dict[int, QuicStreamHandle] = {}
-        self._finishing: dict[int, QuicStreamHandle] = {}
+        #: Streams that may be done, and are looked at after the present events.
+        self._looked_at: dict[int, QuicStreamHandle] = {}
         self._running = False
         self._closed: CloseReason | None = None
         self._local_reason: CloseReason | None = None
@@ -136,9 +138,10 @@ class QuicConnectionHandle(Connection):
         """Something is to be sent."""
         self._endpoint.touch(self)
 
-    def finishing(self, stream: QuicStreamHandle) -> None:
-        """Its write half ends: watch for the end of the whole stream."""
-        self._finishing[stream.stream_id] = stream
+    def look_at(self, stream: QuicStreamHandle) -> None:
+        """It may be done: forget it if so, after the present events."""
+        self._looked_at[stream.stream_id] = stream
+        self.touch()
 
     # Called by the endpoint.
 
@@ -167,6 +170,10 @@ class QuicConnectionHandle(Connection):
                 (streams.get(event.stream_id) or self._arrived(event.stream_id)).take_stop_sending(
                     event.code
                 )
+            elif isinstance(event, Finished):
+                stream = streams.get(event.stream_id)
+                if stream is not None:
+                    stream.take_finished()
             elif isinstance(event, StreamCredit):
                 if self._running:
                     self.on_stream_credit()
@@ -179,8 +186,8 @@ class QuicConnectionHandle(Connection):
                     self.on_established(event)
             elif isinstance(event, Closed):
                 self._end(self._reason(event))
-        if self._finishing:
-            self._forget_finished()
+        if self._looked_at:
+            self._forget_done()
 
     def _arrived(self, stream_id: int) -> QuicStreamHandle:
         stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
@@ -188,11 +195,10 @@ class QuicConnectionHandle(Connection):
             self.on_stream(stream)
         return stream
 
-    def _forget_finished(self) -> None:
-        for stream_id, stream in list(self._finishing.items()):
-            if stream.both_finished:
-                del self._finishing[stream_id]
-                self._streams.pop(stream_id, None)
+    def _forget_done(self) -> None:
+        looked_at, self._looked_at = self._looked_at, {}
+        for stream_id, stream in looked_at.items():
+            if stream.done and self._streams.pop(stream_id, None) is not None:
                 self.engine.forget(stream_id)
                 stream.forget()
                 stream.on_finished()
@@ -211,7 +217,7 @@ class QuicConnectionHandle(Connection):
             return
         self._closed = reason
         streams, self._streams = list(self._streams.values()), {}
-        self._finishing.clear()
+        self._looked_at.clear()
         for stream in streams:
             stream.take_lost(reason)
         if self.on_failed is not None:

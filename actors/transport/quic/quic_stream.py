@@ -19,10 +19,21 @@ class QuicStreamHandle(DeliveredStream):
         self.connection = connection
         self._handle = connection
         self.stream_id = stream_id
-        self._forgotten = False  # by the connection and its engine: both halves were over
+        self._over = False  # both halves, on the wire
+        self._forgotten = False  # by the connection and its engine: everything was read, too
 
     def _unwanted(self) -> None:
         self._handle.engine.settle(self.stream_id)
+
+    def start(self) -> None:
+        """See `Stream.start`."""
+        super().start()
+        self._look()
+
+    def _look(self) -> None:
+        """Let the connection see whether it can forget this stream."""
+        if self._over:
+            self._handle.look_at(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """See `Stream.write`."""
@@ -42,7 +53,6 @@ class QuicStreamHandle(DeliveredStream):
             return
         self._write_closed = True
         self._handle.engine.write(self.stream_id, b"", end=True)
-        self._handle.finishing(self)
         self._handle.touch()
 
     def reset(self, code: int) -> None:
@@ -51,7 +61,6 @@ class QuicStreamHandle(DeliveredStream):
             return
         self._write_closed = True
         self._handle.engine.reset(self.stream_id, code)
-        self._handle.finishing(self)
         self._handle.touch()
 
     def stop_sending(self, code: int) -> None:
@@ -65,6 +74,7 @@ class QuicStreamHandle(DeliveredStream):
             self._handle.engine.stop_sending(self.stream_id, code)
         self._handle.engine.settle(self.stream_id)
         self._handle.touch()
+        self._look()
 
     def consume(self, count: int) -> None:
         """See `Stream.consume`."""
@@ -73,6 +83,7 @@ class QuicStreamHandle(DeliveredStream):
         self._consumed += count
         self._handle.engine.consume(self.stream_id, count)
         self._handle.touch()
+        self._look()
 
     @property
     def backlog(self) -> int:
@@ -89,24 +100,22 @@ class QuicStreamHandle(DeliveredStream):
     def take_stop_sending(self, code: int) -> None:
         """The peer wants no more; our half was reset by the engine."""
         self._write_closed = True
-        self._handle.finishing(self)
         self.on_stop_sending(code)
+
+    def take_finished(self) -> None:
+        """Both halves are over, ours acknowledged."""
+        self._over = True
+        self._look()
 
     def forget(self) -> None:
         """The connection forgot it: nothing can be said about it any more."""
         self._forgotten = True
 
     @property
-    def both_finished(self) -> bool:
+    def done(self) -> bool:
         """True when neither half can carry anything any more and everything was consumed.
 
         What is not consumed still counts against the connection's window: a peer that ends its
         streams must not get credit for bytes that the relay holds.
         """
-        return (
-            (self._read_closed or self._stopped)
-            and self._write_closed
-            and not self._held_end
-            and not self.unconsumed
-            and self._handle.engine.finished(self.stream_id)
-        )
+        return self._over and not self._held_end and not self.unconsumed

@@ -20,6 +20,7 @@ from actors.transport.quic.engine import (
     Drained,
     Engine,
     Established,
+    Finished,
     Reset,
     StopSending,
     StreamCredit,
@@ -50,6 +51,7 @@ class Side:
         self.after_close = 0
         self.received: dict[int, bytearray] = {}
         self.ended: set[int] = set()
+        self.finished: set[int] = set()
         self.resets: dict[int, int] = {}
         self.stops: dict[int, int] = {}
         self.drained: dict[int, int] = {}
@@ -93,6 +95,8 @@ class Side:
                     self.drained[event.stream_id] = (
                         self.drained.get(event.stream_id, 0) + event.count
                     )
+                case Finished():
+                    self.finished.add(event.stream_id)
                 case CidIssued():
                     self.issued.append(event.cid)
                 case CidRetired():

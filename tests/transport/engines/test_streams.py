@@ -6,7 +6,6 @@ import hashlib
 
 import pytest
 
-from actors.transport.quic.engine import Engine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
 from tests.transport.engines.link import Side, Weather
@@ -163,11 +162,7 @@ def test_finished_streams_are_forgotten(pki: PkiFixture, client: str, server: st
     stream_id = _open(link.client)
     link.client.engine.write(stream_id, BLOB[:1000], end=True)
     link.run(lambda: stream_id in link.client.ended)
-
-    def finished(engine: Engine) -> bool:
-        return engine.finished(stream_id)
-
-    link.run(lambda: finished(link.client.engine) and finished(link.server.engine))
+    link.run(lambda: all(stream_id in side.finished for side in link.sides))
     for side in link.sides:
         side.engine.forget(stream_id)
         assert side.engine.backlog(stream_id) == 0
@@ -195,9 +190,9 @@ def test_a_stream_is_not_finished_before_both_halves_are(
     link.server.engine.write(stream_id, b"done", end=True)
     link.run(lambda: stream_id in link.client.ended)
     link.wait(1.0)
-    assert not link.server.engine.finished(stream_id)
+    assert stream_id not in link.server.finished
     link.client.engine.write(stream_id, b"", end=True)
-    link.run(lambda: all(side.engine.finished(stream_id) for side in link.sides))
+    link.run(lambda: all(stream_id in side.finished for side in link.sides))
 
 
 @ours
