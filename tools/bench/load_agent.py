@@ -2,16 +2,19 @@
 
 Run as `python -m tools.bench.load_agent` with one JSON line on stdin; answers with JSON lines. The
 provider serves every stream by its first byte: U counts what comes until EOF and answers one byte,
-D sends as many bytes as the next eight say, E echoes. The consumer runs what it is told.
+D sends as many bytes as the next eight say, E echoes. The consumer does what it is told (`_run`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 import secrets
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,22 @@ from wire.orp.frame import FrameReader
 from wire.orp.messages import OpenStream, Register, StreamAccept, StreamReady
 
 SERVICE = "bench"
-CHUNK = bytes(64 * 1024)
+#: What D sends, again and again.
+CHUNK = random.Random(1).randbytes(64 * 1024)  # a pattern
 MAX_FRAME = 4096
+
+
+@dataclass(slots=True)
+class Stalled:
+    """A download that nobody reads for a while."""
+
+    stream: Stream
+    size: int
+    held: list[bytes] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
+    ended: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class LoadAgent:
@@ -39,6 +56,7 @@ class LoadAgent:
         self.connection: Connection
         self.ready = asyncio.Event()
         self._decided: dict[int, Callable[[], object]] = {}
+        self.stalled: list[Stalled] = []
 
     async def connect(self, address: tuple[str, int], uri: str, services: list[str]) -> None:
         """Handshake, HELLO, REGISTER."""
@@ -94,7 +112,7 @@ class LoadAgent:
 
     # The consumer.
 
-    async def open(self) -> Stream:
+    async def open(self, service: str = SERVICE) -> Stream:
         """A spliced stream."""
         stream = self.connection.open_stream()
         while stream is None:
@@ -104,7 +122,7 @@ class LoadAgent:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._decided[stream_id] = lambda: _settle(done)
         stream.start()
-        stream.write(OpenStream(SERVICE, "", stream_id).encode())
+        stream.write(OpenStream(service, "", stream_id).encode())
         async with asyncio.timeout(20):
             await done
         return stream
@@ -203,8 +221,105 @@ async def _round_trips(agent: LoadAgent, count: int) -> list[float]:
     return times
 
 
+async def _stall(agent: LoadAgent, size: int) -> None:
+    """A download that is not read."""
+    stalled = Stalled(await agent.open(), size)
+    stream = stalled.stream
+    stream.on_data = stalled.held.append
+    stream.on_eof = lambda: _settle(stalled.ended)
+    stream.on_lost = lambda reason: _settle(stalled.ended, OSError(str(reason)))
+    stream.on_reset = lambda code: _settle(stalled.ended, OSError(f"reset {code}"))
+    stream.write(b"D" + size.to_bytes(8, "big"))
+    agent.stalled.append(stalled)
+
+
+async def _read_on(agent: LoadAgent) -> dict[str, Any]:
+    """Read what was stalled, to the end; whether everything is as it was sent."""
+    stalled, agent.stalled = agent.stalled, []
+    for one in stalled:
+
+        def take(chunk: bytes, one: Stalled = one) -> None:
+            one.digest.update(chunk)
+            one.stream.consume(len(chunk))
+
+        held, one.held = one.held, []
+        one.stream.on_data = take
+        for chunk in held:
+            take(chunk)
+    async with asyncio.timeout(300):
+        await asyncio.gather(*(one.ended for one in stalled))
+    for one in stalled:
+        one.stream.write_eof()
+    return {"equal": all(one.digest.digest() == _expected(one.size) for one in stalled)}
+
+
+def _expected(size: int) -> bytes:
+    digest = hashlib.sha256()
+    for _ in range(size // len(CHUNK)):
+        digest.update(CHUNK)
+    digest.update(CHUNK[: size % len(CHUNK)])
+    return digest.digest()
+
+
+async def _busy(agent: LoadAgent, streams: int, seconds: float) -> int:
+    """Downloads for so long; bytes that came."""
+    total = 0
+    opened = [await agent.open() for _ in range(streams)]
+    for stream in opened:
+
+        def take(chunk: bytes, stream: Stream = stream) -> None:
+            nonlocal total
+            total += len(chunk)
+            stream.consume(len(chunk))
+
+        stream.on_data = take
+        stream.write(b"D" + (1 << 50).to_bytes(8, "big"))
+    await asyncio.sleep(0.5)
+    before = total
+    await asyncio.sleep(seconds)
+    count = total - before
+    for stream in opened:
+        stream.stop_sending(0)
+        stream.write_eof()
+    return count
+
+
+async def _visit(agent: LoadAgent, services: list[str]) -> list[str]:
+    """A byte to each service and back; those that did not answer."""
+    silent = []
+    for service in services:
+        back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            stream = await agent.open(service)
+
+            def answered(
+                chunk: bytes, stream: Stream = stream, back: asyncio.Future[None] = back
+            ) -> None:
+                stream.consume(len(chunk))
+                _settle(back)
+
+            stream.on_data = answered
+            stream.write(b"E!")
+            async with asyncio.timeout(10):
+                await back
+            stream.write_eof()
+        except TimeoutError:
+            silent.append(service)
+    return silent
+
+
 async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
     kind = command["do"]
+    if kind == "stall":
+        for _ in range(command["streams"]):
+            await _stall(agent, command["bytes"])
+        return {}
+    if kind == "read on":
+        return await _read_on(agent)
+    if kind == "busy":
+        return {"bytes": await _busy(agent, command["streams"], command["seconds"])}
+    if kind == "visit":
+        return {"silent": await _visit(agent, command["services"])}
     if kind == "transfer":
         directions = (
             ["upload", "download"] if command["direction"] == "both" else [command["direction"]]
@@ -229,12 +344,7 @@ async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
             connection = await agent.endpoint.connect(tuple(command["address"]))
             connection.close(0, "")
         return {"seconds": time.perf_counter() - began, "count": command["count"]}
-    kept = [
-        await agent.endpoint.connect(tuple(command["address"])) for _ in range(command["count"])
-    ]
-    for connection in kept:
-        connection.start()
-    return {"count": len(kept)}
+    raise ValueError(f"unknown command {kind!r}")
 
 
 def _say(answer: dict[str, Any]) -> None:

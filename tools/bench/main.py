@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import click
 import orjson
 
+from tools.bench import quic_conditions
 from tools.bench.quic_daemon import measure as measure_quic
 from tools.bench.quic_engine import measure as measure_engines
 from tools.bench.runtime import Row, measure
@@ -100,8 +103,62 @@ def soak(
     sys.exit(0 if asyncio.run(main()) else 1)
 
 
+_ENGINES = click.option(
+    "--engines", default="native,aioquic", show_default=True, help="Of the daemon."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
 @cli.command()
-@click.option("--engines", default="native,aioquic", show_default=True, help="Of the daemon.")
+@_ENGINES
+@click.option("--agents", default=5000, show_default=True)
+@_JSON
+def idle(engines: str, agents: int, as_json: bool) -> None:
+    """Memory of the daemon per idle, registered agent."""
+    _show_rows(quic_conditions.idle(engines.split(","), agents), as_json=as_json)
+
+
+@cli.command()
+@_ENGINES
+@click.option("--agents", default=1000, show_default=True)
+@_JSON
+def storm(engines: str, agents: int, as_json: bool) -> None:
+    """The daemon is killed and begins again: all agents come back at once."""
+    _show_rows(quic_conditions.storm(engines.split(","), agents), as_json=as_json)
+
+
+@cli.command()
+@_ENGINES
+@click.option("--streams", default=16, show_default=True, help="Beside the flood.")
+@click.option("--seconds", default=10.0, show_default=True, help="Length of one measurement.")
+@_JSON
+def flood(engines: str, streams: int, seconds: float, as_json: bool) -> None:
+    """Transfers beside a flood of Initials, and beside one that goes elsewhere."""
+    _show_rows(quic_conditions.flood(engines.split(","), streams, seconds), as_json=as_json)
+
+
+@cli.command()
+@_ENGINES
+@click.option("--streams", default=50, show_default=True, help="Active beside the stalled one.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of the stall.")
+@_JSON
+def stall(engines: str, streams: int, seconds: float, as_json: bool) -> None:
+    """A reader that stops: what the daemon holds, what the other streams keep."""
+    _show_rows(quic_conditions.stall(engines.split(","), streams, seconds), as_json=as_json)
+
+
+def _show_rows(rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps(list(rows), option=orjson.OPT_INDENT_2).decode())
+        return
+    for row in rows:
+        click.echo(f"{row.pop('engine'):<8} {row.pop('what')}")
+        for name, value in row.items():
+            click.echo(f"    {name:<24} {value:>12.3f}")
+
+
+@cli.command()
+@_ENGINES
 @click.option("--streams", default="1,16,100", show_default=True, help="At a time.")
 @click.option("--directions", default="upload,download,both", show_default=True)
 @click.option("--mib", default=512, show_default=True, help="Per case; aioquic an eighth.")

@@ -77,9 +77,19 @@ class Daemon:
             *("--control-socket", str(directory / "s")),
             *extra,
         ]
+        self._arguments = arguments
+        self.start()
+
+    def start(self) -> None:
+        """Begin (again), at the same address."""
         self._child = subprocess.Popen(
-            [sys.executable, *arguments], stdout=self._log, stderr=self._log
+            [sys.executable, *self._arguments], stdout=self._log, stderr=self._log
         )
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbyes."""
+        self._child.kill()
+        self._child.wait(10)
 
     def cpu(self) -> float:
         """CPU seconds it used."""
@@ -106,7 +116,8 @@ class Daemon:
         self._log.close()
 
 
-def _agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> Process:
+def agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> Process:
+    """A connected load agent."""
     setup = {
         "certificate": str(leaf.certificate),
         "key": str(leaf.key),
@@ -137,9 +148,9 @@ def _relay(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, Pro
         daemon = Daemon(directory, pki, engine, extra)
         stack.callback(daemon.close)
         time.sleep(1.0)
-        provider = _agent(pki.agents["provider"], pki, daemon, [SERVICE])
+        provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
         stack.callback(provider.close)
-        consumer = _agent(pki.agents["consumer"], pki, daemon, [])
+        consumer = agent(pki.agents["consumer"], pki, daemon, [])
         stack.callback(consumer.close)
         yield daemon, consumer
 

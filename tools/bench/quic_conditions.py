@@ -1,0 +1,174 @@
+"""`trunkline bench idle|storm|flood|stall`: the real daemon under conditions that are not bulk.
+
+Every row compares within one run. Memory is the daemon's resident set as the kernel reports it.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from actors.node.dev_pki import DevPki, ensure_dev_pki
+from tools.bench.load_agent import SERVICE
+from tools.bench.quic_daemon import Daemon, Process, agent
+
+Row = dict[str, Any]
+KIBIBYTE = 1024
+MEBIBYTE = 1 << 20
+#: Agents that connect before memory is looked at: they load what is loaded once.
+_FIRST = 100
+#: Seconds after which a daemon has settled.
+_SETTLE = 3.0
+
+
+@contextmanager
+def _daemon(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, DevPki, ExitStack]]:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-quic-")))
+        pki = ensure_dev_pki(directory / "pki")
+        daemon = Daemon(directory, pki, engine, extra)
+        stack.callback(daemon.close)
+        time.sleep(1.0)
+        yield daemon, pki, stack
+
+
+def _crowd(stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int) -> Process:
+    crowd = Process(["-m", "tools.bench.crowd"])
+    stack.callback(crowd.close)
+    crowd.ask(
+        {
+            "ca": str(pki.ca_certificate),
+            "ca_key": str(pki.ca_key),
+            "address": daemon.address,
+            "sockets": sockets,
+        }
+    )
+    return crowd
+
+
+def _pair(stack: ExitStack, pki: DevPki, daemon: Daemon) -> Process:
+    """A provider, and the consumer that is returned."""
+    provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
+    stack.callback(provider.close)
+    consumer = agent(pki.agents["consumer"], pki, daemon, [])
+    stack.callback(consumer.close)
+    return consumer
+
+
+def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
+    """Memory of idle, registered agents."""
+    for engine in engines:
+        # Everybody is behind one address here; and nobody wants to measure pings.
+        extra = [
+            *("--set", "edge.max_pending_handshakes_per_source=1024"),
+            *("--set", "edge.idle_timeout_seconds=120", "--set", "edge.keepalive_seconds=30"),
+        ]
+        with _daemon(engine, extra) as (daemon, pki, stack):
+            crowd = _crowd(stack, pki, daemon, 128)
+            crowd.ask({"do": "gather", "count": _FIRST})
+            time.sleep(_SETTLE)
+            before, descriptors = daemon.rss(), daemon.descriptors()
+            done = crowd.ask({"do": "gather", "count": count - _FIRST})
+            time.sleep(_SETTLE)
+            cpu = daemon.cpu()
+            time.sleep(10.0)
+            yield {
+                "engine": engine,
+                "what": f"{count} idle agents",
+                "kib_each": (daemon.rss() - before) / (count - _FIRST) / KIBIBYTE,
+                "seconds_to_register": done["seconds"],
+                "daemon_cpu_share_idle": (daemon.cpu() - cpu) / 10,
+                "further_descriptors": daemon.descriptors() - descriptors,
+            }
+
+
+def storm(engines: Sequence[str], count: int) -> Iterator[Row]:
+    """The relay is killed and begins again: everybody comes back at once."""
+    for engine in engines:
+        with _daemon(engine) as (daemon, pki, stack):
+            crowd = _crowd(stack, pki, daemon, count)
+            first = crowd.ask({"do": "gather", "count": count})
+            daemon.kill()
+            daemon.start()
+            began = time.monotonic()
+            again = crowd.ask({"do": "again", "times": 2})
+            seconds = time.monotonic() - began
+            consumer = agent(pki.agents["consumer"], pki, daemon, [])
+            stack.callback(consumer.close)
+            services = [f"crowd-{number}" for number in range(count)]
+            silent = consumer.ask({"do": "visit", "services": services})["silent"]
+            yield {
+                "engine": engine,
+                "what": f"storm of {count} agents",
+                "first_seconds": first["seconds"],
+                "again_seconds": seconds,
+                "dials_that_failed": again["retries"],
+                "services_that_answer": count - len(silent),
+                "services_lost": len(silent),
+                "rss_mib": daemon.rss() / MEBIBYTE,
+            }
+
+
+def flood(engines: Sequence[str], streams: int, seconds: float) -> Iterator[Row]:
+    """Transfers beside a flood of Initials.
+
+    The flood takes a part of the machine wherever it goes, so the comparison is with the same
+    flood at a socket that nobody reads.
+    """
+    for engine in engines:
+        with _daemon(engine) as (daemon, pki, stack):
+            consumer = _pair(stack, pki, daemon)
+            flooder = Process(["-m", "tools.bench.initial_flood"])
+            stack.callback(flooder.close)
+            sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sink.bind(("127.0.0.1", 0))
+            flooder.ask({"address": daemon.address, "sources": 250, "kinds": 5000})
+            busy = {"do": "busy", "streams": streams, "seconds": seconds}
+            alone = consumer.ask(busy)["bytes"] / seconds
+            before = daemon.rss()
+            rates, sent = {}, {}
+            for name, address in (("sink", sink.getsockname()), ("relay", daemon.address)):
+                flooder.ask({"do": "start", "address": address})
+                rates[name] = consumer.ask(busy)["bytes"] / seconds
+                sent[name] = flooder.ask({"do": "stop"})["sent"] / seconds
+            yield {
+                "engine": engine,
+                "what": f"{streams} streams beside Initials",
+                "mib_s_alone": alone / MEBIBYTE,
+                "mib_s_flood_elsewhere": rates["sink"] / MEBIBYTE,
+                "mib_s_flooded": rates["relay"] / MEBIBYTE,
+                "kept": rates["relay"] / rates["sink"],
+                "initials_per_second": sent["relay"],
+                "rss_growth_mib": (daemon.rss() - before) / MEBIBYTE,
+            }
+
+
+def stall(engines: Sequence[str], streams: int, seconds: float) -> Iterator[Row]:
+    """One stalled stream: what its siblings keep, what the daemon holds, what arrives."""
+    for engine in engines:
+        with _daemon(engine) as (daemon, pki, stack):
+            consumer = _pair(stack, pki, daemon)
+            busy = {"do": "busy", "streams": streams, "seconds": 5.0}
+            consumer.ask(busy)  # memory that every busy daemon has
+            before = daemon.rss()
+            consumer.ask({"do": "stall", "streams": 1, "bytes": 64 * MEBIBYTE})
+            most = 0
+            for _ in range(int(seconds)):
+                time.sleep(1.0)
+                most = max(most, daemon.rss())
+            beside = consumer.ask(busy)["bytes"]
+            equal = consumer.ask({"do": "read on"})["equal"]
+            without = consumer.ask(busy)["bytes"]
+            yield {
+                "engine": engine,
+                "what": f"1 stalled, {streams} active",
+                "stalled_seconds": seconds,
+                "growth_mib": (most - before) / MEBIBYTE,
+                "siblings_keep": beside / without,
+                "arrived_equal": float(equal),
+            }
