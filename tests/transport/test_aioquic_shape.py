@@ -22,6 +22,7 @@ OVERRIDDEN = {
 }
 ATTRIBUTES = (
     "_close_event",
+    "_crypto_buffers",
     "_host_cids",
     "_is_client",
     "_local_max_data",

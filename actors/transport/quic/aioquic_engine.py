@@ -22,6 +22,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aioquic._buffer import Buffer
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -123,6 +124,10 @@ class _Connection(QuicConnection):
         # Called for every frame about a stream, which may bring credit or the stream's end.
         self.marks.ready[stream_id] = None
         return super()._get_or_create_stream(frame_type, stream_id)
+
+    def shrink(self) -> None:
+        """The handshake is complete: TLS writes no more, and its buffers have 48 KiB."""
+        self._crypto_buffers = {epoch: Buffer(capacity=64) for epoch in self._crypto_buffers}
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -342,6 +347,7 @@ class AioquicEngine:
         if kind is quic_events.ConnectionIdRetired:
             return CidRetired(event.connection_id)  # type: ignore[attr-defined]
         if isinstance(event, quic_events.HandshakeCompleted):
+            self._quic.shrink()
             tls = self._quic.tls
             leaf = tls._peer_certificate
             chain = [] if leaf is None else [leaf, *tls._peer_certificate_chain]

@@ -34,6 +34,8 @@ _INITIAL_SPACE, _APPLICATION_SPACE = 0, 2
 _INITIAL_EPOCH, _APPLICATION_EPOCH = 0, 3
 _LONG_HEADER = 0x80
 _TAG_BYTES = 16
+#: CRYPTO_ERROR with the alert of that name (RFC 9001 section 4.8, RFC 8446 section 6).
+_UNEXPECTED_MESSAGE = 0x100 + 10
 
 
 class NativeHandshake(ABC):
@@ -58,7 +60,8 @@ class NativeHandshake(ABC):
         token = None
         if not client:
             token = reset_token(self._cids.ours) if reset_token else os.urandom(16)
-        self._tls = TlsDriver(
+        #: None once a server's handshake is complete: nothing of TLS follows, and it is large.
+        self._tls: TlsDriver | None = TlsDriver(
             settings,
             identity,
             alpn,
@@ -89,6 +92,7 @@ class NativeHandshake(ABC):
 
     def connect(self, address: Address, now: float) -> None:
         """Begin as a client."""
+        assert self._tls is not None
         self._create_core(address, self._cids.original, now)
         self._tls.start()
         self._advance_handshake()
@@ -175,6 +179,8 @@ class NativeHandshake(ABC):
     def _take_crypto(self, data: bytes) -> None:
         """CRYPTO bytes of the peer, in order."""
         try:
+            if self._tls is None:
+                raise HandshakeFailed(_UNEXPECTED_MESSAGE, "TLS message after the handshake")
             self._tls.receive(data)
         except HandshakeFailed as failure:
             self._core.close(failure.code, failure.frame_type, failure.text.encode())
@@ -182,10 +188,13 @@ class NativeHandshake(ABC):
             return
         if not self._closed_reported:
             self._advance_handshake()
+            if self._established and not self._client:
+                self._tls = None
 
     def _advance_handshake(self) -> None:
         """Carry what TLS made into the core."""
         core, driver = self._core, self._tls
+        assert driver is not None
         for keys in driver.take_keys():
             install_keys(core, keys)
             if keys.epoch == _APPLICATION_EPOCH and keys.direction == "send":
