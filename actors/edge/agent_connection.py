@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 
 from actors.control.messages import (
     AgentUp,
@@ -121,7 +120,7 @@ class AgentConnection(Actor):
         self._registry_monitor = 0
         self._services: dict[str, str] = {}
         self._opening: dict[FirstFrame, None] = {}
-        self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
+        self._waiting: list[tuple[StreamClaim, Reply[None]]] = []
         #: Streams and halves that went to an actor of their own, until it ends.
         self._handed: dict[int, Opening | Half] = {}
         self._ended = False
@@ -472,12 +471,12 @@ class AgentConnection(Actor):
     def _on_credit(self) -> None:
         while self._waiting:
             if not self._waiting[0][0].wanted:
-                self._waiting.popleft()
+                self._waiting.pop(0)
                 continue
             stream = self._connection.open_stream()
             if stream is None:
                 return
-            claim, reply = self._waiting.popleft()
+            claim, reply = self._waiting.pop(0)
             claim.put(stream)
             reply.send(None)
 

@@ -21,6 +21,7 @@ OVERRIDDEN = {
     "_write_stream_limits": ["self", "builder", "space", "stream"],
 }
 ATTRIBUTES = (
+    "_QuicConnection__frame_handlers",
     "_close_event",
     "_crypto_buffers",
     "_host_cids",
@@ -112,6 +113,13 @@ def test_a_stream_has_the_parts_that_are_used() -> None:
     assert hasattr(one, "max_stream_data_local")
     assert hasattr(one, "max_stream_data_local_sent")
     assert hasattr(one, "max_stream_data_remote")
+
+
+def test_after_the_handshake_tls_is_used_for_these_only() -> None:
+    source = inspect.getsource(connection)
+    assert source.count("self.tls.handle_message(") == 2  # a client begins; CRYPTO frames
+    after = source.split("def _handle_crypto_frame")[1].split("    def ")[0]
+    assert "if not self._handshake_complete and self.tls.state in [" in after
 
 
 def test_a_limit_has_the_parts_that_are_used() -> None:

@@ -22,6 +22,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from aioquic import tls
 from aioquic._buffer import Buffer
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -88,6 +89,20 @@ def configuration(
     return result
 
 
+class _TlsIsOver:
+    """In place of a server's TLS context after the handshake."""
+
+    state = tls.State.SERVER_POST_HANDSHAKE
+
+    def handle_message(self, data: bytes, buffers: object) -> None:
+        """A client has nothing to say in CRYPTO frames any more."""
+        raise tls.AlertUnexpectedMessage("TLS message after the handshake")
+
+
+#: The library makes such a set per frame type and connection, of a few different ones.
+_EPOCHS: dict[frozenset[tls.Epoch], frozenset[tls.Epoch]] = {}
+
+
 class _Connection(QuicConnection):
     """The library's connection with our flow control."""
 
@@ -101,6 +116,9 @@ class _Connection(QuicConnection):
         self._table = StreamTable()
         self.send_queue = SendQueue(self._table, self.marks)
         super().__init__(**kwargs)
+        handlers = vars(self)["_QuicConnection__frame_handlers"]
+        for kind, (handler, epochs) in handlers.items():
+            handlers[kind] = (handler, _EPOCHS.setdefault(epochs, epochs))
         self._relay_settings = settings
         self._reset_token = None if self._is_client else reset_token
         self._set_reset_tokens(self._host_cids)
@@ -126,8 +144,13 @@ class _Connection(QuicConnection):
         return super()._get_or_create_stream(frame_type, stream_id)
 
     def shrink(self) -> None:
-        """The handshake is complete: TLS writes no more, and its buffers have 48 KiB."""
+        """The handshake is complete: TLS writes no more, and a server's hears no more.
+
+        Its buffers have 48 KiB, its context 14.
+        """
         self._crypto_buffers = {epoch: Buffer(capacity=64) for epoch in self._crypto_buffers}
+        if not self._is_client:
+            self.tls = _TlsIsOver()  # type: ignore[assignment]  # what is used of it from now on
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -347,10 +370,10 @@ class AioquicEngine:
         if kind is quic_events.ConnectionIdRetired:
             return CidRetired(event.connection_id)  # type: ignore[attr-defined]
         if isinstance(event, quic_events.HandshakeCompleted):
+            context = self._quic.tls
+            leaf = context._peer_certificate
+            chain = [] if leaf is None else [leaf, *context._peer_certificate_chain]
             self._quic.shrink()
-            tls = self._quic.tls
-            leaf = tls._peer_certificate
-            chain = [] if leaf is None else [leaf, *tls._peer_certificate_chain]
             return Established(chain, event.alpn_protocol or "")
         # ConnectionTerminated comes after the draining period; `_closed` reports it at once.
         return None

@@ -14,8 +14,6 @@ Source: RFC 9000 sections 4.1, 4.2, 13.3, 19.10.
 
 from __future__ import annotations
 
-from collections import deque
-
 #: A limit is announced when it moved by this part of the window.
 ANNOUNCE_FRACTION = 4
 #: First pause before a limit is announced again, seconds; doubled up to the second value.
@@ -39,7 +37,7 @@ class _Stream:
     def __init__(self, window: int) -> None:
         self.received = self.consumed = 0
         self.limit = self.floor = window
-        self.announced: deque[int] = deque()  # beyond `floor`; bound: window / step + 1
+        self.announced: list[int] = []  # beyond `floor`; bound: window / step + 1
         self.closing = False  # nobody reads it any more: no further limits
 
     @property
@@ -109,7 +107,7 @@ class ReceiveFlow:
         if stream.received > stream.limit:
             return False
         while stream.received > stream.floor:
-            stream.floor = stream.announced.popleft()
+            stream.floor = stream.announced.pop(0)
         if stream.stopped:
             # It came to its limit after the newer one was announced, and may not have heard of it.
             self._stopped.add(stream_id)
