@@ -1,4 +1,4 @@
-"""The aioquic engine. All use of aioquic's private parts is in this module.
+"""The aioquic engine. All use of aioquic's private parts is here and in `aioquic_*` beside it.
 
 What is changed, and why (aioquic 1.7):
 
@@ -10,6 +10,8 @@ What is changed, and why (aioquic 1.7):
   (`aioquic_streams`);
 * the congestion window grows only while it is used, and bursts are worth a system call
   (`aioquic_congestion`);
+* out-of-order pieces of a stream are limited in number, since each costs as much as there are;
+* acknowledgements of packets that were not sent end the connection;
 * more concurrent streams than the library's 128 are advertised.
 
 `tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
@@ -20,24 +22,16 @@ from __future__ import annotations
 import hmac
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from aioquic import tls
-from aioquic._buffer import Buffer
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
-    Limit,
-    QuicConnection,
-    QuicConnectionId,
     QuicConnectionState,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from aioquic.quic.packet_builder import QuicDeliveryState
-from aioquic.quic.stream import QuicStream
 
 from actors.transport.quic import aioquic_congestion
-from actors.transport.quic.aioquic_streams import Marks, SendQueue, StreamTable
+from actors.transport.quic.aioquic_connection import RelayedConnection
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -55,11 +49,6 @@ from actors.transport.quic.engine import (
 )
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
-
-#: A limit is announced when it moved by this part of the window (quic-go: a quarter).
-ANNOUNCE_FRACTION = 4
-_LIMIT_CAPACITY = 1 + 8
-_STREAM_LIMIT_CAPACITY = 1 + 8 + 8
 
 
 def configuration(
@@ -89,155 +78,6 @@ def configuration(
     return result
 
 
-class _TlsIsOver:
-    """In place of a server's TLS context after the handshake."""
-
-    state = tls.State.SERVER_POST_HANDSHAKE
-
-    def handle_message(self, data: bytes, buffers: object) -> None:
-        """A client has nothing to say in CRYPTO frames any more."""
-        raise tls.AlertUnexpectedMessage("TLS message after the handshake")
-
-
-#: The library makes such a set per frame type and connection, of a few different ones.
-_EPOCHS: dict[frozenset[tls.Epoch], frozenset[tls.Epoch]] = {}
-
-
-class _Connection(QuicConnection):
-    """The library's connection with our flow control."""
-
-    def __init__(
-        self,
-        settings: QuicSettings,
-        reset_token: Callable[[bytes], bytes] | None,
-        **kwargs: Any,
-    ) -> None:
-        self.marks = Marks()
-        self._table = StreamTable()
-        self.send_queue = SendQueue(self._table, self.marks)
-        super().__init__(**kwargs)
-        handlers = vars(self)["_QuicConnection__frame_handlers"]
-        for kind, (handler, epochs) in handlers.items():
-            handlers[kind] = (handler, _EPOCHS.setdefault(epochs, epochs))
-        self._relay_settings = settings
-        self._reset_token = None if self._is_client else reset_token
-        self._set_reset_tokens(self._host_cids)
-        self.peer_closed = False
-        self._streams = self._table
-        self._loss._pacer = aioquic_congestion.Pacer(max_datagram_size=settings.max_datagram)
-        self._local_max_streams_bidi.value = settings.max_streams
-        self._local_max_streams_bidi.sent = settings.max_streams
-        # The protocol has no unidirectional streams.
-        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
-
-    @property  # type: ignore[override]  # has what the library uses of a list
-    def _streams_queue(self) -> SendQueue:
-        return self.send_queue
-
-    @_streams_queue.setter
-    def _streams_queue(self, order: object) -> None:
-        self.send_queue.reordered()
-
-    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
-        # Called for every frame about a stream, which may bring credit or the stream's end.
-        self.marks.ready[stream_id] = None
-        return super()._get_or_create_stream(frame_type, stream_id)
-
-    def shrink(self) -> None:
-        """The handshake is complete: TLS writes no more, and a server's hears no more.
-
-        Its buffers have 48 KiB, its context 14.
-        """
-        self._crypto_buffers = {epoch: Buffer(capacity=64) for epoch in self._crypto_buffers}
-        if not self._is_client:
-            self.tls = _TlsIsOver()  # type: ignore[assignment]  # what is used of it from now on
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        if not self._is_client:
-            self.tls._request_client_certificate = True
-
-    def _replenish_connection_ids(self) -> None:
-        super()._replenish_connection_ids()
-        self._set_reset_tokens([cid for cid in self._host_cids if not cid.was_sent])
-
-    def _set_reset_tokens(self, cids: Sequence[QuicConnectionId]) -> None:
-        if self._reset_token is not None:
-            for cid in cids:
-                cid.stateless_reset_token = self._reset_token(cid.cid)
-
-    def _handle_connection_close_frame(self, context: Any, frame_type: int, buf: Any) -> None:
-        self.peer_closed = True
-        super()._handle_connection_close_frame(context, frame_type, buf)
-
-    def raise_stream_limit(self, stream: QuicStream, target: int) -> bool:
-        """Let the peer send up to offset `target`; True when that is worth a packet now."""
-        step = self._relay_settings.stream_window // ANNOUNCE_FRACTION
-        if target - stream.max_stream_data_local < step:
-            return False
-        stream.max_stream_data_local = target
-        if stream.stream_id is not None and stream.stream_id in self._streams:
-            self._table.dirty[stream.stream_id] = stream
-        return True
-
-    def raise_connection_limit(self, consumed: int) -> bool:
-        """The same for the whole connection, given the total ever consumed."""
-        window = self._relay_settings.connection_window
-        limit = self._local_max_data
-        if consumed + window - limit.value < window // ANNOUNCE_FRACTION:
-            return False
-        limit.value = consumed + window
-        return True
-
-    def _write_stream_limits(self, builder: Any, space: Any, stream: QuicStream) -> None:
-        assert stream.stream_id is not None
-        self._table.dirty.pop(stream.stream_id, None)
-        if stream.receiver.is_finished or stream.stream_id not in self._streams:
-            return
-        try:
-            buffer = builder.start_frame(
-                QuicFrameType.MAX_STREAM_DATA,
-                capacity=_STREAM_LIMIT_CAPACITY + 8,
-                handler=self._on_max_stream_data_delivery,
-                handler_args=(stream,),
-            )
-        except Exception:
-            # No room in this packet or flight: the limit stays to be sent.
-            self._table.dirty[stream.stream_id] = stream
-            raise
-        buffer.push_uint_var(stream.stream_id)
-        buffer.push_uint_var(stream.max_stream_data_local)
-        stream.max_stream_data_local_sent = stream.max_stream_data_local
-
-    def _on_max_stream_data_delivery(self, delivery: Any, stream: QuicStream) -> None:
-        super()._on_max_stream_data_delivery(delivery, stream)
-        if delivery != QuicDeliveryState.ACKED and stream.stream_id is not None:
-            self._table.dirty[stream.stream_id] = stream
-
-    def _write_connection_limits(self, builder: Any, space: Any) -> None:
-        # The library calls this for every packet, just before it asks the streams.
-        self.send_queue.builder = builder
-        for limit in (self._local_max_data, self._local_max_streams_bidi):
-            if self._worth_announcing(limit):
-                buffer = builder.start_frame(
-                    limit.frame_type,
-                    capacity=_LIMIT_CAPACITY + 8,
-                    handler=self._on_connection_limit_delivery,
-                    handler_args=(limit,),
-                )
-                buffer.push_uint_var(limit.value)
-                limit.sent = limit.value
-
-    def _worth_announcing(self, limit: Limit) -> bool:
-        if limit.value == limit.sent:
-            return False
-        if limit is self._local_max_data:
-            return True  # moves in large steps only, or its announcement was lost
-        # MAX_STREAMS: in steps of an eighth, or when the peer is about to run out.
-        step = max(1, self._relay_settings.max_streams // 8)
-        return limit.value - limit.sent >= step or limit.sent - limit.used < step
-
-
 class AioquicEngine:
     """`Engine` over aioquic."""
 
@@ -251,7 +91,7 @@ class AioquicEngine:
         reset_token: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._settings = settings
-        self._quic = _Connection(
+        self._quic = RelayedConnection(
             settings,
             reset_token,
             configuration=config,

@@ -13,11 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, ValuesView
 
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 #: Bytes below which a packet is full: less than a STREAM frame's header and a few bytes.
 FULL = 24
+#: Most pieces of one stream that wait for what is before them; quic-go allows 1000.
+MAX_PIECES = 512
 
 
 class StreamTable(dict[int, QuicStream]):
@@ -44,6 +49,32 @@ class Marks:
         self.acknowledged: dict[int, None] = {}
         #: Our half is over and acknowledged, since the same.
         self.finished: dict[int, None] = {}
+
+
+class BoundedRanges(RangeSet):
+    """Pieces of a stream that arrived out of order; too many end the connection.
+
+    The library looks through all of them for every further one, so without a limit a peer that
+    sends single bytes with gaps buys much time for little. Loss alone makes a few hundred.
+    """
+
+    def __init__(self, code: int = QuicErrorCode.INTERNAL_ERROR) -> None:
+        super().__init__()
+        self._code = code
+
+    def add(self, start: int, stop: int | None = None) -> None:
+        """See the library.
+
+        Raises:
+            QuicConnectionError: there are MAX_PIECES already.
+        """
+        super().add(start, stop)
+        if len(self) > MAX_PIECES:
+            raise QuicConnectionError(
+                error_code=self._code,
+                frame_type=QuicFrameType.PADDING,  # none in particular
+                reason_phrase="too many gaps",
+            )
 
 
 class _Sender(QuicStreamSender):
@@ -79,6 +110,7 @@ class _Receiver(QuicStreamReceiver):
 
     def __init__(self, stream_id: int, readable: bool, marks: Marks) -> None:
         super().__init__(stream_id, readable)
+        self._ranges = BoundedRanges()
         self._id = stream_id
         self._marks = marks
 

@@ -56,6 +56,7 @@ from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
 _INTERNAL_ERROR = 1
+_PROTOCOL_VIOLATION = 0x0A
 _FLOW_CONTROL_ERROR = 3
 _STREAM_FRAME = 8
 _PADDING_FRAME = 0
@@ -64,6 +65,10 @@ _CREDIT_BYTES = 1024
 _LONG_HEADER = 0x80
 #: Packets under one AEAD key before a key update; the limit of AES-GCM is 2^23 (RFC 9001 6.6).
 KEY_UPDATE_PACKETS = 1 << 22
+#: Bytes beyond the congestion window, and packets, that only answers to a peer can make: what a
+#: window held before it shrank are fewer and larger packets.
+UNASKED_BYTES = 128 * 1024
+UNASKED_PACKETS = 4096
 #: Longest reason phrase: a CONNECTION_CLOSE has to fit into the smallest datagram.
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
@@ -202,6 +207,7 @@ class NativeEngine(NativeHandshake):
             result = self._without_bare_probes(result)
         if result:
             self._count(result)
+            self._watch_unacknowledged()
         if self._packets is not None:
             self._add_stream_credit(result, now)
         addresses = self._addresses
@@ -230,6 +236,18 @@ class NativeEngine(NativeHandshake):
                 self._events.append(Drained(stream_id, count))
             if not self._sending.in_core(stream_id):
                 del self._in_core[stream_id]
+
+    def _watch_unacknowledged(self) -> None:
+        """A peer that makes us answer, and acknowledges nothing, is closed.
+
+        The core sends PATH_RESPONSE beyond the congestion window, and remembers each packet.
+        """
+        core = self._core
+        window = core.congestion_window
+        if core.bytes_in_flight < window + UNASKED_BYTES or self._closed_reported:
+            return
+        if len(core.outstanding_application_packets) > UNASKED_PACKETS + window // 32:
+            self.close(_PROTOCOL_VIOLATION, "nothing is acknowledged", application=False)
 
     def _count(self, datagrams: list[tuple[bytes, Address]]) -> None:
         self._datagrams_sent += len(datagrams)
