@@ -18,8 +18,9 @@ MEBIBYTE = 1 << 20
 PROTOCOL_VIOLATION, FRAME_ENCODING, STREAM_LIMIT, CRYPTO_EXCEEDED = 0x0A, 0x07, 0x04, 0x0D
 CONNECTION_ID_LIMIT, FLOW_CONTROL, INTERNAL = 0x09, 0x03, 0x01
 UNEXPECTED_MESSAGE = 0x100 + 10
-#: What one hostile connection may cost: its connection window is 16 MiB.
-MEMORY = 16 * MEBIBYTE
+#: What one hostile connection may cost. Its connection window is 16 MiB, and of crumbs the native
+#: engine keeps some 60 bytes each.
+MEMORY = 32 * MEBIBYTE
 
 
 @dataclass(frozen=True)
