@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 
 from actors.control.messages import ControlPlane
 from actors.edge.door import Door
@@ -43,6 +45,7 @@ from actors.runtime import (
     Intensity,
     Supervisor,
 )
+from actors.transport.connection import ConnectionStatistics
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tcp import TcpEndpoint, TcpSettings
 from actors.transport.tls import TlsIdentity
@@ -173,6 +176,14 @@ class Edge:
         meters.gauge("quic_connections", lambda: sum(e.statistics().connections for e in quic))
         meters.gauge("quic_handshakes_pending", lambda: sum(e.statistics().pending for e in quic))
         meters.gauge("tcp_connections", lambda: sum(e.statistics().connections for e in tcp))
+        meters.totals["quic_packets_lost_total"] = lambda: sum(e.packets_lost for e in quic)
+        for name, field in (
+            ("quic_round_trip_seconds", "round_trip"),
+            ("quic_congestion_window_bytes", "congestion_window"),
+            ("quic_in_flight_bytes", "in_flight"),
+            ("quic_connection_streams", "streams"),
+        ):
+            meters.distributions[name] = partial(_of_paths, quic, attrgetter(field))
         meters.totals["udp_datagrams_in_total"] = lambda: sum(
             e.statistics().datagrams_in for e in quic
         )
@@ -312,3 +323,9 @@ class Edge:
         if agents is not None and agents.children:
             for cell in list(agents.children.values()):
                 cell.ref.try_tell(Close(CloseCode.GOING_AWAY, "going away"))
+
+
+def _of_paths(
+    endpoints: Sequence[QuicEndpoint], pick: Callable[[ConnectionStatistics], float]
+) -> list[float]:
+    return [pick(path) for endpoint in endpoints for path in endpoint.paths()]

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from actors.observe.meters import BOUNDS_NS, Meters
+from actors.observe.meters import BOUNDS_NS, Meters, quantiles
 
 PREFIX = "trunkline_"
 
@@ -29,10 +29,13 @@ def snapshot(meters: Meters, now: float | None = None) -> dict[str, object]:
     counters.update((name, look()) for name, look in meters.totals.items())
     for name, family in meters.families.items():
         counters.update((f"{name}.{key}", value) for key, value in family.items())
+    gauges = {name: look() for name, look in meters.gauges.items()}
+    for name, look_at in meters.distributions.items():
+        gauges.update((f"{name}.{share:g}", value) for share, value in quantiles(look_at()).items())
     return {
         "ts_unix_ms": int((time.time() if now is None else now) * 1000),
         "counters": counters,
-        "gauges": {name: look() for name, look in meters.gauges.items()},
+        "gauges": gauges,
         "histograms": {
             name: {
                 "bounds_ns": list(BOUNDS_NS),
@@ -70,6 +73,11 @@ class _Collector(Collector):
             yield metric
         for name, look in meters.gauges.items():
             yield GaugeMetricFamily(_name(name), name, value=look())
+        for name, look_at in meters.distributions.items():
+            metric = GaugeMetricFamily(_name(name), name, labels=["quantile"])
+            for share, value in quantiles(look_at()).items():
+                metric.add_metric([f"{share:g}"], value)
+            yield metric
         for name, histogram in meters.histograms.items():
             total = 0
             buckets: list[tuple[str, float]] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 #: Keys of one counter family.
@@ -28,6 +28,17 @@ BOUNDS_NS: Final = (
     1_000_000_000,
     10_000_000_000,
 )
+
+
+#: What is shown of a distribution; 1 is the largest value.
+QUANTILES: Final = (0.5, 0.9, 0.99, 1.0)
+
+
+def quantiles(values: Sequence[float]) -> dict[float, float]:
+    """The values at `QUANTILES`; nothing of nothing."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {share: ordered[int(share * last)] for share in QUANTILES} if ordered else {}
 
 
 class Histogram:
@@ -78,6 +89,7 @@ class Meters:
         labels: the label's name, by family.
         totals: functions that know a counter's value, by name.
         gauges: functions that look at what is there now, by name.
+        distributions: functions that look at many things of a kind, by name; shown as quantiles.
         histograms: by name.
     """
 
@@ -87,6 +99,7 @@ class Meters:
         self.labels: dict[str, str] = {}
         self.totals: dict[str, Callable[[], int]] = {}
         self.gauges: dict[str, Callable[[], float]] = {}
+        self.distributions: dict[str, Callable[[], Sequence[float]]] = {}
         self.histograms: dict[str, Histogram] = {}
 
     def family(self, name: str, label: str) -> Family:

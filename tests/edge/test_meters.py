@@ -41,6 +41,9 @@ def test_streams_bytes_rejects_and_durations_are_counted(pki: PkiFixture, tmp_pa
             meters = running.edge.door.meters
             await eventually(lambda: meters.gauges["stream_active"]() == 1)
             assert meters.gauges["agents_connected"]() == 2
+            assert len(meters.distributions["quic_round_trip_seconds"]()) == 2
+            assert max(meters.distributions["quic_round_trip_seconds"]()) > 0
+            assert max(meters.distributions["quic_connection_streams"]()) >= 2
             assert (await transfer).outcome == "complete"
             await eventually(lambda: running.streams() == 0)
             upload = 100_000 + len(plan.line())

@@ -49,6 +49,8 @@ def test_prometheus_reads_what_is_written() -> None:
     meters.totals["bytes_forwarded"] = lambda: 1 << 40
     meters.family("streams_ended_total", "outcome")['odd "label"\n'] += 2
     meters.gauge("stream_active", lambda: 7)
+    meters.distributions["quic_round_trip_seconds"] = lambda: [n / 1000 for n in range(101)]
+    meters.distributions["nothing"] = lambda: []
     meters.histogram("stream_open_duration").observe(0.5)
     families = {
         family.name: family
@@ -56,6 +58,20 @@ def test_prometheus_reads_what_is_written() -> None:
     }
     assert families["trunkline_stream_opens"].samples[0].value == 3
     assert families["trunkline_bytes_forwarded"].samples[0].value == 1 << 40
+    shown = families["trunkline_quic_round_trip_seconds"].samples
+    assert {one.labels["quantile"]: one.value for one in shown} == {
+        "0.5": 0.05,
+        "0.9": 0.09,
+        "0.99": 0.099,
+        "1": 0.1,
+    }
+    assert snapshot(meters)["gauges"] == {
+        "stream_active": 7,
+        "quic_round_trip_seconds.0.5": 0.05,
+        "quic_round_trip_seconds.0.9": 0.09,
+        "quic_round_trip_seconds.0.99": 0.099,
+        "quic_round_trip_seconds.1": 0.1,
+    }
     ended = families["trunkline_streams_ended"].samples[0]
     assert (ended.labels, ended.value) == ({"outcome": 'odd "label"\n'}, 2)
     assert families["trunkline_stream_active"].samples[0].value == 7

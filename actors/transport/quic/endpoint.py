@@ -20,12 +20,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from cryptography import x509
 from loguru import logger
 
-from actors.transport.connection import Connection, DialFailed
+from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
 from actors.transport.quic.admission import (
     CID_LENGTH,
     Accepted,
@@ -45,6 +46,8 @@ from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
 
 #: Rounds of transmission per flush: deliveries of one may give others something to send.
 FLUSH_ROUNDS = 4
+#: Connections whose paths are shown together: looking at them takes time from all.
+PATHS_SHOWN = 1000
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS = {
     "absent": 116,
@@ -122,7 +125,7 @@ class QuicEndpoint:
         self._dirty: dict[QuicConnectionHandle, None] = {}
         self._flush_scheduled = False
         self._timers = ConnectionTimers(self._due, self._flush)
-        self._past_in = self._past_out = 0
+        self._past_in = self._past_out = self._past_lost = 0
 
     @property
     def accepting(self) -> bool:
@@ -214,6 +217,15 @@ class QuicEndpoint:
             dict(self.counters),
             self._listening.statistics() if self._listening is not None else _NOTHING,
         )
+
+    def paths(self) -> list[ConnectionStatistics]:
+        """The counters of live connections, of at most PATHS_SHOWN of them."""
+        return [one.statistics() for one in islice(self._connections, PATHS_SHOWN)]
+
+    @property
+    def packets_lost(self) -> int:
+        """Packets declared lost, of all connections there ever were."""
+        return self._past_lost + sum(max(0, c.engine.path.lost) for c in self._connections)
 
     # Outgoing connections.
 
@@ -441,7 +453,9 @@ class QuicEndpoint:
     def ended(self, connection: QuicConnectionHandle) -> None:
         """It is over for its users; its ids stay until the closing period ends."""
         self._leave_pending(connection)
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._past_lost += max(0, connection.engine.path.lost)
+            self._connections.discard(connection)
         self._outgoing.discard(connection)
 
     def _forget(self, connection: QuicConnectionHandle) -> None:
