@@ -74,10 +74,10 @@ class _Collector(Collector):
         for name, look in meters.gauges.items():
             yield GaugeMetricFamily(_name(name), name, value=look())
         for name, look_at in meters.distributions.items():
-            metric = GaugeMetricFamily(_name(name), name, labels=["quantile"])
-            for share, value in quantiles(look_at()).items():
-                metric.add_metric([f"{share:g}"], value)
-            yield metric
+            shown = GaugeMetricFamily(_name(name), name, labels=["quantile"])
+            for share, at in quantiles(look_at()).items():
+                shown.add_metric([f"{share:g}"], at)
+            yield shown
         for name, histogram in meters.histograms.items():
             total = 0
             buckets: list[tuple[str, float]] = []
