@@ -12,6 +12,8 @@ from aioquic.quic.configuration import QuicConfiguration
 
 #: Overridden methods and their parameters.
 OVERRIDDEN = {
+    "_handle_ack_frame": ["self", "context", "frame_type", "buf"],
+    "_parse_transport_parameters": ["self", "data", "from_session_ticket"],
     "_get_or_create_stream": ["self", "frame_type", "stream_id"],
     "_initialize": ["self", "peer_cid"],
     "_handle_connection_close_frame": ["self", "context", "frame_type", "buf"],
@@ -24,6 +26,17 @@ ATTRIBUTES = (
     "_QuicConnection__frame_handlers",
     "_close_event",
     "_crypto_buffers",
+    "_crypto_streams",
+    "_cryptos",
+    "_handshake_confirmed",
+    "_max_datagram_size",
+    "_network_paths",
+    "_packet_number",
+    "_peer_cid",
+    "_peer_token",
+    "_spaces",
+    "_spin_bit",
+    "_version",
     "_host_cids",
     "_is_client",
     "_local_max_data",

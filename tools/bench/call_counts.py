@@ -69,7 +69,7 @@ class _Pair:
 
     def __init__(self, identity: TlsIdentity) -> None:
         make = select(AIOQUIC).make
-        settings = QuicSettings(max_datagram=1200)
+        settings = QuicSettings(max_datagram=1200, max_probed=0)
         self.now = 1000.0
         self.client = make(settings, identity, _ALPN, client=True, server_name="localhost")
         self.client.connect(_SERVER, self.now)

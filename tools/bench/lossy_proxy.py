@@ -24,6 +24,7 @@ class Weather:
         lost, doubled, late: shares.
         delay, jitter: of every datagram: delay + up to jitter.
         lateness: further seconds of late ones, which others overtake.
+        mtu: larger UDP payloads are lost, bytes.
     """
 
     lost: float = 0.01
@@ -32,6 +33,7 @@ class Weather:
     delay: float = 0.005
     jitter: float = 0.0
     lateness: float = 0.02
+    mtu: int = 65_535
 
 
 class _Socket(asyncio.DatagramProtocol):
@@ -55,12 +57,13 @@ class LossyProxy:
 
     Attributes:
         address: where clients send to.
-        counters: passed, lost, doubled, late.
+        counters: passed, lost, doubled, late, too_large.
+        weather: may be changed at any time.
     """
 
     def __init__(self, relay: Address, weather: Weather, seed: int) -> None:
         self._relay = relay
-        self._weather = weather
+        self.weather = weather
         self._random = random.Random(seed)
         self._loop = asyncio.get_running_loop()
         self._clients: dict[Address, asyncio.Task[_Socket]] = {}
@@ -96,24 +99,28 @@ class LossyProxy:
                 if transport is not None and not transport.is_closing():
                     transport.sendto(data)
 
-        self._weathered(pass_on)
+        self._weathered(len(data), pass_on)
 
     async def _open(self, client: Address) -> _Socket:
         def back(data: bytes, _: Address) -> None:
             def pass_on() -> None:
                 front = self._front
-                if front is not None and front.transport is not None:
-                    front.transport.sendto(data, client)
+                transport = None if front is None else front.transport
+                if transport is not None and not transport.is_closing():
+                    transport.sendto(data, client)
 
-            self._weathered(pass_on)
+            self._weathered(len(data), pass_on)
 
         _, made = await self._loop.create_datagram_endpoint(
             lambda: _Socket(back), remote_addr=self._relay
         )
         return made
 
-    def _weathered(self, pass_on: Callable[[], None]) -> None:
-        weather, chance = self._weather, self._random.random
+    def _weathered(self, size: int, pass_on: Callable[[], None]) -> None:
+        weather, chance = self.weather, self._random.random
+        if size > weather.mtu:
+            self.counters["too_large"] += 1
+            return
         if chance() < weather.lost:
             self.counters["lost"] += 1
             return

@@ -10,17 +10,31 @@ from typing import Any
 
 from aioquic import tls
 from aioquic._buffer import Buffer
-from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionError, QuicConnectionId
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.connection import (
+    Limit,
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+)
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicPacketType,
+    pull_quic_transport_parameters,
+)
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 
 from actors.transport.quic import aioquic_congestion
 from actors.transport.quic.aioquic_streams import BoundedRanges, Marks, SendQueue, StreamTable
+from actors.transport.quic.datagram_size import BlackHole, DatagramSearch
 from actors.transport.quic.settings import QuicSettings
 
 #: A limit is announced when it moved by this part of the window (quic-go: a quarter).
 ANNOUNCE_FRACTION = 4
+#: Probe timeouts in a row after which datagrams go back to the size that every path carries.
+BLACK_HOLE_PTOS = 2
 _LIMIT_CAPACITY = 1 + 8
 _STREAM_LIMIT_CAPACITY = 1 + 8 + 8
 
@@ -59,12 +73,21 @@ class RelayedConnection(QuicConnection):
         self._reset_token = None if self._is_client else reset_token
         self._set_reset_tokens(self._host_cids)
         self.peer_closed = False
+        self._search = DatagramSearch(settings.max_datagram, settings.max_probed)
+        self._black_hole = BlackHole(settings.max_datagram)
+        self._time = 0.0
         self._streams = self._table
         self._loss._pacer = aioquic_congestion.Pacer(max_datagram_size=settings.max_datagram)
         self._local_max_streams_bidi.value = settings.max_streams
         self._local_max_streams_bidi.sent = settings.max_streams
         # The protocol has no unidirectional streams.
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
+
+    @property
+    def packets_lost(self) -> int:
+        """Packets declared lost."""
+        control = self._loss._cc
+        return control.lost if isinstance(control, aioquic_congestion.UsedReno) else 0
 
     @property  # type: ignore[override]  # has what the library uses of a list
     def _streams_queue(self) -> SendQueue:
@@ -78,6 +101,67 @@ class RelayedConnection(QuicConnection):
         # Called for every frame about a stream, which may bring credit or the stream's end.
         self.marks.ready[stream_id] = None
         return super()._get_or_create_stream(frame_type, stream_id)
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        largest = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
+        if largest is not None:
+            self._search.limit(largest)
+            self._resize()
+
+    def probe_path(self, sent: list[tuple[bytes, Any]], now: float) -> list[tuple[bytes, Any]]:
+        """A datagram that tries a larger size, or none; `sent` are those that leave now."""
+        self._time = now
+        vanish = self._black_hole.seen([len(data) for data, _ in sent], self.packets_lost, now)
+        if (vanish or self._loss._pto_count >= BLACK_HOLE_PTOS) and self._search.shrink(now):
+            self._resize()
+        if (
+            not self._handshake_confirmed
+            or self._state is not QuicConnectionState.CONNECTED
+            or not self._network_paths[0].is_validated
+        ):
+            return []
+        size = self._search.probe(now)
+        if not size:
+            return []
+        assert self._version is not None
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            peer_token=self._peer_token,
+            spin_bit=self._spin_bit,
+            version=self._version,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
+        builder.start_frame(
+            QuicFrameType.PING, handler=self._on_probe_delivery, handler_args=(size,)
+        )
+        padding = builder.start_frame(QuicFrameType.PADDING)
+        padding.push_bytes(bytes(builder.remaining_flight_space))
+        datagrams, packets = builder.flush()
+        self._packet_number = builder.packet_number
+        for packet in packets:
+            packet.sent_time = now
+            packet.in_flight = False  # its loss says nothing about congestion
+            self._loss.on_packet_sent(packet=packet, space=self._spaces[tls.Epoch.ONE_RTT])
+        self._loss._time_of_last_sent_ack_eliciting_packet = now
+        address = self._network_paths[0].addr
+        return [(datagram, address) for datagram in datagrams]
+
+    def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
+        if delivery is QuicDeliveryState.ACKED:
+            self._search.acknowledged(size, self._time)
+            self._resize()
+        else:
+            self._search.lost(self._time)
+
+    def _resize(self) -> None:
+        """Packets from now on have the size that was found."""
+        self._max_datagram_size = self._search.size
+        self._loss._pacer._max_datagram_size = self._search.size
 
     def shrink(self) -> None:
         """The handshake is complete: TLS writes no more, and a server's hears no more.

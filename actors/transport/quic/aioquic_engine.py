@@ -12,6 +12,7 @@ What is changed, and why (aioquic 1.7):
   (`aioquic_congestion`);
 * out-of-order pieces of a stream are limited in number, since each costs as much as there are;
 * acknowledgements of packets that were not sent end the connection;
+* larger datagrams are tried and used where the path and the peer take them (`datagram_size`);
 * more concurrent streams than the library's 128 are advertised.
 
 `tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
@@ -155,6 +156,7 @@ class AioquicEngine:
         """Datagrams to send."""
         datagrams = self._quic.datagrams_to_send(now=now)
         self._quic.send_queue.builder = None  # it holds the flight's buffer
+        datagrams += self._quic.probe_path(datagrams, now)
         return datagrams
 
     def next_timer(self) -> float | None:
@@ -245,8 +247,7 @@ class AioquicEngine:
     def path(self) -> PathStatistics:
         """The path as congestion control sees it."""
         loss = self._quic._loss
-        control = loss._cc
-        lost = control.lost if isinstance(control, aioquic_congestion.UsedReno) else -1
+        lost = self._quic.packets_lost
         return PathStatistics(loss.congestion_window, loss.bytes_in_flight, lost)
 
     @property

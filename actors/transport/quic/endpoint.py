@@ -20,6 +20,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -32,8 +33,10 @@ from actors.transport.quic.admission import (
     Accepted,
     Admission,
     long_header_cid,
+    plain_host,
 )
 from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
+from actors.transport.quic.datagram_size import NO_VIABLE_PATH
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
 from actors.transport.quic.quic_connection import QuicConnectionHandle
@@ -48,6 +51,9 @@ from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
 FLUSH_ROUNDS = 4
 #: Connections whose paths are shown together: looking at them takes time from all.
 PATHS_SHOWN = 1000
+#: How long, and how many, hosts are remembered to which large datagrams do not get.
+NARROW_SECONDS = 600.0
+MAX_NARROW = 1024
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS = {
     "absent": 116,
@@ -125,6 +131,9 @@ class QuicEndpoint:
         self._dirty: dict[QuicConnectionHandle, None] = {}
         self._flush_scheduled = False
         self._timers = ConnectionTimers(self._due, self._flush)
+        #: Hosts to which large datagrams do not get -> until when that counts, monotonic seconds.
+        #: Bound: MAX_NARROW; policy: the oldest is forgotten.
+        self._narrow: dict[str, float] = {}
         self._past_in = self._past_out = self._past_lost = 0
 
     @property
@@ -163,7 +172,7 @@ class QuicEndpoint:
 
     def _open(self, host: str, port: int, guard: Guard) -> UdpSocket:
         self._loop = asyncio.get_running_loop()
-        sock = bind_udp(host, port)
+        sock = bind_udp(host, port, whole=True)
         family = int(sock.family)
         opened = self._make_socket(sock, self._received, on_drained=self._flush, guard=guard)
         self._sockets[family] = opened
@@ -244,7 +253,11 @@ class QuicEndpoint:
         if int(family) not in self._sockets:
             self._open("::" if family == socket.AF_INET6 else "0.0.0.0", 0, _unguarded)
         engine = self.engine.make(
-            self.settings, self._identity, self._alpn, client=True, server_name=server_name
+            self._settings_for(str(target[0])),
+            self._identity,
+            self._alpn,
+            client=True,
+            server_name=server_name,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=True)
         done: asyncio.Future[Connection] = loop.create_future()
@@ -351,14 +364,14 @@ class QuicEndpoint:
                     return None
         verdict = self._admission.judge(datagram, address, now)
         if isinstance(verdict, Accepted):
-            return self._accept(verdict)
+            return self._accept(verdict, address)
         if verdict is not None:
             self._send([(verdict, address)])
         return None
 
-    def _accept(self, accepted: Accepted) -> QuicConnectionHandle:
+    def _accept(self, accepted: Accepted, address: Address) -> QuicConnectionHandle:
         engine = self.engine.make(
-            self.settings,
+            self._settings_for(plain_host(address)),
             self._identity,
             self._alpn,
             client=False,
@@ -384,6 +397,16 @@ class QuicEndpoint:
         self._admit(connection, accepted.source)
         self.add_cid(connection, accepted.retry_cid or accepted.original_cid)
         return connection
+
+    def _settings_for(self, host: str) -> QuicSettings:
+        """Without probes for hosts whose path swallowed large datagrams lately."""
+        until = self._narrow.get(host)
+        if until is None:
+            return self.settings
+        if time.monotonic() >= until:
+            del self._narrow[host]
+            return self.settings
+        return replace(self.settings, max_probed=0)
 
     def _admit(self, connection: QuicConnectionHandle, source: str) -> None:
         connection.source = source
@@ -457,6 +480,13 @@ class QuicEndpoint:
             self._past_lost += max(0, connection.engine.path.lost)
             self._connections.discard(connection)
         self._outgoing.discard(connection)
+        reason = connection.closed
+        if reason is not None and not reason.application and reason.code == NO_VIABLE_PATH:
+            # One of the sides found that large datagrams vanish; see `datagram_size`.
+            self.counters["black_hole"] += 1
+            while len(self._narrow) >= MAX_NARROW:
+                del self._narrow[next(iter(self._narrow))]
+            self._narrow[connection.remote_address[0]] = time.monotonic() + NARROW_SECONDS
 
     def _forget(self, connection: QuicConnectionHandle) -> None:
         for cid in list(connection.cids):

@@ -43,7 +43,7 @@ def open_core(
         client or cids.retry is not None,  # the peer's address is validated
         ACTIVE_CID_LIMIT,
         settings.max_datagram,
-        False,  # probe larger datagrams: the endpoint knows the route, the core does not
+        settings.max_probed > settings.max_datagram,  # probe: 1350, 1452, 1472
         settings.idle_timeout,
         _ACK_DELAY_EXPONENT,
         None,  # DATAGRAM frames we take

@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.transport.quic.datagram_size import NO_VIABLE_PATH, BlackHole
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -112,6 +113,7 @@ class NativeEngine(NativeHandshake):
             reset_token=reset_token,
         )
         self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
+        self._black_hole = BlackHole(settings.max_datagram)
         self._pings = 0
         self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
@@ -207,7 +209,7 @@ class NativeEngine(NativeHandshake):
             result = self._without_bare_probes(result)
         if result:
             self._count(result)
-            self._watch_unacknowledged()
+            self._watch(result, now)
         if self._packets is not None:
             self._add_stream_credit(result, now)
         addresses = self._addresses
@@ -237,17 +239,30 @@ class NativeEngine(NativeHandshake):
             if not self._sending.in_core(stream_id):
                 del self._in_core[stream_id]
 
-    def _watch_unacknowledged(self) -> None:
-        """A peer that makes us answer, and acknowledges nothing, is closed.
+    def _watch(self, result: list[tuple[bytes, Address]], now: float) -> None:
+        """End the connection when what is sent has no effect; the close leaves with the rest."""
+        if self._closed_reported:
+            return
+        code, text = 0, ""
+        if self._black_hole.seen([len(data) for data, _ in result], self._core.loss_total, now):
+            # The path carried large datagrams once; the core never goes back to smaller ones.
+            code, text = NO_VIABLE_PATH, "large datagrams do not arrive any more"
+        elif self._answers_only():
+            code, text = _PROTOCOL_VIOLATION, "nothing is acknowledged"
+        if code:
+            self.close(code, text, application=False)
+            self._poll(now, result)
+
+    def _answers_only(self) -> bool:
+        """True for a peer that makes us answer, and acknowledges nothing.
 
         The core sends PATH_RESPONSE beyond the congestion window, and remembers each packet.
         """
         core = self._core
-        window = core.congestion_window
-        if core.bytes_in_flight < window + UNASKED_BYTES or self._closed_reported:
-            return
-        if len(core.outstanding_application_packets) > UNASKED_PACKETS + window // 32:
-            self.close(_PROTOCOL_VIOLATION, "nothing is acknowledged", application=False)
+        window: int = core.congestion_window
+        if core.bytes_in_flight < window + UNASKED_BYTES:
+            return False
+        return len(core.outstanding_application_packets) > UNASKED_PACKETS + window // 32
 
     def _count(self, datagrams: list[tuple[bytes, Address]]) -> None:
         self._datagrams_sent += len(datagrams)

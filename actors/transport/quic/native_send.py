@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any
 
 #: Bytes of one stream before the next has its turn.
-QUANTUM = 32 * 1024
+QUANTUM = 64 * 1024
 #: Header, tag and frame overhead of a packet, and of one more frame in it.
 _PACKET_OVERHEAD = 64
 _FRAME_OVERHEAD = 24

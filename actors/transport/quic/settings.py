@@ -22,7 +22,8 @@ class QuicSettings:
         max_pending: handshakes in progress; above it Initials are dropped and counted.
         max_pending_per_source: the same for one source address.
         retry_above: pending handshakes above which addresses are validated by Retry.
-        max_datagram: largest UDP payload sent, bytes.
+        max_datagram: UDP payload that every path is taken to carry, bytes.
+        max_probed: largest UDP payload that is tried on a path; up to `max_datagram`: none is.
         engine: auto, native or aioquic (see `engines`).
     """
 
@@ -37,4 +38,5 @@ class QuicSettings:
     max_pending_per_source: int = 128
     retry_above: int = 256
     max_datagram: int = 1280
+    max_probed: int = 1472
     engine: str = "auto"

@@ -7,6 +7,7 @@ socket(7), ipv6(7).
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Final
 
 #: Kernel buffer asked for in each direction, bytes. A burst of batches must fit while the loop is
@@ -17,7 +18,17 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 _FORCE: Final = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
 
 
-def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+#: Do not fragment, and do not believe ICMP either: Linux names that the socket module lacks.
+_MTU_DISCOVER: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
+}
+_PROBE: Final = 3
+
+
+def bind_udp(
+    host: str, port: int, *, reuse_port: bool = False, whole: bool = False
+) -> socket.socket:
     """A bound, non-blocking UDP socket with large buffers; the caller closes it.
 
     An IPv6 socket bound to the wildcard takes IPv4 as well (peers appear as ``::ffff:a.b.c.d``).
@@ -26,6 +37,7 @@ def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket
         host: IP literal; empty or ``*`` means the IPv4 wildcard.
         port: 0 takes a free one.
         reuse_port: several sockets share the address, the kernel spreads the flows.
+        whole: datagrams travel in one piece or not at all, where the system can do that.
 
     Raises:
         OSError: the address cannot be bound.
@@ -39,6 +51,10 @@ def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if whole and sys.platform == "linux":
+            sock.setsockopt(*_MTU_DISCOVER[socket.AF_INET], _PROBE)
+            if family == socket.AF_INET6:
+                sock.setsockopt(*_MTU_DISCOVER[socket.AF_INET6], _PROBE)
         for option in _FORCE:
             _enlarge(sock, option)
         sock.bind((host, port))

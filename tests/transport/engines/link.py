@@ -37,6 +37,7 @@ class Weather:
     loss: float = 0.0
     duplicate: float = 0.0
     overtake: float = 0.0
+    mtu: int = 65_535  #: largest UDP payload that passes
     delay: float = 0.005
 
 
@@ -154,6 +155,8 @@ class Link:
         #: Addresses of the client that still reach it; the others are dead NAT mappings.
         self.client_addresses: set[Address] = {CLIENT}
         self.longest = 0
+        #: Largest datagram that passed, by whether the client sent it.
+        self.passed_longest = {True: 0, False: 0}
         self._random = random.Random(seed)
         self._flights: list[_Flight] = []
         self._number = 0
@@ -233,8 +236,11 @@ class Link:
         side.datagrams_out += 1
         self.longest = max(self.longest, len(data))
         weather, chance = self.weather, self._random.random
-        if self.cut or chance() < weather.loss:
+        if self.cut or len(data) > weather.mtu or chance() < weather.loss:
             return
+        self.passed_longest[side is self.client] = max(
+            self.passed_longest[side is self.client], len(data)
+        )
         if side is self.server and target not in self.client_addresses:
             return
         if side is self.client:
