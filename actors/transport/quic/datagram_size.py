@@ -107,6 +107,6 @@ class BlackHole:
         missing = lost - self._lost
         return (
             WATCH_SECONDS / 2 <= elapsed < WATCH_SECONDS
-            and missing >= WATCH_LOST
+            and min(missing, self._large) >= WATCH_LOST
             and missing >= _LOST_SHARE * self._large
         )

@@ -145,7 +145,9 @@ def test_losses_of_large_datagrams_only_are_a_black_hole() -> None:
 
     assert watch(1.0, 1452, 60)
     assert not watch(0.5, 1452, 60)
-    # Losses of what is small say nothing, as long as large ones are sent and arrive.
+    # Losses of what is small say nothing, also while large ones are sent and arrive.
+    hole = BlackHole(1280)
+    assert not any(hole.seen([1280], n, n / 10) for n in range(600))
     hole = BlackHole(1280)
     assert not any(hole.seen([1280, 1452, 1452], 1 + n, n / 10) for n in range(600))
 
