@@ -52,6 +52,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         "cert": "edge.tls.certificate",
         "key": "edge.tls.key",
         "ca": "edge.tls.ca",
+        "tls_key_log": "edge.tls.key_log",
         "policy": "control.policy.files",
         "controller": "control.address",
         "state_directory": "node.state_directory",
@@ -97,6 +98,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option("--cert", metavar="PEM", help="Certificate chain of this relay.")
 @click.option("--key", metavar="PEM", help="Private key of this relay.")
 @click.option("--ca", metavar="PEM", help="CA that agents must chain to.")
+@click.option("--tls-key-log", metavar="FILE", help="Write TLS secrets here, for debugging.")
 @click.option("--controller", metavar="HOST:PORT", help="Use this controller, over gRPC.")
 @click.option("--policy", multiple=True, metavar="TOML", help="Policy rule file.")
 @click.option("--no-policy", is_flag=True, help="Allow every stream. For closed labs only.")
@@ -209,6 +211,7 @@ class Relay:
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
         from actors.observe.meters import Meters
+        from actors.wiring.edge import key_log
         from config.paths import state_paths
 
         self.settings = settings
@@ -217,6 +220,7 @@ class Relay:
         self.paths.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._pki: DevPki | None = None
         self._identity = self._load_identity()
+        self._key_log = key_log(settings)
         self._mounts = MountTable()
         import_module("actors.observe.web")  # takes a while: before the loop runs
         self._meters = Meters()
@@ -292,9 +296,9 @@ class Relay:
                 control=lambda: control_plane(system),
                 listen=[(address.host, address.port) for address in edge.listen],
                 settings=edge_settings(settings),
-                quic=quic_settings(settings),
+                quic=quic_settings(settings, self._key_log),
                 listen_tcp=[(address.host, address.port) for address in edge.listen_tcp],
-                tcp=tcp_settings(settings),
+                tcp=tcp_settings(settings, self._key_log),
                 meters=self._meters,
                 access="/observe/access" if observed.access_log else "",
             )

@@ -129,6 +129,10 @@ class TlsSettings(Room):
         description="CA certificates that agent certificates must chain to.",
         json_schema_extra=LIVE,
     )
+    key_log: OptionalPath = Field(
+        None,
+        description="Write TLS secrets here, for Wireshark. Whoever reads it reads all traffic.",
+    )
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
@@ -295,9 +299,9 @@ class EdgeSettings(Room):
     )
     connection_window_bytes: int = Field(
         16 * MEBIBYTE,
-        ge=16 * KIBIBYTE,
+        ge=4 * MEBIBYTE,
         le=1024 * MEBIBYTE,
-        description="Most bytes held for all streams of one connection.",
+        description="Most bytes held for all streams of one connection; then all of them wait.",
     )
     quic_engine: Literal["auto", "native", "aioquic"] = Field(
         "auto",

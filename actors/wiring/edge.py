@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from loguru import logger
+
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.relays.settings import RelaySettings
 from actors.edge.settings import EdgeSettings
+from actors.transport.key_log import KeyLog
 from actors.transport.quic import QuicSettings
 from actors.transport.tcp import TcpSettings
 from config.schema import Settings
@@ -61,7 +64,20 @@ def _forward_settings(settings: Settings) -> ForwardSettings | None:
     )
 
 
-def tcp_settings(settings: Settings) -> TcpSettings:
+def key_log(settings: Settings) -> KeyLog | None:
+    """The TLS key log, if settings name one.
+
+    Raises:
+        OSError: it cannot be written, or others may read it.
+    """
+    path = settings.edge.tls.key_log
+    if path is None:
+        return None
+    logger.warning("TLS secrets are written to {}: whoever reads it reads all traffic", path)
+    return KeyLog(path)
+
+
+def tcp_settings(settings: Settings, log: KeyLog | None = None) -> TcpSettings:
 
     edge = settings.edge
     return TcpSettings(
@@ -73,10 +89,11 @@ def tcp_settings(settings: Settings) -> TcpSettings:
         max_pending_per_source=edge.max_pending_handshakes_per_source,
         keepalive=edge.idle_timeout_seconds,
         ping_timeout=edge.idle_timeout_seconds,
+        key_log=log,
     )
 
 
-def quic_settings(settings: Settings) -> QuicSettings:
+def quic_settings(settings: Settings, log: KeyLog | None = None) -> QuicSettings:
 
     edge = settings.edge
     return QuicSettings(
@@ -89,4 +106,5 @@ def quic_settings(settings: Settings) -> QuicSettings:
         max_pending=edge.max_pending_handshakes,
         max_pending_per_source=edge.max_pending_handshakes_per_source,
         engine=edge.quic_engine,
+        key_log=log,
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hmac
 import ssl
 from collections.abc import Callable, Sequence
+from typing import TextIO, cast
 
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -69,6 +70,7 @@ def configuration(
         max_data=settings.connection_window,
         max_stream_data=settings.stream_window,
         max_datagram_size=settings.max_datagram,
+        secrets_log_file=cast("TextIO | None", settings.key_log),  # has what is used of one
         server_name=server_name,
         supported_versions=[QuicProtocolVersion.VERSION_1],
         verify_mode=ssl.CERT_NONE,

@@ -123,6 +123,7 @@ class TlsDriver:
         self.complete = False
         self.cids = cids
         self._client = client
+        self._key_log = settings.key_log
         self._keys: list[PacketKeys] = []
         self._outgoing: list[CryptoBytes] = []
         self._sent = dict.fromkeys(_EPOCHS, 0)
@@ -205,6 +206,14 @@ class TlsDriver:
     def _on_secret(
         self, direction: tls.Direction, epoch: tls.Epoch, suite: tls.CipherSuite, secret: bytes
     ) -> None:
+        if self._key_log is not None:
+            ours = direction is tls.Direction.ENCRYPT
+            whose = "CLIENT" if ours is self._client else "SERVER"
+            what = (
+                "HANDSHAKE_TRAFFIC_SECRET" if epoch is tls.Epoch.HANDSHAKE else "TRAFFIC_SECRET_0"
+            )
+            random = (self._tls.client_random or b"").hex()
+            self._key_log.write(f"{whose}_{what} {random} {secret.hex()}\n")
         hp_name, aead_name = CIPHER_SUITES[suite]
         key, iv, hp = derive_key_iv_hp(cipher_suite=suite, secret=secret, version=VERSION_1)
         self._keys.append(

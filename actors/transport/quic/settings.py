@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from actors.transport.key_log import KeyLog
 
 MEBIBYTE = 1024 * 1024
 
@@ -25,6 +27,7 @@ class QuicSettings:
         max_datagram: UDP payload that every path is taken to carry, bytes.
         max_probed: largest UDP payload that is tried on a path; up to `max_datagram`: none is.
         engine: auto, native or aioquic (see `engines`).
+        key_log: where TLS secrets are written to, if anywhere.
     """
 
     idle_timeout: float = 10.0
@@ -40,3 +43,4 @@ class QuicSettings:
     max_datagram: int = 1280
     max_probed: int = 1472
     engine: str = "auto"
+    key_log: KeyLog | None = field(default=None, repr=False, compare=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from actors.transport.key_log import KeyLog
 
 MEBIBYTE = 1024 * 1024
 
@@ -25,6 +27,7 @@ class TcpSettings:
         write_timeout: the peer's kernel takes nothing for so long: it is taken for dead.
         write_buffer: most bytes between the streams and the kernel: what a pong, or credit for
             another stream, may have to wait for.
+        key_log: where TLS secrets are written to, if anywhere.
     """
 
     handshake_timeout: float = 5.0
@@ -38,3 +41,4 @@ class TcpSettings:
     ping_timeout: float = 10.0
     write_timeout: float = 30.0
     write_buffer: int = 256 * 1024
+    key_log: KeyLog | None = field(default=None, repr=False, compare=False)

@@ -142,8 +142,8 @@ class TcpEndpoint:
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this identity; live connections are not touched."""
-        self._server = server_context(identity, self._alpn)
-        self._client = client_context(identity, self._alpn)
+        self._server = server_context(identity, self._alpn, self.settings.key_log)
+        self._client = client_context(identity, self._alpn, self.settings.key_log)
 
     def abort(self) -> None:
         """Close every connection and the socket; idempotent."""

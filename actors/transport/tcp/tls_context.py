@@ -15,25 +15,32 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from actors.transport.key_log import KeyLog
 from actors.transport.tls import TlsIdentity
 
 
-def server_context(identity: TlsIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
+def server_context(
+    identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None = None
+) -> ssl.SSLContext:
     """For accepted connections: a client certificate of our CA is demanded."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # every connection is verified anew
-    return _prepared(context, identity, alpn)
+    return _prepared(context, identity, alpn, key_log)
 
 
-def client_context(identity: TlsIdentity, alpn: Sequence[str]) -> ssl.SSLContext:
+def client_context(
+    identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None = None
+) -> ssl.SSLContext:
     """For dialled connections: chain and DNS name of the server are verified."""
-    return _prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity, alpn)
+    return _prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity, alpn, key_log)
 
 
 def _prepared(
-    context: ssl.SSLContext, identity: TlsIdentity, alpn: Sequence[str]
+    context: ssl.SSLContext, identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None
 ) -> ssl.SSLContext:
+    if key_log is not None:
+        context.keylog_filename = str(key_log.path)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(list(alpn))
     authorities = (one.public_bytes(Encoding.PEM).decode() for one in identity.authorities)

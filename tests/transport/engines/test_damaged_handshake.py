@@ -128,5 +128,5 @@ def _serves(link: Link) -> None:
 def test_copies_that_are_authentic_stop_nothing(
     pki: PkiFixture, client: str, server: str, damage: object
 ) -> None:
-    test = test_a_handshake_among_damaged_copies.hypothesis.inner_test  # type: ignore[attr-defined]
+    test = test_a_handshake_among_damaged_copies.hypothesis.inner_test
     test(pki, client, server, [[(damage, 1), (damage, 30), (damage, 700)]])
