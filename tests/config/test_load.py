@@ -136,7 +136,10 @@ def test_every_problem_is_reported_with_source_and_key(tmp_path: Path) -> None:
         ('[edge]\nlisten = ["a:1", "a:1"]', "edge: listen names the same address twice"),
         ('[edge]\nrelay_id = "R1"', "must be a name (a-z, 0-9, -; at most 63)"),
         ("[edge]\nkeepalive_seconds = 6.0", "at most half of idle_timeout_seconds"),
-        ("[edge]\nconnection_window_bytes = 65536", "must not be below stream_window_bytes"),
+        (
+            "[edge]\nstream_window_bytes = 8388608\nconnection_window_bytes = 4194304",
+            "must not be below stream_window_bytes",
+        ),
         ("[edge]\nmax_pending_handshakes = 5", "must not exceed max_pending_handshakes"),
         ('[edge.tls]\nkey = "k"', "edge.tls: set all of certificate, key and ca; missing: cert"),
         ("[turn]\nport = 1", "turn: unknown setting; known groups: node, log, edge, control"),
