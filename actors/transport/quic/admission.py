@@ -28,6 +28,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from actors.transport.quic.engine import Address
+from actors.transport.quic.flood_guard import FloodGuard
 from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.stateless_reset import ResetKey
@@ -91,6 +92,7 @@ class Admission:
         self._reset_key = reset_key
         self._by_source: Counter[str] = Counter()
         self._retry = QuicRetryTokenHandler()
+        self.flood = FloodGuard()
         self._initials = RateLimit(INITIALS_PER_SECOND)
         self._resets = RateLimit(RESETS_PER_SECOND)
 
@@ -124,6 +126,7 @@ class Admission:
             return self._drop("not_accepting")
         if len(datagram) < SMALLEST_INITIAL:
             return self._drop("short_initial")
+        self.flood.seen()
         if not self._initials.take(now):
             return self._drop("initial_rate")
         try:

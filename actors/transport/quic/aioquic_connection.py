@@ -112,7 +112,9 @@ class RelayedConnection(QuicConnection):
     def probe_path(self, sent: list[tuple[bytes, Any]], now: float) -> list[tuple[bytes, Any]]:
         """A datagram that tries a larger size, or none; `sent` are those that leave now."""
         self._time = now
-        vanish = self._black_hole.seen([len(data) for data, _ in sent], self.packets_lost, now)
+        sizes = [len(data) for data, _ in sent]
+        window = self._loss.congestion_window
+        vanish = self._black_hole.seen(sizes, self.packets_lost, window, now)
         if (vanish or self._loss._pto_count >= BLACK_HOLE_PTOS) and self._search.shrink(now):
             self._resize()
         if (

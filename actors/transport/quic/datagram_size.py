@@ -23,6 +23,7 @@ RAISE_PAUSE: Final = 600.0
 NO_VIABLE_PATH: Final = 0x10  #: what a connection is closed with then (RFC 9000 section 20.1)
 WATCH_SECONDS: Final = 8.0
 WATCH_LOST: Final = 8
+WATCH_WINDOW: Final = 16  #: datagrams of the base size
 _LOST_SHARE = 0.75
 
 
@@ -93,12 +94,13 @@ class BlackHole:
         self._began = 0.0
         self._large = self._lost = 0
 
-    def seen(self, sizes: list[int], lost: int, now: float) -> bool:
+    def seen(self, sizes: list[int], lost: int, window: int, now: float) -> bool:
         """True when large datagrams vanish.
 
         Args:
             sizes: of datagrams that are sent now.
             lost: packets declared lost since the connection began.
+            window: the congestion window; where nothing arrives it is small.
         """
         elapsed = now - self._began
         if elapsed >= WATCH_SECONDS:
@@ -107,6 +109,7 @@ class BlackHole:
         missing = lost - self._lost
         return (
             WATCH_SECONDS / 2 <= elapsed < WATCH_SECONDS
-            and min(missing, self._large) >= WATCH_LOST
+            and window <= WATCH_WINDOW * self._base
+            and WATCH_LOST <= missing <= self._large
             and missing >= _LOST_SHARE * self._large
         )

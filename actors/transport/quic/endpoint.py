@@ -39,6 +39,7 @@ from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
+from actors.transport.quic.flood_guard import INTERVAL
 from actors.transport.quic.quic_connection import QuicConnectionHandle
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.stateless_reset import ResetKey
@@ -51,6 +52,8 @@ from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
 FLUSH_ROUNDS = 4
 #: Connections whose paths are shown together: looking at them takes time from all.
 PATHS_SHOWN = 1000
+#: First byte of an Initial: long header, fixed bit, type 0 (RFC 9000 section 17.2.2).
+INITIAL_MASK, INITIAL_BITS = 0xF0, 0xC0
 #: How long, and how many, hosts are remembered to which large datagrams do not get.
 NARROW_SECONDS = 600.0
 MAX_NARROW = 1024
@@ -131,6 +134,7 @@ class QuicEndpoint:
         self._dirty: dict[QuicConnectionHandle, None] = {}
         self._flush_scheduled = False
         self._timers = ConnectionTimers(self._due, self._flush)
+        self._flood_timer: asyncio.TimerHandle | None = None
         #: Hosts to which large datagrams do not get -> until when that counts, monotonic seconds.
         #: Bound: MAX_NARROW; policy: the oldest is forgotten.
         self._narrow: dict[str, float] = {}
@@ -166,6 +170,8 @@ class QuicEndpoint:
         self._listening = self._open(host, port, guard)
         name = self._listening.address
         self._address = (name[0], name[1])
+        if self._admission.flood.share < 1:
+            self._shed()
         for connection in self._connections:
             self.touch(connection)
         return self._address
@@ -214,6 +220,9 @@ class QuicEndpoint:
         self.detach()
         self._by_cid.clear()
         self._timers.abort()
+        if self._flood_timer is not None:
+            self._flood_timer.cancel()
+            self._flood_timer = None
 
     def statistics(self) -> EndpointStatistics:
         """The counters as one tuple."""
@@ -363,11 +372,32 @@ class QuicEndpoint:
                     self._dirty[connection] = None
                     return None
         verdict = self._admission.judge(datagram, address, now)
+        if self._admission.flood.look(now):
+            self._shed()
         if isinstance(verdict, Accepted):
             return self._accept(verdict, address)
         if verdict is not None:
             self._send([(verdict, address)])
         return None
+
+    def _shed(self) -> None:
+        """Have the kernel drop a share of the Initials, while there are too many."""
+        flood = self._admission.flood
+        opened = self._listening
+        if opened is None or not opened.shed(INITIAL_MASK, INITIAL_BITS, flood.share):
+            return
+        self.counters["flood_share_changed"] += 1
+        if flood.share < 1 and self._loop is not None and self._flood_timer is None:
+            self._flood_timer = self._loop.call_later(INTERVAL, self._look_at_flood)
+
+    def _look_at_flood(self) -> None:
+        """Nothing may arrive any more: look by the clock."""
+        self._flood_timer = None
+        flood = self._admission.flood
+        if flood.look(time.monotonic()):
+            self._shed()
+        if flood.share < 1 and self._loop is not None and self._flood_timer is None:
+            self._flood_timer = self._loop.call_later(INTERVAL, self._look_at_flood)
 
     def _accept(self, accepted: Accepted, address: Address) -> QuicConnectionHandle:
         engine = self.engine.make(

@@ -244,7 +244,9 @@ class NativeEngine(NativeHandshake):
         if self._closed_reported:
             return
         code, text = 0, ""
-        if self._black_hole.seen([len(data) for data, _ in result], self._core.loss_total, now):
+        core = self._core
+        sizes = [len(data) for data, _ in result]
+        if self._black_hole.seen(sizes, core.loss_total, core.congestion_window, now):
             # The path carried large datagrams once; the core never goes back to smaller ones.
             code, text = NO_VIABLE_PATH, "large datagrams do not arrive any more"
         elif self._answers_only():

@@ -39,7 +39,7 @@ class QuicSettings:
     max_backlog: int = MEBIBYTE
     max_pending: int = 1024
     max_pending_per_source: int = 128
-    retry_above: int = 256
+    retry_above: int = 64
     max_datagram: int = 1280
     max_probed: int = 1472
     engine: str = "auto"

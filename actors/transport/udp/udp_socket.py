@@ -27,6 +27,7 @@ from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 from actors.transport.udp.segmentation import Segmentation, enable_coalescing
+from actors.transport.udp.shedding import shed
 
 #: As the socket module gives and takes it: (host, port) or (host, port, flow, scope).
 Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -137,6 +138,10 @@ class UdpSocket:
     def closed(self) -> bool:
         """True after `abort`."""
         return self._closed
+
+    def shed(self, mask: int, value: int, share: float) -> bool:
+        """Let the kernel drop datagrams by their first byte and by chance; see `shedding.shed`."""
+        return not self._closed and shed(self._sock, mask, value, share)
 
     def abort(self) -> None:
         """Close now; what is held is lost. Idempotent."""

@@ -20,6 +20,8 @@ from tests.transport.engines.rig import OURS, join
 BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)
 BASE = QuicSettings().max_datagram
+#: A congestion window that nothing is acknowledged in.
+SMALL = 4 * 1280
 
 
 def _transfer(link: Link, times: int = 1) -> int:
@@ -140,20 +142,32 @@ def test_losses_of_large_datagrams_only_are_a_black_hole() -> None:
         for second in range(seconds):
             for _ in range(WATCH_LOST):
                 lost += lost_share
-                found |= hole.seen([size], int(lost), float(second))
+                found |= hole.seen([size], int(lost), SMALL, float(second))
         return found
 
     assert watch(1.0, 1452, 60)
     assert not watch(0.5, 1452, 60)
     # Losses of what is small say nothing, also while large ones are sent and arrive.
     hole = BlackHole(1280)
-    assert not any(hole.seen([1280], n, n / 10) for n in range(600))
+    assert not any(hole.seen([1280], n, SMALL, n / 10) for n in range(600))
     hole = BlackHole(1280)
-    assert not any(hole.seen([1280, 1452, 1452], 1 + n, n / 10) for n in range(600))
+    assert not any(hole.seen([1280, 1452, 1452], 1 + n, SMALL, n / 10) for n in range(600))
+
+
+def test_a_burst_of_losses_on_a_path_that_carries_much_is_none() -> None:
+    hole = BlackHole(1280)
+    large = 1 << 20
+    for second in range(60):
+        assert not hole.seen([1452] * 20, 20 * (second + 1), large, float(second))
+    # Nor are losses of what was sent in the spell before.
+    hole = BlackHole(1280)
+    assert not hole.seen([1452] * 1000, 0, SMALL, 100.0)
+    assert not hole.seen([1452] * 10, 0, SMALL, 108.5)
+    assert not hole.seen([1452] * 10, 900, SMALL, 113.0)
 
 
 def test_losses_that_are_noticed_seconds_later_count() -> None:
     hole = BlackHole(1280)
-    assert not hole.seen([1452] * 100, 0, 100.0)  # a new spell
-    assert not hole.seen([1452] * 10, 0, 100.5)
-    assert hole.seen([], 105, 104.5)
+    assert not hole.seen([1452] * 100, 0, SMALL, 100.0)  # a new spell
+    assert not hole.seen([1452] * 10, 0, SMALL, 100.5)
+    assert hole.seen([], 105, SMALL, 104.5)
