@@ -18,8 +18,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from actors.transport.quic.datagram_size import LADDER
+
 #: Bytes of one stream before the next has its turn.
 QUANTUM = 64 * 1024
+#: The core may have found out that datagrams of this size fit.
+LARGEST = max(LADDER)
 #: Header, tag and frame overhead of a packet, and of one more frame in it.
 _PACKET_OVERHEAD = 64
 _FRAME_OVERHEAD = 24
@@ -135,8 +139,11 @@ class SendQueue:
         Returns the streams that got something; empty when nothing may be sent now.
         """
         room = core.congestion_window - core.bytes_in_flight
-        if room < self._datagram:
+        # What the core is given leaves at once, headers, a probe and all: what stays behind keeps
+        # its frames reserved (decision 40), and a stream that ends meanwhile ends the connection.
+        if room < 2 * LARGEST and core.bytes_in_flight:
             return []
+        room -= room // 16
         fed: list[int] = []
         packet = self._datagram - _PACKET_OVERHEAD
         while self._turns:
