@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import orjson
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from actors.node.certificates import KeyPair, agent_identity, create_leaf
@@ -26,6 +23,7 @@ from actors.transport.connection import DialFailed
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason
 from actors.transport.tls import TlsIdentity
+from tools.bench.json_lines import hear, say
 from tools.bench.load_agent import LoadAgent
 
 FIRST_PAUSE = 0.1
@@ -121,31 +119,20 @@ class Crowd:
                 await self.changed.wait()
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(answer).decode() + "\n")
-    sys.stdout.flush()
-
-
 async def main() -> None:
     """Read the set-up, then commands, one JSON line each."""
-    loop = asyncio.get_running_loop()
-
-    async def line() -> dict[str, Any]:
-        text = await loop.run_in_executor(None, sys.stdin.readline)
-        return orjson.loads(text) if text.strip() else {}
-
-    setup = await line()
+    setup = await hear()
     ca = read_pair(PairPaths(Path(setup["ca"]), Path(setup["ca_key"])))
     assert ca is not None
     crowd = Crowd(ca, tuple(setup["address"]), setup["sockets"])
-    _say({})
-    while command := await line():
+    say({})
+    while command := await hear():
         began = time.perf_counter()
         if command["do"] == "gather":
             await crowd.gather(command["count"])
         else:
             await crowd.registered(command["times"])
-        _say({"seconds": time.perf_counter() - began, "retries": crowd.retries})
+        say({"seconds": time.perf_counter() - began, "retries": crowd.retries})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -22,6 +21,7 @@ from actors.node.certificates import agent_identity, create_ca, create_leaf
 from actors.transport.quic.engines import select
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
+from tools.bench.json_lines import say
 
 _BATCH = 64
 
@@ -88,16 +88,11 @@ class Flood:
                     return
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(answer).decode() + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Read the set-up, then commands, one JSON line each."""
     setup = orjson.loads(sys.stdin.readline())
     flood = Flood(tuple(setup["address"]), setup["sources"], setup["kinds"])
-    _say({})
+    say({})
     for line in sys.stdin:
         command = orjson.loads(line)
         if command["do"] == "start":
@@ -105,7 +100,7 @@ def main() -> None:
             flood.start(None if address is None else tuple(address))
         else:
             flood.stop()
-        _say({"sent": flood.sent})
+        say({"sent": flood.sent})
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ import asyncio
 import hashlib
 import random
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import Stream
 from actors.transport.tls import TlsIdentity
+from tools.bench.json_lines import hear, say
 from wire.orp.agent_session import AgentSession
 from wire.orp.events import SessionReady
 from wire.orp.frame import FrameReader
@@ -347,32 +345,21 @@ async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"unknown command {kind!r}")
 
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(answer).decode() + "\n")
-    sys.stdout.flush()
-
-
 async def main() -> None:
     """Read the set-up, then commands, one JSON line each."""
-    loop = asyncio.get_running_loop()
-
-    async def line() -> dict[str, Any]:
-        text = await loop.run_in_executor(None, sys.stdin.readline)
-        return orjson.loads(text) if text.strip() else {}
-
-    setup = await line()
+    setup = await hear()
     identity = TlsIdentity.load(*(Path(setup[name]) for name in ("certificate", "key", "ca")))
     endpoint = QuicEndpoint(
         identity=identity, settings=QuicSettings(max_datagram=setup["datagram"], idle_timeout=60.0)
     )
     agent = LoadAgent(endpoint)
     await agent.connect(tuple(setup["address"]), identity.uri, setup["services"])
-    _say({})
-    while command := await line():
+    say({})
+    while command := await hear():
         before = time.process_time()
         answer = await _run(agent, command)
         answer["cpu"] = time.process_time() - before
-        _say(answer)
+        say(answer)
     endpoint.abort()
 
 

@@ -6,16 +6,13 @@ Every row compares within one run. Memory is the daemon's resident set as the ke
 from __future__ import annotations
 
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
-from actors.node.dev_pki import DevPki, ensure_dev_pki
-from tools.bench.load_agent import SERVICE
-from tools.bench.quic_daemon import Daemon, Process, agent
+from actors.node.dev_pki import DevPki
+from tools.bench.quic_daemon import Daemon, Process, agent, pair, started
 
 Row = dict[str, Any]
 KIBIBYTE = 1024
@@ -24,17 +21,6 @@ MEBIBYTE = 1 << 20
 _FIRST = 100
 #: Seconds after which a daemon has settled.
 _SETTLE = 3.0
-
-
-@contextmanager
-def _daemon(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, DevPki, ExitStack]]:
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-quic-")))
-        pki = ensure_dev_pki(directory / "pki")
-        daemon = Daemon(directory, pki, engine, extra)
-        stack.callback(daemon.close)
-        time.sleep(1.0)
-        yield daemon, pki, stack
 
 
 def _crowd(stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int) -> Process:
@@ -51,15 +37,6 @@ def _crowd(stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int) -> Proce
     return crowd
 
 
-def _pair(stack: ExitStack, pki: DevPki, daemon: Daemon) -> Process:
-    """A provider, and the consumer that is returned."""
-    provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
-    stack.callback(provider.close)
-    consumer = agent(pki.agents["consumer"], pki, daemon, [])
-    stack.callback(consumer.close)
-    return consumer
-
-
 def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
     """Memory of idle, registered agents."""
     for engine in engines:
@@ -68,7 +45,7 @@ def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
             *("--set", "edge.max_pending_handshakes_per_source=1024"),
             *("--set", "edge.idle_timeout_seconds=120", "--set", "edge.keepalive_seconds=30"),
         ]
-        with _daemon(engine, extra) as (daemon, pki, stack):
+        with started(engine, extra) as (daemon, pki, stack):
             crowd = _crowd(stack, pki, daemon, 128)
             crowd.ask({"do": "gather", "count": _FIRST})
             time.sleep(_SETTLE)
@@ -90,7 +67,7 @@ def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
 def storm(engines: Sequence[str], count: int) -> Iterator[Row]:
     """The relay is killed and begins again: everybody comes back at once."""
     for engine in engines:
-        with _daemon(engine) as (daemon, pki, stack):
+        with started(engine) as (daemon, pki, stack):
             crowd = _crowd(stack, pki, daemon, count)
             first = crowd.ask({"do": "gather", "count": count})
             daemon.kill()
@@ -121,8 +98,8 @@ def flood(engines: Sequence[str], streams: int, seconds: float) -> Iterator[Row]
     flood at a socket that nobody reads.
     """
     for engine in engines:
-        with _daemon(engine) as (daemon, pki, stack):
-            consumer = _pair(stack, pki, daemon)
+        with started(engine) as (daemon, pki, stack):
+            consumer = pair(stack, pki, daemon)
             flooder = Process(["-m", "tools.bench.initial_flood"])
             stack.callback(flooder.close)
             sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -151,8 +128,8 @@ def flood(engines: Sequence[str], streams: int, seconds: float) -> Iterator[Row]
 def stall(engines: Sequence[str], streams: int, seconds: float) -> Iterator[Row]:
     """One stalled stream: what its siblings keep, what the daemon holds, what arrives."""
     for engine in engines:
-        with _daemon(engine) as (daemon, pki, stack):
-            consumer = _pair(stack, pki, daemon)
+        with started(engine) as (daemon, pki, stack):
+            consumer = pair(stack, pki, daemon)
             busy = {"do": "busy", "streams": streams, "seconds": 5.0}
             consumer.ask(busy)  # memory that every busy daemon has
             before = daemon.rss()

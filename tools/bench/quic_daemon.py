@@ -140,19 +140,24 @@ def agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> 
 
 
 @contextmanager
-def _relay(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, Process]]:
-    """A daemon, a provider, and the consumer that measures."""
+def started(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, DevPki, ExitStack]]:
+    """A daemon, its certificates, and what ends with it."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-quic-")))
         pki = ensure_dev_pki(directory / "pki")
         daemon = Daemon(directory, pki, engine, extra)
         stack.callback(daemon.close)
         time.sleep(1.0)
-        provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
-        stack.callback(provider.close)
-        consumer = agent(pki.agents["consumer"], pki, daemon, [])
-        stack.callback(consumer.close)
-        yield daemon, consumer
+        yield daemon, pki, stack
+
+
+def pair(stack: ExitStack, pki: DevPki, daemon: Daemon) -> Process:
+    """A provider, and the consumer that is returned."""
+    provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
+    stack.callback(provider.close)
+    consumer = agent(pki.agents["consumer"], pki, daemon, [])
+    stack.callback(consumer.close)
+    return consumer
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
@@ -169,7 +174,10 @@ def measure(
 ) -> Iterator[Row]:
     """Rows of everything, engine by engine within each case."""
     with ExitStack() as stack:
-        relays = {name: stack.enter_context(_relay(name, extra)) for name in engines}
+        relays = {}
+        for name in engines:
+            daemon, pki, inner = stack.enter_context(started(name, extra))
+            relays[name] = daemon, pair(inner, pki, daemon)
         for count in streams:
             for direction in directions:
                 for name, (daemon, consumer) in relays.items():
