@@ -154,6 +154,8 @@ class Link:
         self.cut = False
         #: Addresses of the client that still reach it; the others are dead NAT mappings.
         self.client_addresses: set[Address] = {CLIENT}
+        #: Told of every datagram before it leaves.
+        self.on_send: Callable[[Side, bytes], None] | None = None
         self.longest = 0
         #: Largest datagram that passed, by whether the client sent it.
         self.passed_longest = {True: 0, False: 0}
@@ -232,7 +234,14 @@ class Link:
             if timer is not None and timer <= self.now:
                 side.engine.handle_timer(self.now)
 
+    @property
+    def on_the_way(self) -> list[bytes]:
+        """Datagrams that have not arrived yet."""
+        return [flight.data for flight in self._flights]
+
     def _send(self, side: Side, data: bytes, target: Address) -> None:
+        if self.on_send is not None:
+            self.on_send(side, data)
         side.datagrams_out += 1
         self.longest = max(self.longest, len(data))
         weather, chance = self.weather, self._random.random
