@@ -435,6 +435,9 @@ class Relay:
         """Release what outlives the tree."""
         if self._edge is not None:
             self._edge.abort()
+        if self._key_log is not None:
+            self._key_log.close()
+            self._key_log = None
 
 
 if __name__ == "__main__":

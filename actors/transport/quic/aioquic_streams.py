@@ -124,7 +124,7 @@ class SendQueue:
     """Stands in for the library's list of streams in the order of service.
 
     Per packet the library iterates it twice, first to fill the packet and then to put the list
-    into its next order, which it assigns; `iterate`, `reordered` and `extend` are those steps.
+    into its next order, which it assigns; `__iter__`, `reordered` and `extend` are those steps.
     """
 
     def __init__(self, table: StreamTable, marks: Marks) -> None:
