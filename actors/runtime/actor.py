@@ -140,7 +140,7 @@ class Actor:
 
     def now(self) -> float:
         """The loop's monotonic clock, seconds."""
-        return self._cell.system.loop.time()
+        return self._cell.system.clock()
 
     def stop(self, reason: ExitReason = NORMAL) -> None:
         """End after the current handler. Messages are refused from now on."""

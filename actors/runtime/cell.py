@@ -216,7 +216,7 @@ class Cell:
         self.exit_reason = self.abort_reason = self.remains = None
         self.initiator = ""
         self.renew = False
-        self.started_at = system.loop.time()
+        self.started_at = system.clock()
         failure: ExitReason | None = None
         try:
             actor = self.spec.factory()
@@ -360,7 +360,7 @@ class Cell:
     def down_reason(self) -> ExitReason:
         """What a caller hears when it asks here now."""
         if self.state is State.RESTARTING:
-            wait = max(0.0, self.next_start - self.system.loop.time())
+            wait = max(0.0, self.next_start - self.system.clock())
             return ExitReason(ExitKind.RESTARTING, f"in {wait:.2f} s")
         if self.state is State.DRAINING:
             return ExitReason(ExitKind.SHUTDOWN, "draining")
@@ -455,7 +455,7 @@ class Cell:
     def start_timer(self, delay: float, message: object, key: object) -> Timer:
         """See `Actor.start_timer`."""
         if self.released:
-            return Timer(0, None)
+            return Timer(None)
         if key is not None:
             self.cancel_timer(key)
         tick = Tick(key, message)

@@ -8,6 +8,7 @@ Source: docs/runtime.md section 3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 _current: ContextVar[Cell | None] = ContextVar("trunkline_actor", default=None)
 
 
-def current() -> Cell | None:
-    """The cell of the actor whose handler or owned task is running, or None outside actors."""
-    return _current.get()
+#: The cell of the actor whose handler or owned task is running, or None outside actors. The
+#: variable's own method: every ask calls it.
+current: Callable[[], Cell | None] = _current.get
 
 
 def context_for(cell: Cell) -> Context:

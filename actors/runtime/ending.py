@@ -70,12 +70,14 @@ async def farewell(cell: Cell, reason: ExitReason) -> ExitReason:
     if not 0 < limit < UNBOUNDED:
         limit = TERMINATE_SECONDS
     failed = None
-    scope = asyncio.timeout(limit)
+    scope: asyncio.Timeout | None = None
     try:
         goodbye = actor.terminate(reason)
-        if goodbye is not None:
-            async with scope:
-                await goodbye
+        if goodbye is None:
+            return reason
+        scope = asyncio.timeout(limit)
+        async with scope:
+            await goodbye
     except asyncio.CancelledError as exc:
         # Killed meanwhile, or the loop is closing: the caller sees which. Otherwise it is the
         # actor's own doing.
@@ -83,7 +85,7 @@ async def farewell(cell: Cell, reason: ExitReason) -> ExitReason:
         if cell.abort_reason is None and not (task is not None and task.cancelling()):
             failed = from_exception(ExitKind.CRASH, exc, "unexpected cancel in terminate")
     except (Exception, SystemExit) as exc:  # noqa: BLE001  # the actor's code: its own exit
-        if scope.expired():
+        if scope is not None and scope.expired():
             failed = ExitReason(ExitKind.KILLED, f"terminate took more than {limit:g} s")
         else:
             failed = from_exception(ExitKind.CRASH, exc, "in terminate")
@@ -113,13 +115,15 @@ def release(cell: Cell, reason: ExitReason) -> None:
             if tick.timer is not None:
                 system.timers.cancel(tick.timer)
         cell.timers = None
-    unanswered = dict.fromkeys(cell.deferred or ())
-    if cell.current_ask is not None:
-        unanswered[cell.current_ask] = None
+    failed = 0
+    if cell.deferred or cell.current_ask is not None:
+        unanswered = dict.fromkeys(cell.deferred or ())
+        if cell.current_ask is not None:
+            unanswered[cell.current_ask] = None
+        failed = sum(not ask.future.done() for ask in unanswered)
+        for ask in unanswered:
+            ask.fail(cell.incarnation, reason)
     cell.current_ask = cell.deferred = None
-    failed = sum(not ask.future.done() for ask in unanswered)
-    for ask in unanswered:
-        ask.fail(cell.incarnation, reason)
     queued_before = cell.failed
     cell.mailbox.system = None
     if cell.spec.mailbox == "keep":
@@ -205,7 +209,7 @@ def _discard(cell: Cell, item: object, reason: ExitReason) -> None:
 def finish(cell: Cell, reason: ExitReason) -> None:
     """Steps 7 and 8: tell links, monitors, the supervisor and the event stream."""
     system = cell.system
-    uptime = system.loop.time() - cell.started_at
+    uptime = system.clock() - cell.started_at
     if cell.doom is not None:
         system.timers.cancel(cell.doom)
         cell.doom = None
@@ -215,9 +219,12 @@ def finish(cell: Cell, reason: ExitReason) -> None:
     cell.last_exit = reason
     system.awaiting.pop(cell, None)
     system.dying.pop(cell, None)
-    forget_watching(cell)
-    break_links(cell, reason)
-    notify_monitors(cell, reason)
+    if cell.watching is not None:
+        forget_watching(cell)
+    if cell.links is not None:
+        break_links(cell, reason)
+    if cell.monitors is not None:
+        notify_monitors(cell, reason)
     system.exited(cell, reason, uptime)
 
 

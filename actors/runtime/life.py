@@ -118,7 +118,7 @@ async def serve(cell: Cell) -> ExitReason:
     mailbox = cell.mailbox
     handlers = actor._handlers
     loop = cell.system.loop
-    clock = loop.time
+    clock = cell.system.clock
     budget = BUDGET
     while True:
         turn_began = clock()
@@ -143,7 +143,12 @@ async def serve(cell: Cell) -> ExitReason:
             kind = type(item)
             handler = handlers.get(kind)
             if handler is None:
-                await serve_special(cell, actor, item)
+                if type(item) is Ask:
+                    work = serve_ask(cell, actor, item)
+                else:
+                    work = serve_special(cell, actor, item)
+                if work is not None:
+                    await work
                 continue
             cell.handled += 1
             cell.last_type = kind
@@ -180,35 +185,33 @@ async def patient(cell: Cell, actor: Actor, result: Awaitable[object]) -> object
             raise asyncio.CancelledError
 
 
-async def serve_special(cell: Cell, actor: Actor, item: object) -> None:
-    """Everything that is not a plain message with a handler: asks, ticks, `Down`s, samples."""
+def serve_special(cell: Cell, actor: Actor, item: object) -> Awaitable[object] | None:
+    """What is neither a plain message with a handler nor an ask: ticks, `Down`s, samples.
+
+    Returns what is left to await, None when it is done.
+    """
     kind = type(item)
-    if kind is Ask:
-        await serve_ask(cell, actor, item, 0)  # type: ignore[arg-type]  # kind is Ask
-        return
     weight = 0
     if kind is Stamped or kind is Coalesced:
         # The sampled one in 64 (and what may coalesce) is timed while it is handled.
         weight = SAMPLE_MASK + 1 if kind is Stamped else 1
         item = cell.mailbox.unwrap(item)
         if type(item) is Ask:
-            await serve_ask(cell, actor, item, weight)
-            return
+            return serve_ask(cell, actor, item, weight)
     elif type(item) is Tick:
         cell.mailbox.reserved -= 1
         if not cell.take_tick(item):
             cell.expired += 1
-            return
+            return None
         item = item.message
     elif type(item) is Notice:
         cell.mailbox.reserved -= 1
         if not take_notice(cell, item):
             cell.expired += 1
-            return
+            return None
         item = item.down
     result = dispatch(cell, actor, item, weight)
-    if type(result) is CoroutineType:
-        await patient(cell, actor, result)
+    return patient(cell, actor, result) if type(result) is CoroutineType else None
 
 
 def dispatch(cell: Cell, actor: Actor, message: object, weight: int) -> object:
@@ -232,25 +235,53 @@ def dispatch(cell: Cell, actor: Actor, message: object, weight: int) -> object:
     return result
 
 
-async def serve_ask(cell: Cell, actor: Actor, ask: Ask, weight: int) -> None:
-    """Handle a request and answer it, unless it expired or its handler defers."""
-    if ask.future.done() or cell.system.loop.time() > ask.deadline:
+def serve_ask(cell: Cell, actor: Actor, ask: Ask, weight: int = 0) -> Awaitable[object] | None:
+    """Handle a request and answer it, unless it expired or its handler defers.
+
+    Returns what is left to await when the handler is async. A plain function that repeats what
+    `dispatch` does: a coroutine or another call would each be a twentieth of what an ask costs.
+    """
+    future = ask.future
+    if future.done() or cell.system.clock() > ask.expires:
         cell.expired += 1
-        return
+        return None
     message = ask.message
-    if type(message) not in actor._handlers:
-        ask.fail(cell.incarnation, ExitReason(ExitKind.NOPROC, "unhandled message"))
+    kind = type(message)
+    handler = actor._handlers.get(kind)
     cell.current_ask = ask
-    result = dispatch(cell, actor, message, weight)
-    if type(result) is CoroutineType:
-        result = await patient(cell, actor, result)
+    if weight or handler is None or cell.tracer is not None:
+        if handler is None:
+            ask.fail(cell.incarnation, ExitReason(ExitKind.NOPROC, "unhandled message"))
+        result = dispatch(cell, actor, message, weight)
+    else:
+        cell.handled += 1
+        cell.last_type = kind
+        result = handler(actor, message)
+    kind = type(result)
+    if kind is CoroutineType:
+        return answer_later(cell, actor, ask, result)  # type: ignore[arg-type]  # a coroutine
+    if ask.holder is not None or kind is Deferred:
+        complete(cell, ask, result)
+    elif not future.done():
+        future.set_result(result)
+    cell.current_ask = None
+    return None
+
+
+async def answer_later(cell: Cell, actor: Actor, ask: Ask, result: Awaitable[object]) -> None:
+    """Answer with what an async handler returns."""
+    complete(cell, ask, await patient(cell, actor, result))
+    cell.current_ask = None
+
+
+def complete(cell: Cell, ask: Ask, result: object) -> None:
+    """The handler returned: that is the answer, unless it deferred."""
     if type(result) is not Deferred:
         if ask.holder is not None:
             cell.forget_deferred(ask)
         ask.answer(result)
     elif ask.holder is None and not ask.future.done():
-        raise RuntimeFault(f"the handler of {type(message).__name__} deferred without defer()")
-    cell.current_ask = None
+        raise RuntimeFault(f"the handler of {type(ask.message).__name__} deferred without defer()")
 
 
 async def serve_system(cell: Cell, actor: Actor, item: object) -> ExitReason | None:

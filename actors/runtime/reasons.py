@@ -38,7 +38,7 @@ class ExitKind(Enum):
     EXPIRED = "expired"
 
 
-_FRAME = re.compile(r' +File "')
+_FRAMES = re.compile(r'^ +File ".*$', re.MULTILINE)
 _GRACEFUL = frozenset({ExitKind.NORMAL, ExitKind.SHUTDOWN})
 
 
@@ -74,13 +74,14 @@ class ExitReason:
         """
         if not self.traceback:
             return ""
-        lines = [line for line in self.traceback.splitlines() if _FRAME.match(line)]
+        lines: list[str] = _FRAMES.findall(self.traceback)
         lines.append(self.error.partition(":")[0])
         text = "\n".join(lines).encode("utf-8", "replace")
         return hashlib.blake2s(text, digest_size=4).hexdigest()
 
     def __str__(self) -> str:
-        inner = ", ".join(part for part in (self.detail, self.error) if part)
+        detail, error = self.detail, self.error
+        inner = f"{detail}, {error}" if detail and error else detail or error
         return f"{self.kind.value}({inner})" if inner else self.kind.value
 
 

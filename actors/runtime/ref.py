@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import context
-from .asks import Ask, Failure
+from .asks import NOBODY, Ask, Failure
 from .errors import (
     ActorDown,
     AskCycle,
@@ -178,12 +178,18 @@ class ActorRef:
                 waiting, parent = caller, caller.current_ask
                 check_cycle(caller, parent, cell)
         system = cell.system
-        loop = system.loop
-        future: asyncio.Future[object] = loop.create_future()
-        request = Ask(message, future, loop.time() + timeout, parent, waiting)
-        timer = system.timers.at(request.deadline, request.expire)
+        future: asyncio.Future[object] = system.loop.create_future()
+        request = Ask()
+        request.message = message
+        request.future = future
+        request.parent = parent
+        request.caller = waiting
+        request.holder = NOBODY
+        request.callback = request.expire
+        expires = request.expires = system.clock() + timeout
+        system.timers.add(request, expires)
         if not cell.mailbox.offer(request):
-            system.timers.cancel(timer)
+            system.timers.cancel(request)
             raise MailboxFull(cell.path, cell.mailbox.bound)
         if caller is not None:
             caller.asks_out += 1
@@ -194,7 +200,7 @@ class ActorRef:
                 caller.asks_out -= 1
             if request.holder is not None:
                 request.holder.forget_deferred(request)
-            system.timers.cancel(timer)
+            system.timers.cancel(request)
         kind = type(outcome)
         if kind is Refusal:
             raise ReplyError(outcome.value)  # type: ignore[attr-defined]  # kind is Refusal

@@ -105,7 +105,7 @@ class Reporter:
             return
         class_name = cell.remains.class_name if cell.remains is not None else ""
         alike = "" if initiator else fingerprint or f"{reason.kind.value} {class_name}"
-        suppressed = self._suppressed(alike, cell.system.loop.time())
+        suppressed = self._suppressed(alike, cell.system.clock())
         if suppressed is None:
             return
         text = f"\n{reason.traceback.rstrip()}" if reason.traceback else ""

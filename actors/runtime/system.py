@@ -57,7 +57,10 @@ class ActorSystem:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
+        #: The loop's clock in seconds; without the call through Python where that is all it is.
+        plain = type(loop).time is asyncio.BaseEventLoop.time
+        self.clock: Callable[[], float] = time.monotonic if plain else loop.time
         self.rng = random.Random(seed)  # jitter, not a secret
         self.timers = DeadlineQueue(self.loop)
         self.events = EventStream(wall_clock)

@@ -30,14 +30,16 @@ BATCH: Final = 512
 FEW_TICKS: Final = 512
 
 
-class Timer:
-    """One pending deadline. `callback` is None once it fired or was cancelled."""
+class Deadline:
+    """What the queue holds. `callback` is None once it fired or was cancelled.
+
+    It has no `__init__`: whoever makes thousands a second sets the attributes where they are.
+    """
 
     __slots__ = ("callback", "tick")
 
-    def __init__(self, tick: int, callback: Callable[[], object] | None) -> None:
-        self.tick = tick
-        self.callback = callback
+    callback: Callable[[], object] | None
+    tick: int
 
     @property
     def pending(self) -> bool:
@@ -45,14 +47,24 @@ class Timer:
         return self.callback is not None
 
 
+class Timer(Deadline):
+    """A deadline that is nothing else."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[[], object] | None) -> None:
+        self.tick = 0
+        self.callback = callback
+
+
 class DeadlineQueue:
     """Deadlines in ticks, one armed loop timer for the earliest."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ticks: SortedDict[int, dict[Timer, None]] = SortedDict()
+        self._ticks: SortedDict[int, dict[Deadline, None]] = SortedDict()
         #: Timers of the tick that is firing, when it has more than one batch.
-        self._due: deque[Timer] = deque()
+        self._due: deque[Deadline] = deque()
         self._handle: asyncio.TimerHandle | None = None
         self._armed = 0
         self._count = 0
@@ -68,14 +80,21 @@ class DeadlineQueue:
 
         After `close` nothing is called any more; the timer returned is not pending.
         """
+        timer = Timer(callback)
+        self.add(timer, when)
+        return timer
+
+    def add(self, timer: Deadline, when: float) -> None:
+        """As `at`, for a deadline that exists and is in no queue."""
         if self._closed:
-            return Timer(0, None)
+            timer.callback = None
+            return
         tick = int(when / RESOLUTION)
         if tick * RESOLUTION < when:  # round up; twice when the division had rounded down
             tick += 1
             if tick * RESOLUTION < when:
                 tick += 1
-        timer = Timer(tick, callback)
+        timer.tick = tick
         bucket = self._ticks.get(tick)
         if bucket is None:
             self._ticks[tick] = {timer: None}
@@ -86,13 +105,12 @@ class DeadlineQueue:
         else:
             bucket[timer] = None
         self._count += 1
-        return timer
 
     def after(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call `callback()` after `delay` seconds."""
         return self.at(self._loop.time() + delay, callback)
 
-    def cancel(self, timer: Timer) -> None:
+    def cancel(self, timer: Deadline) -> None:
         """Forget a timer; harmless when it already fired."""
         if timer.callback is None:
             return

@@ -10,14 +10,17 @@ Source: docs/runtime.md section 5.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Final
 
 #: Frames written per exception: the outermost and the innermost ones.
 OUTER_FRAMES: Final = 6
 INNER_FRAMES: Final = 18
+#: Places in the code whose lines are kept: what crashes in a loop crashes at the same place.
+PLACES: Final = 512
 #: Exceptions written of one chain of causes, and members of one exception group.
 MAX_CHAIN: Final = 4
 MAX_MEMBERS: Final = 8
@@ -39,6 +42,18 @@ def one_line(exc: BaseException, limit: int = 300) -> str:
 
 def format_failure(exc: BaseException) -> str:
     """The exception, its causes and their frames as text, at most `MAX_TEXT` characters."""
+    parts: list[str] = []
+    if exc.__cause__ is None and (exc.__context__ is None or exc.__suppress_context__):
+        _write(exc, parts, "")
+    else:
+        _write_chain(exc, parts)
+    text = "".join(parts)
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"... {len(text) - MAX_TEXT} characters left out ...\n{text[-MAX_TEXT:]}"
+
+
+def _write_chain(exc: BaseException, parts: list[str]) -> None:
     chain: list[tuple[BaseException, str]] = []
     seen: set[int] = set()
     current: BaseException | None = exc
@@ -50,16 +65,11 @@ def format_failure(exc: BaseException) -> str:
         else:
             chain.append((current, _CONTEXT))
             current = None if current.__suppress_context__ else current.__context__
-    parts: list[str] = []
     for index in range(len(chain) - 1, -1, -1):
         link, joint = chain[index]
         if index < len(chain) - 1:
             parts.append(joint)
         _write(link, parts, "")
-    text = "".join(parts)
-    if len(text) <= MAX_TEXT:
-        return text
-    return f"... {len(text) - MAX_TEXT} characters left out ...\n{text[-MAX_TEXT:]}"
 
 
 def drop_frames(exc: BaseException) -> None:
@@ -67,6 +77,13 @@ def drop_frames(exc: BaseException) -> None:
 
     A traceback pins every frame it passed through, with their buffers and connections.
     """
+    exc.__traceback__ = None
+    if (
+        exc.__cause__ is None
+        and exc.__context__ is None
+        and not isinstance(exc, BaseExceptionGroup)
+    ):
+        return
     pending: list[BaseException | None] = [exc]
     seen: set[int] = set()
     while pending:
@@ -117,19 +134,22 @@ def _write(exc: BaseException, parts: list[str], indent: str) -> None:
 
 
 def _write_frames(trace: TracebackType, parts: list[str], indent: str) -> None:
-    places: list[tuple[str, int, str]] = []
+    places: list[tuple[CodeType, int]] = []
     current: TracebackType | None = trace
     while current is not None:
-        code = current.tb_frame.f_code
-        places.append((code.co_filename, current.tb_lineno, code.co_qualname))
+        places.append((current.tb_frame.f_code, current.tb_lineno))
         current = current.tb_next
     skipped = len(places) - OUTER_FRAMES - INNER_FRAMES
-    for index, (filename, line, name) in enumerate(places):
+    for index, (code, line) in enumerate(places):
         if skipped > 0 and OUTER_FRAMES <= index < OUTER_FRAMES + skipped:
             if index == OUTER_FRAMES:
                 parts.append(f"{indent}  ... {skipped} frames left out ...\n")
             continue
-        parts.append(f'{indent}  File "{filename}", line {line}, in {name}\n')
-        source = linecache.getline(filename, line).strip()
-        if source:
-            parts.append(f"{indent}    {source}\n")
+        parts.append(_frame(code, line, indent))
+
+
+@functools.lru_cache(maxsize=PLACES)
+def _frame(code: CodeType, line: int, indent: str) -> str:
+    text = f'{indent}  File "{code.co_filename}", line {line}, in {code.co_qualname}\n'
+    source = linecache.getline(code.co_filename, line).strip()
+    return f"{text}{indent}    {source}\n" if source else text

@@ -329,8 +329,10 @@ def test_2_6_nothing_is_lost_or_counted_twice(
             else:
                 message: object = Say(step)
                 if step == "ask":
-                    message = Ask(message, loop.create_future(), 0.0, None, None)
-                    asks.append(message)
+                    ask = Ask()
+                    ask.future, ask.message, ask.callback = loop.create_future(), message, None
+                    asks.append(ask)
+                    message = ask
                 offered += 1
                 rejected += not mailbox.offer(message)
             assert mailbox.received == offered - rejected

@@ -43,12 +43,19 @@ RESTARTS = 300
 
 TELL = "tell and handle, bursts of 64"
 QUEUE = "asyncio.Queue put and get, same bursts"
+TELL_IDLE = "tell and handle, receiver idle"
 ASK = "ask, receiver idle"
 BARE_ASK = "task + queue + future round trip"
 PYKKA_TELL = "pykka tell and handle"
 PYKKA_ASK = "pykka ask"
 PYKKA_TELL_ONE = "pykka tell and handle, on one CPU"
 PYKKA_ASK_ONE = "pykka ask, on one CPU"
+START = "start of one actor"
+MEMORY = "memory of one idle actor"
+PYKKA_START = "pykka start of one actor"
+PYKKA_MEMORY = "pykka memory of one idle actor"
+#: pykka's actors are threads: enough of them for an average, few enough for any machine.
+PYKKA_ACTORS = 1000
 #: Ours, and what it is compared with: each pair does the same work.
 COMPARED = (
     (TELL, QUEUE),
@@ -57,6 +64,8 @@ COMPARED = (
     (ASK, PYKKA_ASK),
     (TELL, PYKKA_TELL_ONE),
     (ASK, PYKKA_ASK_ONE),
+    (START, PYKKA_START),
+    (MEMORY, PYKKA_MEMORY),
 )
 
 
@@ -134,10 +143,11 @@ async def measure(actors: int) -> list[Row]:
     rows = [
         _row(TELL, await _tells(probe), "us"),
         _row(QUEUE, await _queue(), "us"),
+        _row(TELL_IDLE, await _lone_tells(probe), "us"),
         _row(ASK, await _asks(probe), "us"),
         _row(BARE_ASK, await _bare_asks(), "us"),
     ]
-    running, latencies = await _restarts(system, probe)
+    running, latencies = await _restarts(system, probe), await _answers(probe)
     rows.append(_row("crash to running again, p50", statistics.median(running), "us"))
     rows.append(_row("crash to running again, p99", sorted(running)[-len(running) // 100], "us"))
     rows.append(_row("crash to next answer, p50", statistics.median(latencies), "us"))
@@ -157,6 +167,15 @@ async def _tells(probe: ActorRef) -> float:
         await asyncio.sleep(0)
     await probe.ask(Echo(0), timeout=5.0)
     return (time.perf_counter() - began) / (BURSTS * BURST) * 1e6
+
+
+async def _lone_tells(probe: ActorRef) -> float:
+    """Every message finds its receiver asleep, and is handled before the next one is sent."""
+    began = time.perf_counter()
+    for number in range(ASKS):
+        probe.tell(Note(number))
+        await asyncio.sleep(0)
+    return (time.perf_counter() - began) / ASKS * 1e6
 
 
 async def _queue() -> float:
@@ -203,29 +222,50 @@ async def _bare_asks() -> float:
     return elapsed / ASKS * 1e6
 
 
-async def _restarts(system: ActorSystem, probe: ActorRef) -> tuple[list[float], list[float]]:
-    """From the crash until it was started again; from asking for it until it answers."""
-    running: list[float] = []
+async def _restarts(system: ActorSystem, probe: ActorRef) -> list[float]:
+    """From the crash until it was started again, with nobody asking meanwhile."""
+    loop = asyncio.get_running_loop()
     latencies: list[float] = []
-    fail = Fail()
+    fail, running = Fail(), loop.create_future()
 
     def started(event: Event) -> None:
         if event.kind == "started" and event.path == probe.path:
-            running.append((time.perf_counter() - fail.at) * 1e6)
+            latencies.append((time.perf_counter() - fail.at) * 1e6)
+            running.set_result(None)
 
     token = system.events.subscribe(started)
+    for _ in range(RESTARTS):
+        fail, running = Fail(), loop.create_future()
+        probe.tell(fail)
+        await running
+    system.events.unsubscribe(token)
+    return latencies
+
+
+async def _answers(probe: ActorRef) -> list[float]:
+    """From the message that makes it crash until it answers one who keeps asking."""
+    latencies: list[float] = []
     for number in range(RESTARTS):
         began = time.perf_counter()
-        fail = Fail()
-        probe.tell(fail)
+        probe.tell(Fail())
         await asyncio.sleep(0)
         await probe.ask_again(Echo(number), timeout=5.0, pause=0.0)
         latencies.append((time.perf_counter() - began) * 1e6)
-    system.events.unsubscribe(token)
-    return running, latencies
+    return latencies
+
+
+def _touch(size: int) -> None:
+    """Make the kernel have `size` bytes of memory at hand.
+
+    In a virtual machine the first touch of a page may be an exit to the hypervisor: half as much
+    again as the actor that lives in it.
+    """
+    memory = bytearray(size)
+    memory[::4096] = b"." * len(memory[::4096])
 
 
 async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[Row]:
+    _touch(actors * 4096)
     gc.collect()
     before = _rss()
     began = time.perf_counter()
@@ -240,8 +280,8 @@ async def _population(system: ActorSystem, idle: ActorRef, actors: int) -> list[
     gc.collect()
     return [
         _row("live actors", actors, "actors"),
-        _row("start of one actor", elapsed / actors * 1e6, "us"),
-        _row("memory of one idle actor", (_rss() - before) / actors, "bytes"),
+        _row(START, elapsed / actors * 1e6, "us"),
+        _row(MEMORY, (_rss() - before) / actors, "bytes"),
     ]
 
 
@@ -256,7 +296,7 @@ def _pykka() -> list[Row]:
         pykka = importlib.import_module("pykka")
     except ModuleNotFoundError:
         return []
-    rows = _pykka_rows(pykka, PYKKA_TELL, PYKKA_ASK)
+    rows = _pykka_rows(pykka, PYKKA_TELL, PYKKA_ASK) + _pykka_population(pykka)
     if hasattr(os, "sched_setaffinity"):
         cpus = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cpus)})
@@ -295,6 +335,25 @@ def _pykka_rows(pykka: Any, tell_name: str, ask_name: str) -> list[Row]:
     finally:
         ref.stop()
     return [_row(tell_name, tell, "us"), _row(ask_name, ask, "us")]
+
+
+def _pykka_population(pykka: Any) -> list[Row]:
+    idle: Any = type("PykkaIdle", (pykka.ThreadingActor,), {})
+    refs: list[Any] = []
+    before = _rss()
+    began = time.perf_counter()
+    try:
+        refs.extend(idle.start() for _ in range(PYKKA_ACTORS))
+        refs[-1].proxy().actor_urn.get()  # as `_population`: the last one is up
+        elapsed = time.perf_counter() - began
+        used = _rss() - before
+    finally:
+        for ref in refs:
+            ref.stop(block=False)
+    return [
+        _row(PYKKA_START, elapsed / PYKKA_ACTORS * 1e6, "us"),
+        _row(PYKKA_MEMORY, used / PYKKA_ACTORS, "bytes"),
+    ]
 
 
 def _ratios(rows: list[Row]) -> list[Row]:
