@@ -6,7 +6,7 @@ import os
 from collections import Counter
 
 import pytest
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, pull_quic_header

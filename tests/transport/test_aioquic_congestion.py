@@ -6,7 +6,7 @@ from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.tls import Epoch
 
-from actors.transport.quic.aioquic_congestion import BURST_SECONDS, Pacer, UsedReno
+from actors.transport.quic.aioquic_engine.congestion import BURST_SECONDS, Pacer, UsedReno
 
 SIZE = 1200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.transport.quic.native_flow import MAX_REPEATS, ReceiveFlow
+from actors.transport.quic.native_engine.flow import MAX_REPEATS, ReceiveFlow
 
 WINDOW = 1000
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.packet import (
     encode_quic_retry,
     encode_quic_version_negotiation,

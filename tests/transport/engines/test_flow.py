@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from actors.transport.quic import native_engine
+from actors.transport.quic.native_engine import engine as native_engine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
 from tests.transport.engines.link import Link, Weather

@@ -1,22 +1,4 @@
-"""The aioquic engine. All use of aioquic's private parts is here and in `aioquic_*` beside it.
-
-What is changed, and why (aioquic 1.7):
-
-* client certificates are requested from every client; an absent one passes here and is refused by
-  our verification (aioquic checks neither presence nor chain);
-* credit follows consumption: aioquic doubles its limits on receipt, so a slow consumer would make
-  the relay buffer without bound; here limits only move in `consume`;
-* the loops over all streams, for every packet, visit only those that have something to say
-  (`aioquic_streams`);
-* the congestion window grows only while it is used, and bursts are worth a system call
-  (`aioquic_congestion`);
-* out-of-order pieces of a stream are limited in number, since each costs as much as there are;
-* acknowledgements of packets that were not sent end the connection;
-* larger datagrams are tried and used where the path and the peer take them (`datagram_size`);
-* more concurrent streams than the library's 128 are advertised.
-
-`tests/transport/test_aioquic_shape.py` fails when the library changes any part used here.
-"""
+"""`Engine` over aioquic: its events in our words, and our calls in its."""
 
 from __future__ import annotations
 
@@ -32,8 +14,8 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 
-from actors.transport.quic import aioquic_congestion
-from actors.transport.quic.aioquic_connection import RelayedConnection
+from actors.transport.quic.aioquic_engine import congestion
+from actors.transport.quic.aioquic_engine.connection import RelayedConnection
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -64,7 +46,7 @@ def configuration(
     """The library's settings for our connections. Verification is ours, so it is off there."""
     result = QuicConfiguration(
         is_client=client,
-        congestion_control_algorithm=aioquic_congestion.ALGORITHM,
+        congestion_control_algorithm=congestion.ALGORITHM,
         alpn_protocols=list(alpn),
         idle_timeout=settings.idle_timeout,
         max_data=settings.connection_window,

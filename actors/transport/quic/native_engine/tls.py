@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aioquic import tls
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.crypto import CIPHER_SUITES, derive_key_iv_hp
 from aioquic.quic.packet import (
     QuicErrorCode,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aioquic import tls
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.connection import (
     Limit,
     QuicConnection,
@@ -26,8 +26,13 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 
-from actors.transport.quic import aioquic_congestion
-from actors.transport.quic.aioquic_streams import BoundedRanges, Marks, SendQueue, StreamTable
+from actors.transport.quic.aioquic_engine import congestion
+from actors.transport.quic.aioquic_engine.streams import (
+    BoundedRanges,
+    Marks,
+    SendQueue,
+    StreamTable,
+)
 from actors.transport.quic.datagram_size import BlackHole, DatagramSearch
 from actors.transport.quic.settings import QuicSettings
 
@@ -77,7 +82,7 @@ class RelayedConnection(QuicConnection):
         self._black_hole = BlackHole(settings.max_datagram)
         self._time = 0.0
         self._streams = self._table
-        self._loss._pacer = aioquic_congestion.Pacer(max_datagram_size=settings.max_datagram)
+        self._loss._pacer = congestion.Pacer(max_datagram_size=settings.max_datagram)
         self._local_max_streams_bidi.value = settings.max_streams
         self._local_max_streams_bidi.sent = settings.max_streams
         # The protocol has no unidirectional streams.
@@ -87,7 +92,7 @@ class RelayedConnection(QuicConnection):
     def packets_lost(self) -> int:
         """Packets declared lost."""
         control = self._loss._cc
-        return control.lost if isinstance(control, aioquic_congestion.UsedReno) else 0
+        return control.lost if isinstance(control, congestion.UsedReno) else 0
 
     @property  # type: ignore[override]  # has what the library uses of a list
     def _streams_queue(self) -> SendQueue:

@@ -13,7 +13,7 @@ from aioquic.quic.packet import QuicTransportParameters
 from qh3._hazmat import QuicConnectionCore
 
 from actors.transport.quic.engine import Address
-from actors.transport.quic.native_tls import ACTIVE_CID_LIMIT, VERSION_1, CidSet, PacketKeys
+from actors.transport.quic.native_engine.tls import ACTIVE_CID_LIMIT, VERSION_1, CidSet, PacketKeys
 from actors.transport.quic.settings import QuicSettings
 
 _INITIAL_RTT = 0.1
@@ -50,7 +50,7 @@ def open_core(
         None,  # DATAGRAM frames the peer takes
         settings.connection_window,
         0,  # send limits: unknown until the peer's transport parameters
-        _ENDLESS,  # stream windows are ours: `native_flow`
+        _ENDLESS,  # stream windows are ours: `flow`
         0,
         0,
         0,

@@ -1,7 +1,7 @@
 """Receive windows of one native connection: who may send how much more. Pure.
 
 Streams. The peer may send up to a limit that is a window beyond what was *consumed*. Limits are
-announced in steps of a quarter window, in frames that `native_packets` carries. The packet core
+announced in steps of a quarter window, in frames that `packets` carries. The packet core
 does not know these frames, so their loss is noticed here: a sender that did not hear of a new
 limit stops exactly at an older one. A stream that stands there is announced again, with doubling
 pauses.

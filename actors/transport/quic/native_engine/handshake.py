@@ -14,17 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, get_retry_integrity_tag
 from aioquic.quic.packet import pull_quic_header as parse_header
 from qh3._hazmat import pull_quic_header
 
 from actors.transport.quic.engine import Address, Closed, Established, Event, StreamCredit
-from actors.transport.quic.native_core import apply_parameters, install_keys, open_core
-from actors.transport.quic.native_packets import PacketMaker
-from actors.transport.quic.native_paths import PeerAddresses
-from actors.transport.quic.native_send import SendQueue
-from actors.transport.quic.native_tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
+from actors.transport.quic.native_engine.core import apply_parameters, install_keys, open_core
+from actors.transport.quic.native_engine.packets import PacketMaker
+from actors.transport.quic.native_engine.paths import PeerAddresses
+from actors.transport.quic.native_engine.send import SendQueue
+from actors.transport.quic.native_engine.tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 

@@ -4,7 +4,7 @@ The core has no way to send MAX_STREAM_DATA, so such a packet is made here, with
 and between its packet numbers: the number after the last one the core used, read back from the
 core's last datagram, and the core is told to go on behind it. No number is ever used twice, so
 neither is a nonce. The core takes acknowledgements of such packets without knowing them; whether
-they arrived is judged in `native_flow`.
+they arrived is judged in `flow`.
 
 Source: RFC 9001 sections 5.3, 5.4, 6; RFC 9000 section 17.3.1.
 """
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from actors.transport.quic.native_tls import PacketKeys
+from actors.transport.quic.native_engine.tls import PacketKeys
 
 _SHORT = 0x40
 _KEY_PHASE = 0x04

@@ -5,8 +5,7 @@ limits as well. Here only those are asked that may have something to say: a stre
 its user wrote, reset or stopped it, when a frame for it arrived (which may have given it credit or
 finished it), and when the network lost something of it. Asking ends when the packet is full.
 
-Like `aioquic_engine` this uses the library's private parts; `tests/transport/
-test_aioquic_shape.py` fails when one of them changes.
+Uses the library's private parts; `tests/transport/test_aioquic_shape.py` fails when they change.
 """
 
 from __future__ import annotations

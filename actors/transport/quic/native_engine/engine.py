@@ -1,33 +1,4 @@
-"""The native engine: qh3's compiled packet core under aioquic's TLS.
-
-The core (`qh3._hazmat.QuicConnectionCore`) does packets, loss, congestion, streams and paths;
-this module feeds it and turns its events into the seam's. All use of private parts of qh3 and of
-aioquic by this engine is in the `native_*` modules; `tests/transport/test_native_shape.py` fails
-when one of them changes.
-
-Flow control follows consumption, per stream and per connection:
-
-* per stream it is ours (`native_flow`): the core believes in endless stream windows, the peer was
-  told of finite ones, and packets of our own (`native_packets`) announce what consumption frees. A
-  stalled reader stops its own writer after one `stream_window` and nobody else;
-* per connection it is the core's, which grants credit as data is taken out of it; nothing is taken
-  out while more than `connection_window` is delivered and not consumed. Then every stream of the
-  connection waits, as flow control wants it, and so do RESET and STOP_SENDING, until consumption
-  goes on. A connection holds at most two `connection_window`s and one event (64 KiB);
-* more than a stream's limit closes the connection with FLOW_CONTROL_ERROR;
-* what is written waits in `native_send` until the core can send it.
-
-What differs from the aioquic engine:
-
-* `Drained` and `backlog` count bytes that were not sent for the first time yet, not bytes that were
-  not acknowledged: the core does not tell per stream what was acknowledged. Bytes in flight are
-  held by the core in addition, at most the congestion window and the peer's limits;
-* a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; three changes of
-  address per connection (see `native_paths`);
-* connection ids after the first, and their stateless reset tokens, are the core's random ones;
-* a server cannot talk to a client without a connection id (`engines` gives it the other engine);
-* keys are updated after `KEY_UPDATE_PACKETS`.
-"""
+"""`Engine` over the packet core: its events in our words, and our calls in its."""
 
 from __future__ import annotations
 
@@ -49,10 +20,10 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
-from actors.transport.quic.native_flow import ReceiveFlow
-from actors.transport.quic.native_handshake import NativeHandshake
-from actors.transport.quic.native_packets import PacketNumberLost
-from actors.transport.quic.native_tls import VERSION_1
+from actors.transport.quic.native_engine.flow import ReceiveFlow
+from actors.transport.quic.native_engine.handshake import NativeHandshake
+from actors.transport.quic.native_engine.packets import PacketNumberLost
+from actors.transport.quic.native_engine.tls import VERSION_1
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
