@@ -27,12 +27,8 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 
 from actors.transport.quic.aioquic_engine import congestion
-from actors.transport.quic.aioquic_engine.streams import (
-    BoundedRanges,
-    Marks,
-    SendQueue,
-    StreamTable,
-)
+from actors.transport.quic.aioquic_engine.marks import Marks
+from actors.transport.quic.aioquic_engine.streams import BoundedRanges, SendQueue, StreamTable
 from actors.transport.quic.datagram_size import BlackHole, DatagramSearch
 from actors.transport.quic.settings import QuicSettings
 

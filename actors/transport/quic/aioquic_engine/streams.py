@@ -16,7 +16,10 @@ from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver
+
+from actors.transport.quic.aioquic_engine.marks import Marks
+from actors.transport.quic.aioquic_engine.send_half import SendHalf
 
 #: Bytes below which a packet is full: less than a STREAM frame's header and a few bytes.
 FULL = 24
@@ -34,20 +37,6 @@ class StreamTable(dict[int, QuicStream]):
     def values(self) -> ValuesView[QuicStream]:  # type: ignore[override]  # iterated only
         # The library iterates this while sending limits, and nowhere else.
         return dict(self.dirty).values()
-
-
-class Marks:
-    """Stream ids by what has to be done about them, in the order of marking."""
-
-    __slots__ = ("acknowledged", "finished", "ready")
-
-    def __init__(self) -> None:
-        #: May have something to send, or may be finished.
-        self.ready: dict[int, None] = {}
-        #: Had bytes acknowledged since the engine's user last asked.
-        self.acknowledged: dict[int, None] = {}
-        #: Our half is over and acknowledged, since the same.
-        self.finished: dict[int, None] = {}
 
 
 class BoundedRanges(RangeSet):
@@ -74,34 +63,6 @@ class BoundedRanges(RangeSet):
                 frame_type=QuicFrameType.PADDING,  # none in particular
                 reason_phrase="too many gaps",
             )
-
-
-class _Sender(QuicStreamSender):
-    """A sending half that says when it has something to repeat, or less to keep."""
-
-    def __init__(self, stream_id: int, writable: bool, marks: Marks) -> None:
-        super().__init__(stream_id, writable)
-        self._id = stream_id
-        self._marks = marks
-
-    def on_data_delivery(
-        self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool
-    ) -> None:
-        """The library's callback for a STREAM frame's fate."""
-        super().on_data_delivery(delivery, start, stop, fin)
-        self._marks.acknowledged[self._id] = None
-        if self.is_finished:
-            self._marks.finished[self._id] = None
-            self._marks.ready[self._id] = None
-        elif delivery is not QuicDeliveryState.ACKED:
-            self._marks.ready[self._id] = None
-
-    def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
-        """The library's callback for a RESET_STREAM frame's fate."""
-        super().on_reset_delivery(delivery)
-        self._marks.ready[self._id] = None
-        if self.is_finished:
-            self._marks.finished[self._id] = None
 
 
 class _Receiver(QuicStreamReceiver):
@@ -139,7 +100,7 @@ class SendQueue:
         """A new stream."""
         assert stream.stream_id is not None
         writable, readable = not stream.sender.is_finished, not stream.receiver.is_finished
-        stream.sender = _Sender(stream.stream_id, writable, self._marks)
+        stream.sender = SendHalf(stream.stream_id, writable, self._marks)
         stream.receiver = _Receiver(stream.stream_id, readable, self._marks)
 
     def __iter__(self) -> Iterator[QuicStream]:
@@ -189,5 +150,5 @@ def _has_more(stream: QuicStream) -> bool:
     if sender.buffer_is_empty:
         return False
     # Without credit it is marked again by the frame that brings some.
-    pending = sender._pending
-    return len(pending) == 0 or pending[0].start < stream.max_stream_data_remote
+    assert isinstance(sender, SendHalf)
+    return not sender.has_pending or sender.next_offset < stream.max_stream_data_remote
