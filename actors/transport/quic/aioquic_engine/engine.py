@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import ssl
 from collections.abc import Callable, Sequence
-from typing import TextIO, cast
+from typing import Final, TextIO, cast
 
 from aioquic.quic import events as quic_events
 from aioquic.quic.configuration import QuicConfiguration
@@ -33,6 +33,10 @@ from actors.transport.quic.engine import (
 )
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
+
+#: Acknowledged bytes of a stream are reported when they are this many, or the last ones: with many
+#: streams a report for every packet would cost a tenth of what the packet does.
+DRAIN_STEP: Final = 16 * 1024
 
 
 def configuration(
@@ -266,11 +270,15 @@ class AioquicEngine:
                 del self._unacknowledged[stream_id]
                 continue
             sender = stream.sender
-            if sender._buffer_start > reported:
-                result.append(Drained(stream_id, sender._buffer_start - reported))
-                self._unacknowledged[stream_id] = sender._buffer_start
+            drained = sender._buffer_start - reported
             if sender._buffer_start == sender._buffer_stop:
                 del self._unacknowledged[stream_id]
+            elif drained < DRAIN_STEP:
+                continue
+            else:
+                self._unacknowledged[stream_id] = sender._buffer_start
+            if drained:
+                result.append(Drained(stream_id, drained))
         self._quic.marks.acknowledged.clear()
 
     # Streams.

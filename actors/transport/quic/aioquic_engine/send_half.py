@@ -14,6 +14,7 @@ Uses the library's private parts; `tests/transport/test_aioquic_shape.py` fails 
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from typing import Final
 
 from aioquic.quic.packet import QuicStreamFrame
@@ -22,8 +23,8 @@ from aioquic.quic.stream import QuicStreamSender
 
 from actors.transport.quic.aioquic_engine.marks import Marks
 
-#: Writes that together have at most this many bytes become one chunk, so that a stream of crumbs
-#: costs no more than an eighth of its bytes in addition.
+#: Writes that wait and have at most this many bytes together become one chunk, so that crumbs cost
+#: no more than an eighth of their bytes in addition.
 CRUMB: Final = 512
 
 
@@ -38,12 +39,14 @@ class SendHalf(QuicStreamSender):
         super().__init__(stream_id, writable)
         self._id = stream_id
         self._marks = marks
-        #: Consecutive chunks, the first of which begins at `_chunks_start`.
-        self._chunks: deque[bytes] = deque()
-        self._chunks_start = 0
-        #: Where `highest_offset` is: a chunk, and how much of it was sent.
-        self._next_chunk = 0
-        self._next_byte = 0
+        #: Chunks of which every byte was sent, consecutive; the first begins at `_sent_start`.
+        self._sent: deque[bytes] = deque()
+        self._sent_start = 0
+        #: The chunk behind them, and how much of it was sent.
+        self._current = b""
+        self._current_sent = 0
+        #: Those behind that.
+        self._unsent: deque[bytes] = deque()
 
     @property
     def next_offset(self) -> int:
@@ -66,21 +69,15 @@ class SendHalf(QuicStreamSender):
             self.buffer_is_empty = False
             self._buffer_stop += size
             chunk = data if type(data) is bytes else bytes(data)
-            if size < CRUMB and self._chunks and len(self._chunks[-1]) + size <= CRUMB:
-                self._join(chunk)
+            unsent = self._unsent
+            if size < CRUMB and unsent and len(unsent[-1]) + size <= CRUMB:
+                unsent[-1] += chunk
             else:
-                self._chunks.append(chunk)
+                unsent.append(chunk)
         if end_stream:
             self.buffer_is_empty = False
             self._buffer_fin = self._buffer_stop
             self._pending_eof = True
-
-    def _join(self, crumb: bytes) -> None:
-        last = self._chunks[-1]
-        if self._next_chunk == len(self._chunks):  # all of it was sent
-            self._next_chunk -= 1
-            self._next_byte = len(last)
-        self._chunks[-1] = last + crumb
 
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
         """See the library: the next frame, or None when there is nothing or no room."""
@@ -118,36 +115,35 @@ class SendHalf(QuicStreamSender):
 
     def _take(self, size: int) -> bytes:
         """The next `size` bytes that were not sent yet."""
-        chunks, at, begin = self._chunks, self._next_chunk, self._next_byte
-        chunk = chunks[at]
+        chunk, begin = self._current, self._current_sent
         end = begin + size
         if end < len(chunk):
-            self._next_byte = end
+            self._current_sent = end
             return chunk[begin:end]
-        if begin:
-            chunk = chunk[begin:]
-        at += 1
-        left = size - len(chunk)
-        if not left:
-            self._next_chunk, self._next_byte = at, 0
-            return chunk
-        parts = [chunk]
-        while left >= (have := len(chunks[at])):
-            parts.append(chunks[at])
-            at += 1
-            left -= have
-            if not left:
+        parts = []
+        if chunk:
+            parts.append(chunk[begin:])
+            self._sent.append(chunk)
+            size -= len(chunk) - begin
+        unsent = self._unsent
+        while size:
+            chunk = unsent.popleft()
+            have = len(chunk)
+            if have > size:
+                parts.append(chunk[:size])
                 break
-        if left:
-            parts.append(chunks[at][:left])
-        self._next_chunk, self._next_byte = at, left
-        return b"".join(parts)
+            parts.append(chunk)
+            self._sent.append(chunk)
+            size -= have
+        self._current = chunk if size else b""
+        self._current_sent = size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _copy(self, start: int, stop: int) -> bytes:
         """Bytes that were sent before; `start` is not acknowledged."""
         parts = []
-        begin = self._chunks_start
-        for chunk in self._chunks:
+        begin = self._sent_start
+        for chunk in chain(self._sent, (self._current,)):
             end = begin + len(chunk)
             if end > start:
                 parts.append(chunk[max(0, start - begin) : stop - begin])
@@ -191,12 +187,11 @@ class SendHalf(QuicStreamSender):
             stop = first.stop
             self._acked.shift()
         self._buffer_start = stop
-        chunks, begin = self._chunks, self._chunks_start
-        while chunks and (end := begin + len(chunks[0])) <= stop:
-            chunks.popleft()
-            self._next_chunk -= 1
+        sent, begin = self._sent, self._sent_start
+        while sent and (end := begin + len(sent[0])) <= stop:
+            sent.popleft()
             begin = end
-        self._chunks_start = begin
+        self._sent_start = begin
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         """See the library: the fate of a RESET_STREAM frame."""
