@@ -13,9 +13,9 @@ from tools.bench.call_counts import Calls, calls_per_datagram
 
 #: By streams that have bytes to send.
 COUNTED = {
-    1: Calls(sending=67.1, sending_c=59.4, receiving=52.3, receiving_c=49.0),
-    100: Calls(sending=69.0, sending_c=63.3, receiving=57.1, receiving_c=52.8),
-    1000: Calls(sending=73.3, sending_c=67.7, receiving=61.3, receiving_c=56.0),
+    1: Calls(sending=62.6, sending_c=59.4, receiving=52.3, receiving_c=49.0),
+    100: Calls(sending=63.5, sending_c=61.3, receiving=57.1, receiving_c=52.8),
+    1000: Calls(sending=66.8, sending_c=64.9, receiving=61.3, receiving_c=56.0),
 }
 
 

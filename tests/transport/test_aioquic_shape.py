@@ -105,6 +105,8 @@ def test_every_frame_about_a_stream_asks_for_the_stream() -> None:
         (stream.QuicStreamSender.on_reset_delivery, ["self", "delivery"]),
         (stream.QuicStreamReceiver.on_stop_sending_delivery, ["self", "delivery"]),
         (stream.QuicStreamSender.__init__, ["self", "stream_id", "writable"]),
+        (stream.QuicStreamSender.get_frame, ["self", "max_size", "max_offset"]),
+        (stream.QuicStreamSender.write, ["self", "data", "end_stream"]),
         (stream.QuicStreamReceiver.__init__, ["self", "stream_id", "readable"]),
     ],
 )
@@ -118,7 +120,8 @@ def test_a_stream_has_the_parts_that_are_used() -> None:
     one = stream.QuicStream(stream_id=0)
     for name in (
         *("_buffer_start", "_buffer_stop", "_reset_error_code", "is_finished"),
-        *("_pending", "buffer_is_empty", "reset_pending"),
+        *("_pending", "buffer_is_empty", "reset_pending", "next_offset", "highest_offset"),
+        *("_acked", "_acked_fin", "_buffer_fin", "_pending_eof"),
     ):
         assert hasattr(one.sender, name), name
     for name in ("highest_offset", "is_finished", "stop_pending"):
@@ -126,6 +129,13 @@ def test_a_stream_has_the_parts_that_are_used() -> None:
     assert hasattr(one, "max_stream_data_local")
     assert hasattr(one, "max_stream_data_local_sent")
     assert hasattr(one, "max_stream_data_remote")
+
+
+def test_nobody_else_looks_into_a_sending_half() -> None:
+    # What it keeps the bytes in is ours to replace.
+    source = inspect.getsource(connection)
+    for name in ("_buffer", "_pending", "_acked"):
+        assert f"sender.{name}" not in source
 
 
 def test_after_the_handshake_tls_is_used_for_these_only() -> None:

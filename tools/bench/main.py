@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import click
@@ -162,6 +163,8 @@ def _show_rows(rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 @click.option("--streams", default="1,16,100", show_default=True, help="At a time.")
 @click.option("--directions", default="upload,download,both", show_default=True)
 @click.option("--mib", default=512, show_default=True, help="Per case; aioquic an eighth.")
+@click.option("--rounds", default=3, show_default=True, help="Of all cases; the median counts.")
+@click.option("--idle", default=1000, show_default=True, help="Idle agents; 0: no such row.")
 @click.option("--set", "extra", multiple=True, metavar="KEY=VALUE", help="Settings of the daemon.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def quic(
@@ -169,17 +172,23 @@ def quic(
     streams: str,
     directions: str,
     mib: int,
+    rounds: int,
+    idle: int,
     extra: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Throughput and CPU of the real daemon between two agents, over loopback."""
     settings = [word for assignment in extra for word in ("--set", assignment)]
-    rows = measure_quic(
-        engines.split(","),
-        [int(count) for count in streams.split(",")],
-        directions.split(","),
-        mib,
-        settings,
+    rows = chain(
+        measure_quic(
+            engines.split(","),
+            [int(count) for count in streams.split(",")],
+            directions.split(","),
+            mib,
+            settings,
+            rounds=rounds,
+        ),
+        quic_conditions.idle(engines.split(",") if idle else [], idle),
     )
     if as_json:
         click.echo(orjson.dumps(list(rows), option=orjson.OPT_INDENT_2).decode())
@@ -191,7 +200,9 @@ def quic(
         else:
             click.echo(
                 f"{row['engine']:<8} {row['streams']:>4} {row['direction']:<9}"
-                f"{row['gbit_s']:>8.3f} Gbit/s {row['daemon_cpu_s_per_gib']:>8.2f} cpu s/GiB"
+                f"{row['gbit_s']:>8.3f} Gbit/s"
+                f" ({row['gbit_s_low']:.3f} to {row['gbit_s_high']:.3f})"
+                f"{row['daemon_cpu_s_per_gib']:>8.2f} cpu s/GiB"
                 f"{row['p50_ms']:>10.1f} p50 ms {row['p99_ms']:>10.1f} p99 ms"
                 f"{'  (bound by the load)' if row['load_bound'] else ''}"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -171,35 +172,63 @@ def measure(
     directions: Sequence[str],
     mib: int,
     extra: Sequence[str] = (),
+    *,
+    rounds: int = 3,
 ) -> Iterator[Row]:
-    """Rows of everything, engine by engine within each case."""
+    """Rows of everything: each case engine by engine, then the next, and all of it `rounds` times.
+
+    A row is the median of its rounds. One round alone would compare cases at different ages of the
+    daemon: the first ones find a fresh heap, which is worth a tenth.
+    """
+    cases = [(count, direction) for count in streams for direction in directions]
     with ExitStack() as stack:
         relays = {}
         for name in engines:
             daemon, pki, inner = stack.enter_context(started(name, extra))
             relays[name] = daemon, pair(inner, pki, daemon)
-        for count in streams:
-            for direction in directions:
+        rows: dict[tuple[str, int, str], list[Row]] = {}
+        for _ in range(rounds):
+            for count, direction in cases:
                 for name, (daemon, consumer) in relays.items():
-                    # The pure engine is an order of magnitude slower: less of it is as exact.
-                    size = mib * MEBIBYTE // (8 if name == "aioquic" else 1)
-                    before = daemon.cpu()
-                    done = consumer.ask(
-                        {"do": "transfer", "streams": count, "direction": direction, "bytes": size}
-                    )
-                    cpu = daemon.cpu() - before
-                    yield {
-                        "engine": name,
-                        "streams": count,
-                        "direction": direction,
-                        "gbit_s": done["bytes"] * 8 / done["seconds"] / 1e9,
-                        "daemon_cpu_s_per_gib": cpu / (done["bytes"] / (1 << 30)),
-                        "p50_ms": _percentile(done["took"], 0.5),
-                        "p99_ms": _percentile(done["took"], 0.99),
-                        "load_bound": done["cpu"] > cpu,
-                    }
+                    row = _transfer(name, daemon, consumer, count, direction, mib)
+                    rows.setdefault((name, count, direction), []).append(row)
+        for samples in rows.values():
+            yield _middle(samples)
         for name, (daemon, consumer) in relays.items():
             yield from _rates(name, daemon, consumer)
+
+
+def _transfer(
+    name: str, daemon: Daemon, consumer: Process, streams: int, direction: str, mib: int
+) -> Row:
+    # The pure engine is an order of magnitude slower: less of it is as exact.
+    size = mib * MEBIBYTE // (8 if name == "aioquic" else 1)
+    before = daemon.cpu()
+    done = consumer.ask(
+        {"do": "transfer", "streams": streams, "direction": direction, "bytes": size}
+    )
+    cpu = daemon.cpu() - before
+    return {
+        "engine": name,
+        "streams": streams,
+        "direction": direction,
+        "gbit_s": done["bytes"] * 8 / done["seconds"] / 1e9,
+        "daemon_cpu_s_per_gib": cpu / (done["bytes"] / (1 << 30)),
+        "p50_ms": _percentile(done["took"], 0.5),
+        "p99_ms": _percentile(done["took"], 0.99),
+        "load_bound": done["cpu"] > cpu,
+    }
+
+
+def _middle(samples: Sequence[Row]) -> Row:
+    """The figures' medians, and the range of the rates."""
+    row = dict(samples[0])
+    for name in ("gbit_s", "daemon_cpu_s_per_gib", "p50_ms", "p99_ms"):
+        row[name] = statistics.median(sample[name] for sample in samples)
+    rates = [sample["gbit_s"] for sample in samples]
+    row["gbit_s_low"], row["gbit_s_high"] = min(rates), max(rates)
+    row["load_bound"] = sum(sample["load_bound"] for sample in samples) * 2 > len(samples)
+    return row
 
 
 def _rates(name: str, daemon: Daemon, consumer: Process) -> Iterator[Row]:
