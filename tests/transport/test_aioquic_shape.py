@@ -143,6 +143,9 @@ def test_after_the_handshake_tls_is_used_for_these_only() -> None:
     assert source.count("self.tls.handle_message(") == 2  # a client begins; CRYPTO frames
     after = source.split("def _handle_crypto_frame")[1].split("    def ")[0]
     assert "if not self._handshake_complete and self.tls.state in [" in after
+    # CRYPTO frames; the anti-deadlock rule; what TLS wrote; packets of either kind.
+    assert source.count("self._crypto_streams[") == 5
+    assert "self._spaces[epoch].discarded = True" in source
 
 
 def test_a_limit_has_the_parts_that_are_used() -> None:

@@ -164,7 +164,7 @@ def _show_rows(rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 @click.option("--directions", default="upload,download,both", show_default=True)
 @click.option("--mib", default=512, show_default=True, help="Per case; aioquic an eighth.")
 @click.option("--rounds", default=3, show_default=True, help="Of all cases; the median counts.")
-@click.option("--idle", default=1000, show_default=True, help="Idle agents; 0: no such row.")
+@click.option("--idle", default=5000, show_default=True, help="Idle agents; 0: no such row.")
 @click.option("--set", "extra", multiple=True, metavar="KEY=VALUE", help="Settings of the daemon.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def quic(

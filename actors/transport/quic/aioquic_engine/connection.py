@@ -6,7 +6,7 @@ Uses the library's private parts; `tests/transport/test_aioquic_shape.py` fails 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from aioquic import tls
 from aioquic.buffer import Buffer
@@ -49,6 +49,17 @@ class TlsIsOver:
         """A client has nothing to say in CRYPTO frames any more."""
         raise tls.AlertUnexpectedMessage("TLS message after the handshake")
 
+
+class _Discarded:
+    """In place of the CRYPTO stream of an epoch without keys: nothing comes, nothing goes."""
+
+    class sender:  # an attribute of a stream
+        """Its sending half."""
+
+        buffer_is_empty = True
+
+
+_DISCARDED = cast("QuicStream", _Discarded)
 
 #: The library makes such a set per frame type and connection, of a few different ones.
 _EPOCHS: dict[frozenset[tls.Epoch], frozenset[tls.Epoch]] = {}
@@ -169,11 +180,14 @@ class RelayedConnection(QuicConnection):
     def shrink(self) -> None:
         """The handshake is complete: TLS writes no more, and a server's hears no more.
 
-        Its buffers have 48 KiB, its context 14.
+        Its buffers have 48 KiB, its context 14, the streams of epochs without keys 2.
         """
         self._crypto_buffers = {epoch: Buffer(capacity=64) for epoch in self._crypto_buffers}
         if not self._is_client:
             self.tls = TlsIsOver()  # type: ignore[assignment]  # what is used of it from now on
+            for epoch in (tls.Epoch.INITIAL, tls.Epoch.HANDSHAKE):
+                if self._spaces[epoch].discarded:
+                    self._crypto_streams[epoch] = _DISCARDED
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStreamSender
 
 from actors.transport.quic.aioquic_engine.marks import Marks
@@ -29,6 +30,8 @@ CRUMB: Final = 512
 #: Stands for the queues of an idle stream: two empty deques would be more than a kilobyte. What is
 #: done with an empty queue works on a tuple, and a stray append fails.
 NOTHING: Final = cast("deque[bytes]", ())
+#: Likewise for its ranges; nobody adds to it.
+NO_RANGES: Final = RangeSet()
 
 
 class SendHalf(QuicStreamSender):
@@ -40,6 +43,7 @@ class SendHalf(QuicStreamSender):
 
     def __init__(self, stream_id: int, writable: bool, marks: Marks) -> None:
         super().__init__(stream_id, writable)
+        self._pending = self._acked = NO_RANGES
         self._id = stream_id
         self._marks = marks
         #: Chunks of which every byte was sent, consecutive; the first begins at `_sent_start`.
@@ -114,7 +118,9 @@ class SendHalf(QuicStreamSender):
         if again:
             data = self._copy(start, stop)
             self._pending.subtract(start, stop)
-            self._lost = len(self._pending) > 0
+            if not len(self._pending):
+                self._lost = False
+                self._pending = NO_RANGES
         else:
             data = self._take(stop - start)
             self.highest_offset = stop
@@ -187,22 +193,26 @@ class SendHalf(QuicStreamSender):
             return
         self.buffer_is_empty = False
         if stop > start:
+            if not self._lost:
+                self._lost = True
+                self._pending = RangeSet()
             self._pending.add(start, stop)
-            self._lost = True
         if fin:
             self._pending_eof = True
         marks.ready[self._id] = None
 
     def _acknowledged(self, start: int, stop: int) -> None:
         if start != self._buffer_start or self._gaps:
+            if not self._gaps:
+                self._gaps = True
+                self._acked = RangeSet()
             self._acked.add(start, stop)
-            first = self._acked[0]
-            self._gaps = first.start != self._buffer_start
-            if self._gaps:
+            if self._acked[0].start != self._buffer_start:
                 return
-            stop = first.stop
-            self._acked.shift()
-            self._gaps = len(self._acked) > 0
+            stop = self._acked.shift().stop
+            if not len(self._acked):
+                self._gaps = False
+                self._acked = NO_RANGES
         self._buffer_start = stop
         sent, begin = self._sent, self._sent_start
         while sent and (end := begin + len(sent[0])) <= stop:
