@@ -509,14 +509,17 @@ class QuicEndpoint:
         if connection in self._connections:
             self._past_lost += max(0, connection.engine.path.lost)
             self._connections.discard(connection)
+            reason = connection.closed
+            if reason is not None and not reason.application and reason.code == NO_VIABLE_PATH:
+                self._narrowed(connection.remote_address[0])
         self._outgoing.discard(connection)
-        reason = connection.closed
-        if reason is not None and not reason.application and reason.code == NO_VIABLE_PATH:
-            # One of the sides found that large datagrams vanish; see `datagram_size`.
-            self.counters["black_hole"] += 1
-            while len(self._narrow) >= MAX_NARROW:
-                del self._narrow[next(iter(self._narrow))]
-            self._narrow[connection.remote_address[0]] = time.monotonic() + NARROW_SECONDS
+
+    def _narrowed(self, host: str) -> None:
+        """One of the sides found that large datagrams vanish; see `datagram_size`."""
+        self.counters["black_hole"] += 1
+        while len(self._narrow) >= MAX_NARROW:
+            del self._narrow[next(iter(self._narrow))]
+        self._narrow[host] = time.monotonic() + NARROW_SECONDS
 
     def _forget(self, connection: QuicConnectionHandle) -> None:
         for cid in list(connection.cids):
