@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
+from actors.transport.stream import Stream
 from actors.transport.udp import bind_udp
 from tests.conftest import PkiFixture, eventually, run
 from tests.transport.engines.rig import identity
@@ -78,6 +80,59 @@ def test_a_transfer_survives_a_path_that_shrinks(pki: PkiFixture, engine: str) -
             else:
                 assert await exchange(connection, BLOB) == BLOB
                 assert proxy.counters["too_large"] > 0
+        finally:
+            client.abort()
+            server.abort()
+            await proxy.stop()
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_both_sides_hear_of_a_path_that_shrank(pki: PkiFixture, seed: int) -> None:
+    """Though both have much to send, and the path loses and reorders besides."""
+
+    def flood(stream: Stream) -> None:
+        def pump(_: int = 0) -> None:
+            while stream.room > 0 and stream.connection.closed is None:
+                stream.write(BLOB[:65_536])
+
+        stream.on_data = lambda data: stream.consume(len(data))
+        stream.on_drain = pump
+        stream.start()
+        pump()
+
+    async def main() -> None:
+        accepted: list[Connection] = []
+
+        def accept(connection: Connection) -> None:
+            connection.on_stream = flood
+            connection.start()
+            accepted.append(connection)
+
+        settings = QuicSettings(engine="native")
+        server = QuicEndpoint(
+            identity=identity(pki, pki.relay), settings=settings, on_connection=accept
+        )
+        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        proxy = LossyProxy(server.attach(("127.0.0.1", 0)), Weather(), seed=seed)
+        await proxy.start()
+        try:
+            connection = await client.connect(proxy.address)
+            connection.start()
+            stream = connection.open_stream()
+            assert stream is not None
+            flood(stream)
+            statistics = connection.statistics
+
+            def large() -> bool:
+                return statistics().bytes_out > BASE * statistics().datagrams_out * 0.9
+
+            await eventually(large, timeout=20)
+            proxy.weather = replace(proxy.weather, mtu=BASE)
+            sides = [connection, accepted[0]]
+            await eventually(lambda: all(side.closed is not None for side in sides), timeout=30)
+            assert [side.closed.code for side in sides if side.closed is not None] == [0x10] * 2
         finally:
             client.abort()
             server.abort()

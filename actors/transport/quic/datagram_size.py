@@ -7,6 +7,7 @@ section 14.3). The socket forbids fragmentation, so what arrives fits the route.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 #: Sizes that are tried, bytes of UDP payload: tunnels, Ethernet with IPv6, Ethernet with IPv4.
@@ -17,14 +18,12 @@ MAX_PROBES: Final = 3
 PROBE_PAUSE: Final = 0.1
 RAISE_PAUSE: Final = 600.0
 
-#: A black hole: within a spell of so many seconds, looked at not before its half, so many large
-#: datagrams were lost, and they are most that were sent. Losses are noticed late: when something
-#: small gets through, and that may be a PING every few seconds.
+#: A black hole: for so many seconds large datagrams were sent and none of them was acknowledged,
+#: while at least so many packets were declared lost. That takes acknowledgements of later packets:
+#: in an outage there are none.
 NO_VIABLE_PATH: Final = 0x10  #: what a connection is closed with then (RFC 9000 section 20.1)
-WATCH_SECONDS: Final = 8.0
+WATCH_SECONDS: Final = 2.0
 WATCH_LOST: Final = 8
-WATCH_WINDOW: Final = 16  #: datagrams of the base size
-_LOST_SHARE = 0.75
 
 
 class DatagramSearch:
@@ -85,31 +84,50 @@ class DatagramSearch:
 
 
 class BlackHole:
-    """Watches the fate of datagrams larger than the base, from counts alone."""
+    """Watches the fate of datagrams larger than the base."""
 
-    __slots__ = ("_base", "_began", "_large", "_lost")
+    __slots__ = ("_acknowledged", "_base", "_lost", "_since", "large")
 
     def __init__(self, base: int) -> None:
         self._base = base
-        self._began = 0.0
-        self._large = self._lost = 0
+        #: Large datagrams sent in all.
+        self.large = 0
+        self._acknowledged = 0
+        #: When the first large one was sent of which nothing is known; 0: none was.
+        self._since = 0.0
+        self._lost = 0
 
-    def seen(self, sizes: list[int], lost: int, window: int, now: float) -> bool:
+    def sent(self, sizes: Iterable[int], lost: int, now: float) -> bool:
+        """Datagrams of these sizes leave, and `lost` packets were lost so far.
+
+        True when one of them is large.
+        """
+        count = sum(size > self._base for size in sizes)
+        if not count:
+            return False
+        self.large += count
+        if not self._since:
+            self._since = now
+            self._lost = lost
+        return True
+
+    def arrives(self) -> None:
+        """Large datagrams do arrive, as other signs say."""
+        self._since = 0.0
+
+    def vanish(self, acknowledged: int, lost: int, now: float) -> bool:
         """True when large datagrams vanish.
 
         Args:
-            sizes: of datagrams that are sent now.
-            lost: packets declared lost since the connection began.
-            window: the congestion window; where nothing arrives it is small.
+            acknowledged: large ones, since the connection began; only that it grows matters.
+            lost: packets declared lost, likewise.
+            now: the time.
         """
-        elapsed = now - self._began
-        if elapsed >= WATCH_SECONDS:
-            self._large, self._lost, self._began = 0, lost, now
-        self._large += sum(size > self._base for size in sizes)
-        missing = lost - self._lost
+        if acknowledged > self._acknowledged:
+            self.arrives()
+        self._acknowledged = acknowledged
         return (
-            WATCH_SECONDS / 2 <= elapsed < WATCH_SECONDS
-            and window <= WATCH_WINDOW * self._base
-            and WATCH_LOST <= missing <= self._large
-            and missing >= _LOST_SHARE * self._large
+            self._since > 0.0
+            and now - self._since >= WATCH_SECONDS
+            and lost - self._lost >= WATCH_LOST
         )

@@ -9,6 +9,7 @@ from actors.transport.quic.datagram_size import (
     MAX_PROBES,
     RAISE_PAUSE,
     WATCH_LOST,
+    WATCH_SECONDS,
     BlackHole,
     DatagramSearch,
 )
@@ -21,7 +22,6 @@ BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)
 BASE = QuicSettings().max_datagram
 #: A congestion window that nothing is acknowledged in.
-SMALL = 4 * 1280
 
 
 def _transfer(link: Link, times: int = 1) -> int:
@@ -134,40 +134,43 @@ def test_a_search_that_lost_its_path_begins_again_later() -> None:
     assert not search.shrink(2.0)
 
 
-def test_losses_of_large_datagrams_only_are_a_black_hole() -> None:
-    def watch(lost_share: float, size: int, seconds: int) -> bool:
-        hole = BlackHole(1280)
-        lost = 0.0
-        found = False
-        for second in range(seconds):
-            for _ in range(WATCH_LOST):
-                lost += lost_share
-                found |= hole.seen([size], int(lost), SMALL, float(second))
-        return found
-
-    assert watch(1.0, 1452, 60)
-    assert not watch(0.5, 1452, 60)
-    # Losses of what is small say nothing, also while large ones are sent and arrive.
+def _vanishes(size: int, acknowledged_share: float, seconds: float) -> bool:
+    """Ten datagrams a second; what is not acknowledged is lost."""
     hole = BlackHole(1280)
-    assert not any(hole.seen([1280], n, SMALL, n / 10) for n in range(600))
-    hole = BlackHole(1280)
-    assert not any(hole.seen([1280, 1452, 1452], 1 + n, SMALL, n / 10) for n in range(600))
+    acknowledged = lost = 0.0
+    for tick in range(int(seconds * 10)):
+        if hole.vanish(int(acknowledged), int(lost), tick / 10):
+            return True
+        hole.sent([size], int(lost), tick / 10)
+        acknowledged += acknowledged_share
+        lost += 1 - acknowledged_share
+    return False
 
 
-def test_a_burst_of_losses_on_a_path_that_carries_much_is_none() -> None:
+def test_large_datagrams_of_which_none_is_acknowledged_are_a_black_hole() -> None:
+    assert _vanishes(1452, 0.0, WATCH_SECONDS + 1)
+    assert not _vanishes(1452, 0.0, WATCH_SECONDS)
+    # Losses of what is small say nothing, and of large ones little while others arrive.
+    assert not _vanishes(1280, 0.0, 60)
+    assert not _vanishes(1452, 0.1, 60)
+
+
+def test_an_outage_is_no_black_hole() -> None:
+    # Nothing is acknowledged, so nothing counts as lost yet.
     hole = BlackHole(1280)
-    large = 1 << 20
     for second in range(60):
-        assert not hole.seen([1452] * 20, 20 * (second + 1), large, float(second))
-    # Nor are losses of what was sent in the spell before.
-    hole = BlackHole(1280)
-    assert not hole.seen([1452] * 1000, 0, SMALL, 100.0)
-    assert not hole.seen([1452] * 10, 0, SMALL, 108.5)
-    assert not hole.seen([1452] * 10, 900, SMALL, 113.0)
+        assert not hole.vanish(0, 0, second)
+        hole.sent([1452], 0, second)
+    # It is over: something large arrives with the first acknowledgements.
+    assert not hole.vanish(1, 59, 61)
 
 
-def test_losses_that_are_noticed_seconds_later_count() -> None:
+def test_losses_from_before_do_not_count() -> None:
     hole = BlackHole(1280)
-    assert not hole.seen([1452] * 100, 0, SMALL, 100.0)  # a new spell
-    assert not hole.seen([1452] * 10, 0, SMALL, 100.5)
-    assert hole.seen([], 105, SMALL, 104.5)
+    hole.sent([1452] * 100, 0, 1)
+    assert not hole.vanish(50, 50, 2)
+    hole.sent([1452], 50, 100)
+    assert not hole.vanish(50, 50 + WATCH_LOST - 1, 200)
+    assert hole.vanish(50, 50 + WATCH_LOST, 200)
+    hole.arrives()
+    assert not hole.vanish(50, 500, 300)

@@ -32,8 +32,9 @@ class UsedReno(RenoCongestionControl):
 
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
-        #: Packets declared lost.
+        #: Packets declared lost, and acknowledged ones that are larger than the first ones may be.
         self.lost = 0
+        self.acknowledged_large = 0
         #: Most bytes in flight within this round trip and the one before.
         self._most = self._most_before = 0
         #: Packets sent later are of the next round trip.
@@ -49,6 +50,8 @@ class UsedReno(RenoCongestionControl):
         if packet.sent_time is not None and packet.sent_time > self._round_began:
             self._round_began = now
             self._most_before, self._most = self._most, self.bytes_in_flight
+        if packet.sent_bytes > self._max_datagram_size:
+            self.acknowledged_large += 1
         before = self.congestion_window
         super().on_packet_acked(now=now, packet=packet)
         if before >= 2 * max(self._most, self._most_before):

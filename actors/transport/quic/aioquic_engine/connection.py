@@ -124,9 +124,10 @@ class RelayedConnection(QuicConnection):
     def probe_path(self, sent: list[tuple[bytes, Any]], now: float) -> list[tuple[bytes, Any]]:
         """A datagram that tries a larger size, or none; `sent` are those that leave now."""
         self._time = now
-        sizes = [len(data) for data, _ in sent]
-        window = self._loss.congestion_window
-        vanish = self._black_hole.seen(sizes, self.packets_lost, window, now)
+        control = self._loss._cc
+        assert isinstance(control, congestion.UsedReno)
+        self._black_hole.sent((len(data) for data, _ in sent), control.lost, now)
+        vanish = self._black_hole.vanish(control.acknowledged_large, control.lost, now)
         if (vanish or self._loss._pto_count >= BLACK_HOLE_PTOS) and self._search.shrink(now):
             self._resize()
         if (

@@ -41,6 +41,12 @@ KEY_UPDATE_PACKETS = 1 << 22
 #: window held before it shrank are fewer and larger packets.
 UNASKED_BYTES = 128 * 1024
 UNASKED_PACKETS = 4096
+#: Probe timeouts in a row after which a small packet goes beside what the core repeats.
+SMALL_PTOS = 2
+#: A congestion window is small up to so many of the smallest datagrams.
+SMALL_WINDOW = 16
+#: PING, and padding to what header protection samples.
+_PING = b"\x01" + bytes(7)
 #: Longest reason phrase: a CONNECTION_CLOSE has to fit into the smallest datagram.
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
@@ -85,6 +91,8 @@ class NativeEngine(NativeHandshake):
         )
         self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
         self._black_hole = BlackHole(settings.max_datagram)
+        #: The core repeats large datagrams, and hears nothing.
+        self._repeats_large = False
         self._pings = 0
         self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
@@ -182,7 +190,7 @@ class NativeEngine(NativeHandshake):
             self._count(result)
             self._watch(result, now)
         if self._packets is not None:
-            self._add_stream_credit(result, now)
+            self._add_own_packets(result, now)
         addresses = self._addresses
         if addresses is not None and addresses.renamed:
             result = [(data, addresses.real(name)) for data, name in result]
@@ -215,9 +223,7 @@ class NativeEngine(NativeHandshake):
         if self._closed_reported:
             return
         code, text = 0, ""
-        core = self._core
-        sizes = [len(data) for data, _ in result]
-        if self._black_hole.seen(sizes, core.loss_total, core.congestion_window, now):
+        if self._large_vanish(result, now):
             # The path carried large datagrams once; the core never goes back to smaller ones.
             code, text = NO_VIABLE_PATH, "large datagrams do not arrive any more"
         elif self._answers_only():
@@ -225,6 +231,19 @@ class NativeEngine(NativeHandshake):
         if code:
             self.close(code, text, application=False)
             self._poll(now, result)
+
+    def _large_vanish(self, result: list[tuple[bytes, Address]], now: float) -> bool:
+        hole, core, base = self._black_hole, self._core, self._settings.max_datagram
+        lost: int = core.loss_total
+        large = hole.sent((len(data) for data, _ in result), lost, now)
+        self._repeats_large = large and core.pto_count >= SMALL_PTOS
+        if core.congestion_window > SMALL_WINDOW * base:
+            hole.arrives()  # it does not stay that large without acknowledgements
+            return False
+        # What was sent and is neither under way nor lost was acknowledged. Small packets that are
+        # lost make it look less, but never more.
+        flying = sum(size > base for _, size, _ in core.outstanding_application_packets)
+        return hole.vanish(hole.large - lost - flying, lost, now)
 
     def _answers_only(self) -> bool:
         """True for a peer that makes us answer, and acknowledges nothing.
@@ -247,24 +266,30 @@ class NativeEngine(NativeHandshake):
                 return  # the last update is not acknowledged yet: asked again next time
             self._key_packets = 0
 
-    def _add_stream_credit(self, result: list[tuple[bytes, Address]], now: float) -> None:
-        """Put packets of our own behind those of the core when limits are to be announced."""
+    def _add_own_packets(self, result: list[tuple[bytes, Address]], now: float) -> None:
+        """Put packets of our own behind those of the core.
+
+        When limits are to be announced; and when what the core repeats is larger than what every
+        path carries: the acknowledgement of a small packet shows that only they are lost.
+        """
         packets, core, flow = self._packets, self._core, self._flow
         assert packets is not None
         for datagram, _ in result:
             if datagram[0] < _LONG_HEADER:
                 packets.sent(datagram)
         packets.follow_phase(core.send_key_phase)
-        if not flow.due or not packets.ready or core.state != "connected":
+        if not packets.ready or core.state != "connected":
             return
         address = core.active_path[2]
-        while flow.due:
-            frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
-            try:
+        try:
+            if self._repeats_large:
+                self._repeats_large = False
+                result.append((packets.packet(_PING), address))
+            while flow.due:
+                frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
                 result.append((packets.packet(frames), address))
-            except PacketNumberLost as error:
-                self.close(_INTERNAL_ERROR, f"packet number: {error}", application=False)
-                return
+        except PacketNumberLost as error:
+            self.close(_INTERNAL_ERROR, f"packet number: {error}", application=False)
 
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""
