@@ -326,7 +326,7 @@ def test_silent_handshakes_end_and_give_everything_back(pki: PkiFixture, engine:
                 await eventually(lambda: server.statistics().pending == 30)
                 await eventually(lambda: server.statistics().pending == 0)
             assert server.counters["handshake_timeout"] == 30
-            await eventually(lambda: not server._by_cid, timeout=10)
+            await eventually(lambda: not len(server._routes), timeout=10)
 
     run(main(), timeout=30)
 
@@ -395,7 +395,7 @@ def test_garbage_and_damaged_packets_touch_nobody(pki: PkiFixture, engine: str) 
         async with serving(pki, settings) as server, dialler(pki, settings) as client:
             connection = await client.connect(reach(server))
             connection.start()
-            cids = list(server._by_cid)
+            cids = server._routes.cids
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 for number in range(400):
                     size = number * 3 % 1400

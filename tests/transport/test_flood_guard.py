@@ -111,7 +111,7 @@ def test_connections_go_on_while_initials_are_dropped(pki: PkiFixture, engine: s
             connection = await client.connect(reach(server))
             connection.start()
             server._admission.flood.share = 1e-6
-            server._shed()
+            server._shedding.apply()
             assert await exchange(connection, bytes(300_000)) == bytes(300_000)
             with pytest.raises(DialFailed):
                 await client.connect(reach(server), timeout=0.3)

@@ -28,45 +28,27 @@ from cryptography import x509
 from loguru import logger
 
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
-from actors.transport.quic.admission import (
-    CID_LENGTH,
-    Accepted,
-    Admission,
-    long_header_cid,
-    plain_host,
-)
+from actors.transport.quic.admission import Accepted, Admission, plain_host
 from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
-from actors.transport.quic.flood_guard import INTERVAL
+from actors.transport.quic.narrow_hosts import NarrowHosts
+from actors.transport.quic.peer_check import BAD_CERTIFICATE, PeerRefused, check_peer
 from actors.transport.quic.quic_connection import QuicConnectionHandle
+from actors.transport.quic.routes import Routes, one_target
 from actors.transport.quic.settings import QuicSettings
+from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmission import runs
 from actors.transport.stream import CloseReason
-from actors.transport.tls import CLIENT, SERVER, IdentityRejected, TlsIdentity, verify_peer
+from actors.transport.tls import CLIENT, SERVER, TlsIdentity
 from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
 
 #: Rounds of transmission per flush: deliveries of one may give others something to send.
 FLUSH_ROUNDS = 4
 #: Connections whose paths are shown together: looking at them takes time from all.
 PATHS_SHOWN = 1000
-#: First byte of an Initial: long header, fixed bit, type 0 (RFC 9000 section 17.2.2).
-INITIAL_MASK, INITIAL_BITS = 0xF0, 0xC0
-#: How long, and how many, hosts are remembered to which large datagrams do not get.
-NARROW_SECONDS = 600.0
-MAX_NARROW = 1024
-#: TLS alerts (RFC 8446 section 6) by rejection.
-_ALERTS = {
-    "absent": 116,
-    "unknown_ca": 48,
-    "expired": 45,
-    "not_yet_valid": 45,
-    "wrong_purpose": 43,
-    "no_alpn": 120,
-}
-_BAD_CERTIFICATE = 42
 _NOTHING = UdpStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, False, False)
 
 
@@ -127,17 +109,15 @@ class QuicEndpoint:
         #: Sockets by address family; the listening one is among them.
         self._sockets: dict[int, UdpSocket] = {}
         self._address: tuple[str, int] | None = None
-        self._by_cid: dict[bytes, QuicConnectionHandle] = {}
+        self._routes = Routes()
         self._connections: set[QuicConnectionHandle] = set()
         self._outgoing: set[QuicConnectionHandle] = set()
         self._pending: set[QuicConnectionHandle] = set()
         self._dirty: dict[QuicConnectionHandle, None] = {}
         self._flush_scheduled = False
         self._timers = ConnectionTimers(self._due, self._flush)
-        self._flood_timer: asyncio.TimerHandle | None = None
-        #: Hosts to which large datagrams do not get -> until when that counts, monotonic seconds.
-        #: Bound: MAX_NARROW; policy: the oldest is forgotten.
-        self._narrow: dict[str, float] = {}
+        self._shedding = Shedding(self._admission.flood, self.counters)
+        self._narrow = NarrowHosts()
         self._past_in = self._past_out = self._past_lost = 0
 
     @property
@@ -170,8 +150,7 @@ class QuicEndpoint:
         self._listening = self._open(host, port, guard)
         name = self._listening.address
         self._address = (name[0], name[1])
-        if self._admission.flood.share < 1:
-            self._shed()
+        self._shedding.attach(self._listening)
         for connection in self._connections:
             self.touch(connection)
         return self._address
@@ -196,6 +175,7 @@ class QuicEndpoint:
             self._past_out += statistics.datagrams_out
             opened.abort()
         self._sockets.clear()
+        self._shedding.detach()
         self._listening = None
 
     @property
@@ -218,11 +198,9 @@ class QuicEndpoint:
             connection.abort()
         self._flush()
         self.detach()
-        self._by_cid.clear()
+        self._routes.clear()
         self._timers.abort()
-        if self._flood_timer is not None:
-            self._flood_timer.cancel()
-            self._flood_timer = None
+        self._shedding.abort()
 
     def statistics(self) -> EndpointStatistics:
         """The counters as one tuple."""
@@ -316,34 +294,17 @@ class QuicEndpoint:
     def _received(self, buffer: memoryview, size: int, address: Address) -> None:
         """A run of datagrams of one sender, `size` bytes each but the last."""
         data = bytes(buffer)
-        connection = self._find(buffer)
-        if connection is not None and (len(data) <= size or self._one_target(data, size)):
+        connection = self._routes.find(buffer)
+        if connection is not None and (len(data) <= size or one_target(data, size)):
             self._feed(connection, data, size, address)
             return
         for start in range(0, len(data) or 1, size):
             datagram = data[start : start + size]
-            connection = self._find(datagram)
+            connection = self._routes.find(datagram)
             if connection is None:
                 connection = self._stranger(datagram, address)
             if connection is not None:
                 self._feed(connection, datagram, size, address)
-
-    def _find(self, datagram: bytes | memoryview) -> QuicConnectionHandle | None:
-        if not datagram:
-            return None
-        if datagram[0] & 0x80:
-            cid = long_header_cid(datagram)
-            return None if cid is None else self._by_cid.get(cid)
-        return self._by_cid.get(bytes(datagram[1 : 1 + CID_LENGTH]))
-
-    @staticmethod
-    def _one_target(data: bytes, size: int) -> bool:
-        """True when a run is all short headers with one id, as in any bulk transfer."""
-        cid = data[1 : 1 + CID_LENGTH]
-        return all(
-            data[start] < 0x80 and data.startswith(cid, start + 1)
-            for start in range(0, len(data), size)
-        )
 
     def _feed(
         self, connection: QuicConnectionHandle, data: bytes, size: int, address: Address
@@ -372,32 +333,12 @@ class QuicEndpoint:
                     self._dirty[connection] = None
                     return None
         verdict = self._admission.judge(datagram, address, now)
-        if self._admission.flood.look(now):
-            self._shed()
+        self._shedding.look(now)
         if isinstance(verdict, Accepted):
             return self._accept(verdict, address)
         if verdict is not None:
             self._send([(verdict, address)])
         return None
-
-    def _shed(self) -> None:
-        """Have the kernel drop a share of the Initials, while there are too many."""
-        flood = self._admission.flood
-        opened = self._listening
-        if opened is None or not opened.shed(INITIAL_MASK, INITIAL_BITS, flood.share):
-            return
-        self.counters["flood_share_changed"] += 1
-        if flood.share < 1 and self._loop is not None and self._flood_timer is None:
-            self._flood_timer = self._loop.call_later(INTERVAL, self._look_at_flood)
-
-    def _look_at_flood(self) -> None:
-        """Nothing may arrive any more: look by the clock."""
-        self._flood_timer = None
-        flood = self._admission.flood
-        if flood.look(time.monotonic()):
-            self._shed()
-        if flood.share < 1 and self._loop is not None and self._flood_timer is None:
-            self._flood_timer = self._loop.call_later(INTERVAL, self._look_at_flood)
 
     def _accept(self, accepted: Accepted, address: Address) -> QuicConnectionHandle:
         engine = self.engine.make(
@@ -430,13 +371,8 @@ class QuicEndpoint:
 
     def _settings_for(self, host: str) -> QuicSettings:
         """Without probes for hosts whose path swallowed large datagrams lately."""
-        until = self._narrow.get(host)
-        if until is None:
-            return self.settings
-        if time.monotonic() >= until:
-            del self._narrow[host]
-            return self.settings
-        return replace(self.settings, max_probed=0)
+        narrow = self._narrow.has(host, time.monotonic())
+        return replace(self.settings, max_probed=0) if narrow else self.settings
 
     def _admit(self, connection: QuicConnectionHandle, source: str) -> None:
         connection.source = source
@@ -465,22 +401,11 @@ class QuicEndpoint:
         server_name: str | None,
     ) -> bool:
         """Check the peer's chain and protocol; refuse with the matching TLS alert."""
-        slug = ""
-        if event.alpn not in self._alpn:
-            slug = "no_alpn"
-        else:
-            try:
-                connection.peer = verify_peer(
-                    event.chain,
-                    self._identity.authorities,
-                    purpose=purpose,
-                    server_name=server_name,
-                )
-            except IdentityRejected as rejection:
-                slug = rejection.slug
-        if slug:
-            self.counters[f"refused_{slug}"] += 1
-            connection.refuse(_ALERTS.get(slug, _BAD_CERTIFICATE), slug)
+        try:
+            connection.peer = check_peer(event, self._identity, self._alpn, purpose, server_name)
+        except PeerRefused as refusal:
+            self.counters[f"refused_{refusal.slug}"] += 1
+            connection.refuse(refusal.alert, refusal.slug)
             return False
         connection.alpn = event.alpn
         return True
@@ -488,20 +413,17 @@ class QuicEndpoint:
     def _broken(self, connection: QuicConnectionHandle) -> None:
         self.counters["connection_failed"] += 1
         logger.exception("connection from {} failed", connection.remote_address)
-        connection.refuse(_BAD_CERTIFICATE, "internal error")
+        connection.refuse(BAD_CERTIFICATE, "internal error")
 
     # Connection ids and ends, called by connections.
 
     def add_cid(self, connection: QuicConnectionHandle, cid: bytes) -> None:
         """Route this id to the connection."""
-        self._by_cid[cid] = connection
-        connection.cids.add(cid)
+        self._routes.add(connection, cid)
 
     def remove_cid(self, connection: QuicConnectionHandle, cid: bytes) -> None:
         """Route it no more."""
-        if self._by_cid.get(cid) is connection:
-            del self._by_cid[cid]
-        connection.cids.discard(cid)
+        self._routes.remove(connection, cid)
 
     def ended(self, connection: QuicConnectionHandle) -> None:
         """It is over for its users; its ids stay until the closing period ends."""
@@ -511,15 +433,10 @@ class QuicEndpoint:
             self._connections.discard(connection)
             reason = connection.closed
             if reason is not None and not reason.application and reason.code == NO_VIABLE_PATH:
-                self._narrowed(connection.remote_address[0])
+                # One of the sides found that large datagrams vanish.
+                self.counters["black_hole"] += 1
+                self._narrow.add(connection.remote_address[0], time.monotonic())
         self._outgoing.discard(connection)
-
-    def _narrowed(self, host: str) -> None:
-        """One of the sides found that large datagrams vanish; see `datagram_size`."""
-        self.counters["black_hole"] += 1
-        while len(self._narrow) >= MAX_NARROW:
-            del self._narrow[next(iter(self._narrow))]
-        self._narrow[host] = time.monotonic() + NARROW_SECONDS
 
     def _forget(self, connection: QuicConnectionHandle) -> None:
         for cid in list(connection.cids):

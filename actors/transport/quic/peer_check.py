@@ -1,0 +1,66 @@
+"""Whether the peer of a finished handshake is one we talk to, and the TLS alert when not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography import x509
+
+from actors.transport.quic.engine import Established
+from actors.transport.tls import IdentityRejected, PeerIdentity, TlsIdentity, verify_peer
+
+#: TLS alerts (RFC 8446 section 6) by rejection.
+_ALERTS: Final = {
+    "absent": 116,
+    "unknown_ca": 48,
+    "expired": 45,
+    "not_yet_valid": 45,
+    "wrong_purpose": 43,
+    "no_alpn": 120,
+}
+#: bad_certificate, for every other one.
+BAD_CERTIFICATE: Final = 42
+
+
+class PeerRefused(Exception):
+    """The handshake is not accepted.
+
+    Attributes:
+        slug: why, in a word for counters and the peer.
+        alert: the TLS alert that says it.
+    """
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(slug)
+        self.slug = slug
+        self.alert = _ALERTS.get(slug, BAD_CERTIFICATE)
+
+
+def check_peer(
+    event: Established,
+    identity: TlsIdentity,
+    alpn: tuple[str, ...],
+    purpose: x509.ObjectIdentifier,
+    server_name: str | None,
+) -> PeerIdentity:
+    """Check the peer's protocol and chain.
+
+    Args:
+        event: what the handshake found out.
+        identity: ours, with the authorities we trust.
+        alpn: the protocols we speak.
+        purpose: the extended key usage its certificate must have.
+        server_name: clients: the name they dialled.
+
+    Raises:
+        PeerRefused: no common protocol, or a certificate that is absent, not valid, of the wrong
+            purpose, without identity, or not by our authorities.
+    """
+    if event.alpn not in alpn:
+        raise PeerRefused("no_alpn")
+    try:
+        return verify_peer(
+            event.chain, identity.authorities, purpose=purpose, server_name=server_name
+        )
+    except IdentityRejected as rejection:
+        raise PeerRefused(rejection.slug) from None
