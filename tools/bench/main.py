@@ -80,8 +80,16 @@ def engine(mib: int, rounds: int, as_json: bool) -> None:
 @click.option("--lost", default=0.01, show_default=True, help="Share of datagrams.")
 @click.option("--late", default=0.01, show_default=True, help="Share that others overtake.")
 @click.option("--pause", default=0.5, show_default=True, help="Seconds between two transfers.")
+@click.option("--shrink-after", default=0.0, help="Seconds; then the path takes 1280 bytes only.")
 def soak(
-    seconds: float, engine: str, streams: int, seed: int, lost: float, late: float, pause: float
+    seconds: float,
+    engine: str,
+    streams: int,
+    seed: int,
+    lost: float,
+    late: float,
+    pause: float,
+    shrink_after: float,
 ) -> None:
     """Byte-verified streams over a network that loses and reorders; ends with a verdict."""
     import sys
@@ -96,7 +104,13 @@ def soak(
         weather = Weather(lost=lost, late=late)
         row: dict[str, object] = {}
         async for row in rows(
-            seconds, engine=engine, streams=streams, seed=seed, weather=weather, pause=pause
+            seconds,
+            engine=engine,
+            streams=streams,
+            seed=seed,
+            weather=weather,
+            pause=pause,
+            shrink_after=shrink_after,
         ):
             click.echo(orjson.dumps(row).decode())
         return row.get("verdict") == "held"
