@@ -58,6 +58,7 @@ class LossyProxy:
     Attributes:
         address: where clients send to.
         counters: passed, lost, doubled, late, too_large.
+        sizes: datagrams that were passed, by bytes of UDP payload.
         weather: may be changed at any time.
     """
 
@@ -70,6 +71,7 @@ class LossyProxy:
         self._front: _Socket | None = None
         self.address: Address = ("", 0)
         self.counters: Counter[str] = Counter()
+        self.sizes: Counter[int] = Counter()
 
     async def start(self) -> None:
         """Begin, on a free loopback port."""
@@ -124,6 +126,7 @@ class LossyProxy:
         if chance() < weather.lost:
             self.counters["lost"] += 1
             return
+        self.sizes[size] += 1
         copies = 1
         if chance() < weather.doubled:
             self.counters["doubled"] += 1
