@@ -135,10 +135,10 @@ def test_the_tree_appears_and_the_filter_narrows_it(socket: Path) -> None:
     async def test(rig: Rig) -> None:
         await eventually(lambda: "control" in rig.names())
         assert rig.names()[:3] == ["▾ /", "alpha", "beta"]
-        assert "inspected pid" in rig.said("status")
+        await eventually(lambda: "inspected pid" in rig.said("status"))
         await rig.pilot.press("slash", *"alph", "enter")
         await eventually(lambda: rig.names() == ["▾ /", "alpha"])
-        assert 'filter "alph"' in rig.said("status")
+        await eventually(lambda: 'filter "alph"' in rig.said("status"))
         await rig.pilot.press("escape")
         await eventually(lambda: "beta" in rig.names())
 
@@ -155,7 +155,7 @@ def test_kill_asks_first_and_shows_the_restart(socket: Path) -> None:
         consequence = str(rig.app.screen.query_one("#consequence", Static).render())
         assert "Its supervisor starts it again." in consequence
         await rig.pilot.press("escape")
-        assert "/beta left alone" in rig.said("message")
+        await eventually(lambda: "/beta left alone" in rig.said("message"))
         assert rig.worker("/beta")["incarnation"] == before
 
         await rig.pilot.press("k", *"why", "enter")
@@ -164,8 +164,8 @@ def test_kill_asks_first_and_shows_the_restart(socket: Path) -> None:
         row = rig.names().index("beta")
         await eventually(lambda: str(rig.table.get_row_at(row)[6]).strip() == "1", what="restart")
         await eventually(lambda: "exited    /beta" in rig.said("events"))
-        assert "why" in rig.said("events")
-        assert "kill /beta: done" in rig.said("message")
+        await eventually(lambda: "why" in rig.said("events"))
+        await eventually(lambda: "kill /beta: done" in rig.said("message"))
 
     _check(socket, test)
 
@@ -199,8 +199,8 @@ def test_readonly_never_asks(socket: Path) -> None:
         for key in "kcsx":
             await rig.pilot.press(key)
             assert len(rig.app.screen_stack) == 1
-            assert "not with --readonly" in rig.said("message")
-        assert "read-only" in rig.said("status")
+            await eventually(lambda: "not with --readonly" in rig.said("message"))
+        await eventually(lambda: "read-only" in rig.said("status"))
 
     _check(socket, test, readonly=True)
 
@@ -257,11 +257,11 @@ def test_top_view_sorts_and_help_opens(socket: Path) -> None:
             alpha.tell(Note())
         await rig.pilot.press("t", "greater_than_sign", "greater_than_sign", "greater_than_sign")
         await eventually(lambda: rig.names()[0] == "/alpha", what="the fullest mailbox on top")
-        assert "top by mail" in rig.said("status")
+        await eventually(lambda: "top by mail" in rig.said("status"), what="the sort order")
         await rig.pilot.press("question_mark")
-        assert len(rig.app.screen_stack) == 2
+        await eventually(lambda: len(rig.app.screen_stack) == 2, what="help")
         await rig.pilot.press("q")
-        assert len(rig.app.screen_stack) == 1
+        await eventually(lambda: len(rig.app.screen_stack) == 1, what="no help")
 
     _check(socket, test)
 
@@ -269,7 +269,7 @@ def test_top_view_sorts_and_help_opens(socket: Path) -> None:
 def test_frozen_means_nothing_moves(socket: Path) -> None:
     async def test(rig: Rig) -> None:
         await rig.pilot.press("Z")
-        assert "FROZEN" in rig.said("status")
+        await eventually(lambda: "FROZEN" in rig.said("status"), what="the freeze")
         before = rig.worker("/beta")["incarnation"]
         beta = rig.system.ref("/beta")
         assert beta is not None
