@@ -21,7 +21,6 @@ from tests.transport.engines.rig import OURS, join
 BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)
 BASE = QuicSettings().max_datagram
-#: A congestion window that nothing is acknowledged in.
 
 
 def _transfer(link: Link, times: int = 1) -> int:
@@ -32,6 +31,17 @@ def _transfer(link: Link, times: int = 1) -> int:
     link.run(lambda: stream_id in link.server.ended, 120)
     assert link.server.bytes_of(stream_id) == times * BLOB
     return stream_id
+
+
+def _fetch(link: Link) -> None:
+    """Bytes from the server to the client."""
+    stream_id = link.client.engine.open_stream()
+    assert stream_id is not None
+    link.client.engine.write(stream_id, b"go", end=True)
+    link.run(lambda: stream_id in link.server.ended, 120)
+    link.server.engine.write(stream_id, BLOB, end=True)
+    link.run(lambda: stream_id in link.client.ended, 120)
+    assert link.client.bytes_of(stream_id) == BLOB
 
 
 @ours
@@ -47,6 +57,18 @@ def test_what_the_path_carries_is_found(
     # At least what the two ladders have in common, at most what passes.
     assert found >= max([BASE, *(size for size in (1350, 1452, 1472) if size <= mtu)]) - 40
     assert link.longest <= max(LADDER)
+
+
+@ours
+def test_what_the_path_carries_back_is_found_by_aioquic_only(
+    pki: PkiFixture, client: str, server: str
+) -> None:
+    """A server of the native engine keeps to the base size (decision 63)."""
+    link = join(pki, client, server).establish()
+    for _ in range(3):
+        _fetch(link)
+        link.wait(0.5)
+    assert (link.passed_longest[False] > BASE) == (server == "aioquic")
 
 
 @ours

@@ -26,6 +26,8 @@ What differs from the aioquic engine:
   address per connection (see `paths`);
 * connection ids after the first, and their stateless reset tokens, are the core's random ones;
 * a server cannot talk to a client without a connection id (`engines` gives it the other engine);
+* a client searches for the path's datagram size; a server keeps to the base size, as the core
+  searches on clients only and cannot be told a size later;
 * keys are updated after `KEY_UPDATE_PACKETS`.
 """
 
