@@ -18,9 +18,10 @@ MAX_PROBES: Final = 3
 PROBE_PAUSE: Final = 0.1
 RAISE_PAUSE: Final = 600.0
 
-#: A black hole: for so many seconds large datagrams were sent and none of them was acknowledged,
-#: while at least so many packets were declared lost. That takes acknowledgements of later packets:
-#: in an outage there are none.
+#: A black hole: for so many seconds large datagrams were sent, at least so many, and none of them
+#: was acknowledged, while at least as many packets were declared lost. That takes acknowledgements
+#: of later packets: in an outage there are none. And some large ones were acknowledged before:
+#: where only probes of the size were ever sent, nothing is lost with them.
 NO_VIABLE_PATH: Final = 0x10  #: what a connection is closed with then (RFC 9000 section 20.1)
 WATCH_SECONDS: Final = 2.0
 WATCH_LOST: Final = 8
@@ -86,16 +87,19 @@ class DatagramSearch:
 class BlackHole:
     """Watches the fate of datagrams larger than the base."""
 
-    __slots__ = ("_acknowledged", "_base", "_lost", "_since", "large")
+    __slots__ = ("_acknowledged", "_base", "_carried", "_large", "_lost", "_since", "large")
 
     def __init__(self, base: int) -> None:
         self._base = base
         #: Large datagrams sent in all.
         self.large = 0
         self._acknowledged = 0
+        #: Some arrived, once.
+        self._carried = False
         #: When the first large one was sent of which nothing is known; 0: none was.
         self._since = 0.0
-        self._lost = 0
+        #: Large datagrams sent before, and packets lost before.
+        self._large = self._lost = 0
 
     def sent(self, sizes: Iterable[int], lost: int, now: float) -> bool:
         """Datagrams of these sizes leave, and `lost` packets were lost so far.
@@ -105,10 +109,10 @@ class BlackHole:
         count = sum(size > self._base for size in sizes)
         if not count:
             return False
-        self.large += count
         if not self._since:
             self._since = now
-            self._lost = lost
+            self._large, self._lost = self.large, lost
+        self.large += count
         return True
 
     def arrives(self) -> None:
@@ -124,10 +128,13 @@ class BlackHole:
             now: the time.
         """
         if acknowledged > self._acknowledged:
+            self._carried = True
             self.arrives()
         self._acknowledged = acknowledged
         return (
-            self._since > 0.0
+            self._carried
+            and self._since > 0.0
             and now - self._since >= WATCH_SECONDS
+            and self.large - self._large >= WATCH_LOST
             and lost - self._lost >= WATCH_LOST
         )

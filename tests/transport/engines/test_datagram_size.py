@@ -159,7 +159,8 @@ def test_a_search_that_lost_its_path_begins_again_later() -> None:
 def _vanishes(size: int, acknowledged_share: float, seconds: float) -> bool:
     """Ten datagrams a second; what is not acknowledged is lost."""
     hole = BlackHole(1280)
-    acknowledged = lost = 0.0
+    hole.vanish(1, 0, 0.0)  # one arrived, once
+    acknowledged, lost = 1.0, 0.0
     for tick in range(int(seconds * 10)):
         if hole.vanish(int(acknowledged), int(lost), tick / 10):
             return True
@@ -180,18 +181,32 @@ def test_large_datagrams_of_which_none_is_acknowledged_are_a_black_hole() -> Non
 def test_an_outage_is_no_black_hole() -> None:
     # Nothing is acknowledged, so nothing counts as lost yet.
     hole = BlackHole(1280)
+    assert not hole.vanish(1, 0, 0)
     for second in range(60):
-        assert not hole.vanish(0, 0, second)
+        assert not hole.vanish(1, 0, second)
         hole.sent([1452], 0, second)
     # It is over: something large arrives with the first acknowledgements.
-    assert not hole.vanish(1, 59, 61)
+    assert not hole.vanish(2, 59, 61)
+
+
+def test_probes_that_are_lost_are_no_black_hole_whatever_else_is() -> None:
+    # Nothing large was ever carried.
+    hole = BlackHole(1280)
+    for second in range(60):
+        hole.sent([1472], 10 * second, second)
+        assert not hole.vanish(-9 * second, 10 * second + 10, second)
+    # Few large ones are sent, and small ones are lost.
+    hole = BlackHole(1280)
+    assert not hole.vanish(1, 0, 0)
+    hole.sent([1472] * (WATCH_LOST - 1), 0, 1)
+    assert not hole.vanish(1 - 100, 100, 60)
 
 
 def test_losses_from_before_do_not_count() -> None:
     hole = BlackHole(1280)
     hole.sent([1452] * 100, 0, 1)
     assert not hole.vanish(50, 50, 2)
-    hole.sent([1452], 50, 100)
+    hole.sent([1452] * WATCH_LOST, 50, 100)
     assert not hole.vanish(50, 50 + WATCH_LOST - 1, 200)
     assert hole.vanish(50, 50 + WATCH_LOST, 200)
     hole.arrives()
