@@ -61,7 +61,7 @@ def test_a_stalled_stream_is_bounded_by_its_window_and_its_siblings_go_on(
 
 
 @pytest.mark.parametrize("client,server", PAIRINGS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 11])  # 11: a lost probe among losses of small packets
 def test_no_credit_is_lost_in_foul_weather(
     pki: PkiFixture, client: str, server: str, seed: int
 ) -> None:
