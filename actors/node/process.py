@@ -5,7 +5,8 @@ supervisor restarts it, a kill is SIGKILL, a stop is SIGTERM under the shutdown 
 runs an actor tree of its own (worker.py), mounted at this actor's path over a socket pair.
 
 aiomultiprocess keeps a manager process for its bookkeeping; the first construction starts it
-(tens of milliseconds), so processes are made and started in a thread, never on the loop. Death is
+(tens of milliseconds), so processes are made and started in a thread, never on the loop. A manager
+does not notice when its parent is killed, so it is started here, to end with us. Death is
 seen through the process's sentinel; `join` (which polls) is never used.
 """
 
@@ -17,6 +18,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
 from typing import Any
 
 import aiomultiprocess
@@ -24,6 +26,7 @@ import aiomultiprocess.core
 
 from actors.node.admin_link import ControlLink
 from actors.node.mounts import ControlFailed, MountTable
+from actors.node.parent_watch import end_with_parent
 from actors.node.worker import child_main
 from actors.runtime import (
     NORMAL,
@@ -82,6 +85,19 @@ def process_child(
     )
 
 
+#: Processes are made in several threads, and share one manager.
+_making_manager = threading.Lock()
+
+
+def _have_manager() -> None:
+    """Give aiomultiprocess a manager that ends with this process."""
+    with _making_manager:
+        if aiomultiprocess.core._manager is None:
+            manager = SyncManager(ctx=aiomultiprocess.core.get_context())
+            manager.start(initializer=end_with_parent)
+            aiomultiprocess.core._manager = manager
+
+
 class _Process:
     """One operating-system process as a resource: `abort` kills it, also while it is starting."""
 
@@ -107,11 +123,13 @@ class _Process:
             process.aio_process.join()
 
     def _construct(self, args: Sequence[Any]) -> aiomultiprocess.Process:
+        _have_manager()
         try:
             return aiomultiprocess.Process(target=child_main, name=self._spec.name, args=args)
         except (ConnectionError, EOFError):
             # The manager process was killed: forget it, the next construction makes a new one.
             aiomultiprocess.core._manager = None
+            _have_manager()
             return aiomultiprocess.Process(target=child_main, name=self._spec.name, args=args)
 
     @property
