@@ -12,6 +12,7 @@ import gc
 import io
 import logging
 import os
+import signal
 import threading
 import time
 from asyncio import runners
@@ -31,6 +32,10 @@ from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
 from actors.node.pki_files import pair_paths, write_pair
 
 T = TypeVar("T")
+
+# A runner in the background ignores SIGINT, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines that run tests are shared and slow at times: no deadline per example.
 # The examples of a usual run are the same every time, so that it fails only for a change; new
