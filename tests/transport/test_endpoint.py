@@ -190,7 +190,9 @@ def test_who_is_not_let_in_and_why(pki: PkiFixture, engine: str) -> None:
                 with pytest.raises(DialFailed) as failed:
                     await client.connect(reach(server), server_name="elsewhere.example")
                 assert "wrong_name" in str(failed.value)
+            # The server heard of both: it does not wait for its handshake deadline.
             await eventually(lambda: server.statistics().pending == 0)
+            assert server.counters["handshake_timeout"] == 0
             # Everybody else still gets in.
             async with dialler(pki, settings) as client:
                 connection = await client.connect(reach(server))

@@ -65,6 +65,7 @@ class Side:
         self.unconsumed: dict[int, int] = {}
         self.echo = False
         self.on_data: Callable[[Data], None] | None = None
+        self.on_established: Callable[[], None] | None = None
 
     def bytes_of(self, stream_id: int) -> bytes:
         return bytes(self.received.get(stream_id, b""))
@@ -84,6 +85,8 @@ class Side:
                 case Established():
                     assert self.established is None
                     self.established = event
+                    if self.on_established is not None:
+                        self.on_established()
                 case Closed():
                     self.closed = event
                 case Reset():

@@ -96,6 +96,16 @@ class RelayedConnection(QuicConnection):
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = 0
 
     @property
+    def closing(self) -> bool:
+        """True while our CONNECTION_CLOSE has left and the closing period is not over."""
+        return self._state is QuicConnectionState.CLOSING
+
+    @property
+    def address_validated(self) -> bool:
+        """True when the peer is known to be where datagrams go."""
+        return bool(self._network_paths) and self._network_paths[0].is_validated
+
+    @property
     def packets_lost(self) -> int:
         """Packets declared lost."""
         control = self._loss._cc

@@ -31,6 +31,7 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
+from actors.transport.quic.farewell import Farewell
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
@@ -97,6 +98,7 @@ class AioquicEngine:
         self._streams_allowed = 0
         self._closed_reported = False
         self._reset_seen = False
+        self._farewell: Farewell | None = None
 
     @property
     def source_cid(self) -> bytes:
@@ -121,16 +123,18 @@ class AioquicEngine:
     def receive(self, data: bytes, address: Address, now: float) -> None:
         """Take one datagram."""
         self._quic.receive_datagram(data, address, now=now)
+        if self._farewell is not None:
+            self._farewell.heard()
 
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender."""
         for data in datagrams:
-            self._quic.receive_datagram(data, address, now=now)
+            self.receive(data, address, now)
 
     def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
         """Take datagrams of one sender that lie in one buffer."""
         for start in range(0, len(buffer), size):
-            self._quic.receive_datagram(buffer[start : start + size], address, now=now)
+            self.receive(buffer[start : start + size], address, now)
 
     def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
         """The library does not look for them: compare the tokens of the peer's ids in use."""
@@ -142,7 +146,13 @@ class AioquicEngine:
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
+        if self._farewell is not None:
+            return [] if self.terminated else self._farewell.take()
         datagrams = self._quic.datagrams_to_send(now=now)
+        if self._quic.closing and self._quic.address_validated:
+            # The library sends it once; if that is lost, the peer waits for its idle timeout.
+            self._farewell = Farewell(datagrams, sent=True)
+            return datagrams
         self._quic.send_queue.builder = None  # it holds the flight's buffer
         datagrams += self._quic.probe_path(datagrams, now)
         return datagrams

@@ -136,7 +136,7 @@ class NativeEngine(NativeHandshake):
         """Take one datagram."""
         if self._established:
             self._core.receive_datagram(data, self._name(address, now), now)
-            self._pump()
+            self._heard()
         else:
             self._receive_first(data, address, now)
 
@@ -144,7 +144,7 @@ class NativeEngine(NativeHandshake):
         """Take datagrams of one sender, oldest first."""
         if self._established:
             self._core.receive_many_datagrams(list(datagrams), self._name(address, now), now)
-            self._pump()
+            self._heard()
             return
         for data in datagrams:
             self.receive(data, address, now)
@@ -153,10 +153,15 @@ class NativeEngine(NativeHandshake):
         """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
         if self._established:
             self._core.receive_gro_buffer(buffer, size, self._name(address, now), now)
-            self._pump()
+            self._heard()
             return
         for start in range(0, len(buffer), size):
             self.receive(buffer[start : start + size], address, now)
+
+    def _heard(self) -> None:
+        self._pump()
+        if self._farewell is not None:
+            self._farewell.heard()
 
     def take_stateless_reset(self, data: bytes, address: Address, now: float) -> bool:
         """The core compares tokens itself."""
@@ -191,6 +196,9 @@ class NativeEngine(NativeHandshake):
             self._watch(result, now)
         if self._packets is not None:
             self._add_own_packets(result, now)
+        if self._farewell is not None:
+            # First: a server that can read both shall see the code of the application.
+            result[:0] = self._farewell.take()
         addresses = self._addresses
         if addresses is not None and addresses.renamed:
             result = [(data, addresses.real(name)) for data, name in result]
@@ -324,7 +332,7 @@ class NativeEngine(NativeHandshake):
             self._terminated = True
         else:
             frame = None if application else _PADDING_FRAME
-            self._core.close(code, frame, text.encode()[:MAX_REASON_BYTES])
+            self._close_core(code, frame, text.encode()[:MAX_REASON_BYTES])
         self._report_closed(Closed(code, application, text, peer=False, idle=False))
 
     # Events.
@@ -356,13 +364,16 @@ class NativeEngine(NativeHandshake):
     def _refuse_excess(self) -> None:
         """The peer sent beyond a stream's limit."""
         text = "more than the stream's limit"
-        self._core.close(_FLOW_CONTROL_ERROR, _STREAM_FRAME, text.encode())
+        self._close_core(_FLOW_CONTROL_ERROR, _STREAM_FRAME, text.encode())
         self._report_closed(Closed(_FLOW_CONTROL_ERROR, False, text, peer=False, idle=False))
 
     def _take(self, native: tuple[Any, ...]) -> None:
         kind = native[0]
         if kind == "crypto_data":
             self._take_crypto(native[3])
+        elif kind == "handshake_done":
+            self._confirmed = True
+            self._core.handshake_confirmed()
         elif kind == "stream_finished":
             self._events.append(Finished(native[1]))
         elif kind == "peer_closed":

@@ -11,6 +11,7 @@ import hmac
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,8 +21,10 @@ from aioquic.quic.packet import pull_quic_header as parse_header
 from qh3._hazmat import pull_quic_header
 
 from actors.transport.quic.engine import Address, Closed, Established, Event, StreamCredit
+from actors.transport.quic.farewell import Farewell
+from actors.transport.quic.native_engine.closing import APPLICATION_ERROR, connection_close
 from actors.transport.quic.native_engine.core import apply_parameters, install_keys, open_core
-from actors.transport.quic.native_engine.packets import PacketMaker
+from actors.transport.quic.native_engine.packets import PacketMaker, PacketNumberLost
 from actors.transport.quic.native_engine.paths import PeerAddresses
 from actors.transport.quic.native_engine.send import SendQueue
 from actors.transport.quic.native_engine.tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
@@ -76,6 +79,9 @@ class NativeHandshake(ABC):
         self._packets: PacketMaker | None = None
         self._sending = SendQueue(client, settings.max_datagram)
         self._established = False
+        #: The peer has the 1-RTT keys, for certain (RFC 9001 section 4.1.2).
+        self._confirmed = False
+        self._farewell: Farewell | None = None
         self._parameters_applied = False
         self._closed_reported = False
         self._terminated = False
@@ -183,7 +189,7 @@ class NativeHandshake(ABC):
                 raise HandshakeFailed(_UNEXPECTED_MESSAGE, "TLS message after the handshake")
             self._tls.receive(data)
         except HandshakeFailed as failure:
-            self._core.close(failure.code, failure.frame_type, failure.text.encode())
+            self._close_core(failure.code, failure.frame_type, failure.text.encode())
             self._report_closed(Closed(failure.code, False, failure.text, peer=False, idle=False))
             return
         if not self._closed_reported:
@@ -218,9 +224,27 @@ class NativeHandshake(ABC):
                 self._events.append(StreamCredit())
         if driver.complete and not self._established:
             self._established = True
+            self._confirmed = not self._client
             core.handshake_complete()
             self._first_flight.clear()
             self._events.append(Established(driver.chain, driver.alpn))
+
+    def _close_core(self, code: int, frame_type: int | None, reason: bytes) -> None:
+        """Queue a CONNECTION_CLOSE that the peer can read, however far its handshake is.
+
+        Without a `frame_type` it is the application's.
+        """
+        core, packets = self._core, self._packets
+        if packets is not None and not self._confirmed:
+            if packets.ready:
+                with suppress(PacketNumberLost):
+                    packet = packets.packet(connection_close(code, frame_type, reason))
+                    self._farewell = Farewell([(packet, core.active_path[2])], sent=False)
+            self._packets = None
+            core.discard_keys(_APPLICATION_EPOCH)  # the Handshake keys are the newest now
+            if frame_type is None:
+                code, frame_type, reason = APPLICATION_ERROR, 0, b""
+        core.close(code, frame_type, reason)
 
     def _report_closed(self, closed: Closed) -> None:
         if not self._closed_reported:
