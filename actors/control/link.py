@@ -188,14 +188,14 @@ class ControllerLink(Actor):
         FindRelays,
     )
     def _request(self, request: StoreRequest[object]) -> Deferred | Refusal:
-        return self._begin(type(request).__name__, self._answer(request))
+        return self._begin(type(request).__name__, partial(self._answer, request))
 
     @handles(FindProviders)
     def _find(self, request: FindProviders) -> Deferred | Refusal | tuple[Rows, ...]:
         found = [self._known(name) for name in request.names]
         if all(rows is not None for rows in found):
             return tuple(rows or () for rows in found)
-        return self._begin("FindProviders", self._resolve(request))
+        return self._begin("FindProviders", partial(self._resolve, request))
 
     @handles(LoadRules)
     def _load(self, request: LoadRules) -> PolicySource | Refusal:
@@ -228,17 +228,16 @@ class ControllerLink(Actor):
         self._policy_watchers.pop(down.token, None)
         self._loss_watchers.pop(down.token, None)
 
-    def _begin(self, name: str, work: Any) -> Deferred | Refusal:  # a coroutine
+    def _begin(self, name: str, work: Callable[[], Awaitable[object]]) -> Deferred | Refusal:
         if self._in_flight >= MAX_LINK_REQUESTS:
-            work.close()
             return Refusal(BackendUnavailable(f"{MAX_LINK_REQUESTS} requests are waiting"))
         self._in_flight += 1
         self.spawn_task(self._serve(work, self.defer()), name)
         return DEFERRED
 
-    async def _serve(self, work: Awaitable[object], reply: Reply[Any]) -> None:
+    async def _serve(self, work: Callable[[], Awaitable[object]], reply: Reply[Any]) -> None:
         try:
-            reply.send(await work)
+            reply.send(await work())
         except BackendError as error:
             reply.send(Refusal(error))
         finally:

@@ -96,7 +96,10 @@ class Actor:
         """Say goodbye. Runs for stop, drain and crash, not for kill; must not acquire."""
 
     def describe(self) -> dict[str, object]:
-        """State for the inspector: small, JSON-able, synchronous; never secrets or payload."""
+        """State for the inspector: small, JSON-able, synchronous; never secrets or payload.
+
+        Called once `init` has returned, so what that sets may be relied on.
+        """
         return {}
 
     def on_resource_failed(self, kind: str, error: Exception) -> bool:

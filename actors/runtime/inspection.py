@@ -76,7 +76,7 @@ def details(cell: Cell) -> dict[str, object]:
     if cell.state is State.RESTARTING:
         result["restart_in"] = round(max(0.0, cell.next_start - cell.system.loop.time()), 3)
     actor = cell.actor
-    if actor is not None:
+    if actor is not None and cell.state is not State.STARTING:
         try:
             result["describe"] = actor.describe()
         except Exception as exc:  # noqa: BLE001  # a broken describe() must not break the inspector

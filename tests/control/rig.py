@@ -37,6 +37,7 @@ from actors.runtime import (
     Supervisor,
     handles,
 )
+from actors.runtime.lifecycle import State
 
 CONTROL_ACTORS = ("store", "registry", "policy", "audit")
 
@@ -138,8 +139,9 @@ class Rig:
     def describe(self, name: str) -> dict[str, Any]:
         """The live `describe()` of a control actor; None for everything between two lives."""
         cell = self.system.find(f"/control/{name}")
-        if cell is None or cell.actor is None or not cell.ref.alive:
+        if cell is None or cell.state not in (State.RUNNING, State.DRAINING):
             return defaultdict(lambda: None)
+        assert cell.actor is not None
         return dict(cell.actor.describe())
 
     def _start(self, make: Any) -> ActorRef:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
@@ -10,10 +11,11 @@ from typing import Self
 import pytest
 
 from actors.control.backend import AuditFilter
+from actors.control.fleet_requests import FindRelays
 from actors.control.messages import AuditRecord, Resolve, Unavailable
 from actors.control.operator_messages import QueryAudit, RemoveRule
 from actors.controller.port import Port
-from actors.runtime import ReplyError
+from actors.runtime import ActorDown, ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import Rig
 from tests.controller.rig import Controller, add_rule, allow, client, decide, link, server, watching
@@ -187,6 +189,28 @@ def test_killing_the_server_or_the_link_loses_nothing(tmp_path: Path) -> None:
                 while not (await decide(a, "web")).allow:
                     await asyncio.sleep(0.02)
             await watching(a)
+
+    run(main(), timeout=40)
+
+
+def test_a_link_that_dies_with_a_request_on_its_first_step(tmp_path: Path) -> None:
+    """Its end is told to who asked; what was to be done for it never began."""
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run(), controller.relay("a") as a:
+            place = a.ref("/control/link")
+            for turns in range(8):
+                await watching(a)
+                asked = asyncio.create_task(place.ask(FindRelays(), timeout=5))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                before = place.incarnation
+                a.system.kill(place)
+                await asyncio.wait([asked])
+                assert isinstance(asked.exception(), ActorDown)
+                await eventually(lambda: place.incarnation != before)  # noqa: B023  # awaited here
+                gc.collect()  # a coroutine that nobody awaited says so here
 
     run(main(), timeout=40)
 

@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from actors.runtime import AskTimeout, Backoff, ChildSpec, DynamicSupervisor, Restart, inspection
+from actors.runtime import (
+    AskTimeout,
+    Backoff,
+    ChildSpec,
+    DynamicSupervisor,
+    Restart,
+    Supervisor,
+    inspection,
+)
 from actors.runtime.simulation import Simulation
 from tests.runtime.rig import (
     Call,
@@ -115,6 +123,30 @@ def test_9_1_a_row_runs_no_actor_code_and_details_survive_a_failing_describe() -
         assert row["state"] == "running"
         assert "RuntimeError" in str(inspection.details(cell)["describe"])
         assert not reports(sim, "/a")
+        await system.stop()
+
+    everywhere(scenario, seeds=range(2))
+
+
+def test_9_1_an_actor_that_still_starts_is_not_asked_to_describe_itself() -> None:
+    async def scenario(sim: Simulation) -> None:
+        class Slow(Probe):
+            async def init(self) -> None:
+                await asyncio.sleep(5.0)
+                self.opened = "something"
+
+            def describe(self) -> dict[str, object]:
+                return {"opened": self.opened}
+
+        system = sim.system()
+        child = probe("a", [], kind=Slow)
+        starting = asyncio.create_task(system.start(lambda: Supervisor((child,))))
+        await asyncio.sleep(1.0)
+        cell = cell_at(system, "/a")
+        assert inspection.row(cell)["state"] == "starting"
+        assert inspection.details(cell)["describe"] == {}
+        await starting
+        assert inspection.details(cell)["describe"] == {"opened": "something"}
         await system.stop()
 
     everywhere(scenario, seeds=range(2))
