@@ -33,6 +33,7 @@ from wire.yamux.events import (
 from wire.yamux.frame import MAX_NUMBER, Flag, FrameType, GoAway, header
 from wire.yamux.limits import INITIAL_WINDOW, MAX_STREAM_ID, Limits
 from wire.yamux.parser import FrameParser
+from wire.yamux.pings import Pings
 from wire.yamux.stream_state import StreamState
 
 Buffer = bytes | memoryview
@@ -49,7 +50,6 @@ class Session:
     Attributes:
         dead: nothing is accepted or sent any more, but for a last GO_AWAY.
         peer_going_away: the peer accepts no new streams.
-        round_trip: of the last PING, seconds; 0 while unknown.
         overruns: streams that were reset because they held more than their share.
         unknown_frames: frames for streams that are not there (late ones are normal).
     """
@@ -90,23 +90,21 @@ class Session:
         self._going_away = False
         self.peer_going_away = False
         self.dead = False
-        # Pings: at most one of ours at a time.
-        self._token = 0
-        self._ping_sent: float | None = None
-        self._asked: list[int] = []  # streams that finish with the pong
-        self._to_ask: list[int] = []
-        self._answers = 0
-        self.round_trip = 0.0
+        self._pings = Pings(limits)
         self.unknown_frames = 0
         self.overruns = 0
         # Rates, per second.
         self._second = now
-        self._pings_seen = 0
         self._unknown_seen = 0
         self._heard = now
         self._lingering: dict[int, None] = {}
 
     # What the owner does.
+
+    @property
+    def round_trip(self) -> float:
+        """Of the last PING, seconds; 0 while unknown."""
+        return self._pings.round_trip
 
     @property
     def streams(self) -> int:
@@ -267,7 +265,8 @@ class Session:
         self._heard = now
         if now - self._second >= 1.0:
             self._second = now
-            self._pings_seen = self._unknown_seen = 0
+            self._unknown_seen = 0
+            self._pings.new_second()
         parser = self._parser
         parser.feed(data)
         try:
@@ -417,7 +416,7 @@ class Session:
             if unread:
                 self._unread[stream.stream_id] = unread
                 self._unconsumed += unread
-            self._to_ask.append(stream.stream_id)
+            self._pings.ask_behind(stream.stream_id)
 
     def _forget(self, stream: StreamState) -> None:
         stream_id = stream.stream_id
@@ -436,17 +435,12 @@ class Session:
 
     def _ping(self, flags: int, token: int, now: float, events: list[Event]) -> None:
         if flags & Flag.SYN:
-            self._pings_seen += 1
-            if self._pings_seen > self._limits.max_pings:
-                raise YamuxError("too_many_pings", f"{self._pings_seen} within a second")
-            if self._answers < self._limits.max_pongs:
-                self._answers += 1
-                self._urgent.append(header(FrameType.PING, Flag.ACK, 0, token))
-        elif flags & Flag.ACK and self._ping_sent is not None and token == self._token:
-            self.round_trip = now - self._ping_sent
-            self._ping_sent = None
-            events.extend(StreamFinished(stream_id) for stream_id in self._asked)
-            self._asked.clear()
+            answer = self._pings.answer(token)
+            if answer is not None:
+                self._urgent.append(answer)
+        elif flags & Flag.ACK:
+            finished = self._pings.answered(token, now)
+            events.extend(StreamFinished(stream_id) for stream_id in finished)
 
     def _peer_goes(self, code: int, events: list[Event]) -> bool:
         """True when the session is over with it."""
@@ -470,7 +464,7 @@ class Session:
             or self._owed
             or self._ready
             or self._freed
-            or (self._to_ask and self._ping_sent is None and not self.dead)
+            or (self._pings.due and not self.dead)
         )
 
     def data_to_send(self, most: int, now: float) -> tuple[list[Buffer], list[Event]]:
@@ -479,7 +473,7 @@ class Session:
         events: list[Event] = []
         while self._urgent:
             buffers.append(self._urgent.popleft())
-        self._answers = 0
+        self._pings.answers_sent()
         if self.dead:
             return buffers, events
         if self._freed:
@@ -496,9 +490,8 @@ class Session:
             buffers.append(header(FrameType.WINDOW_UPDATE, flags, stream_id, delta))
         self._owed.clear()
         self._payloads(most, buffers, events, now)
-        if self._to_ask and self._ping_sent is None:
-            self._asked, self._to_ask = self._to_ask, []
-            buffers.append(self._new_ping(now))
+        if self._pings.due:
+            buffers.append(self._pings.question(now))
         return buffers, events
 
     def _payloads(self, most: int, buffers: list[Buffer], events: list[Event], now: float) -> None:
@@ -524,11 +517,6 @@ class Session:
             elif stream.sendable:
                 ready[stream_id] = None
 
-    def _new_ping(self, now: float) -> bytes:
-        self._token = (self._token + 1) & MAX_NUMBER
-        self._ping_sent = now
-        return header(FrameType.PING, Flag.SYN, 0, self._token)
-
     # Time.
 
     def next_timer(self) -> float | None:
@@ -536,9 +524,9 @@ class Session:
         return None if self.dead else min(self._timers(), default=None)
 
     def _timers(self) -> Iterator[float]:
-        limits = self._limits
-        if self._ping_sent is not None:
-            yield max(self._heard, self._ping_sent) + limits.ping_timeout
+        limits, pinged = self._limits, self._pings.sent
+        if pinged is not None:
+            yield max(self._heard, pinged) + limits.ping_timeout
         elif limits.keepalive:
             yield self._heard + limits.keepalive
         for stream_id in self._lingering:
@@ -548,7 +536,7 @@ class Session:
 
     def handle_timer(self, now: float) -> list[Event]:
         """Keepalive, dead peers, streams that linger; call it at `next_timer` or later."""
-        limits = self._limits
+        limits, pinged = self._limits, self._pings.sent
         events: list[Event] = []
         if self.dead:
             return []
@@ -557,11 +545,11 @@ class Session:
             if until and until <= now:
                 self.reset(stream_id)
                 events.append(StreamFinished(stream_id))
-        if self._ping_sent is not None:
-            if now >= max(self._heard, self._ping_sent) + limits.ping_timeout:
+        if pinged is not None:
+            if now >= max(self._heard, pinged) + limits.ping_timeout:
                 silent = f"nothing for {limits.ping_timeout:g} s after a PING"
                 self._die()
                 events.append(SessionDead(YamuxError("silent", silent)))
         elif limits.keepalive and now >= self._heard + limits.keepalive:
-            self._urgent.append(self._new_ping(now))
+            self._urgent.append(self._pings.keepalive(now))
         return events
