@@ -402,9 +402,7 @@ class AgentConnection(Actor):
 
     async def _route(self, event: PeerFrame) -> None:
         stream_id, uri = event.message.stream_id, self._identity.text
-        link = self._frames.across(stream_id, uri, self.now())
-        if link is not None:
-            link.try_tell(Forward(event))
+        if self._frames.across(event, uri, self.now()):
             return
         peer_of = PeerOf(stream_id, uri)
         try:
@@ -422,10 +420,8 @@ class AgentConnection(Actor):
         uri = self._identity.text
         if not self._frames.migrate(message, uri):
             return
-        link = self._frames.across(message.stream_id, uri, self.now())
-        if link is not None:  # the other agent's relay waits for it, too
-            frame = message.to_frame()
-            link.try_tell(Forward(PeerFrame(message, frame)))
+        # The other agent's relay waits for it, too.
+        self._frames.across(PeerFrame(message, message.to_frame()), uri, self.now())
 
     @handles(Forward)
     def _forward(self, message: Forward) -> None:

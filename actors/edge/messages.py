@@ -45,9 +45,14 @@ class RemoteAddress(Request[tuple[str, int]]):
 
 @dataclass(slots=True)
 class Forward:
-    """To an agent connection: copy another agent's ctrl frame to this agent."""
+    """To a connection of an agent or a relay: copy another agent's ctrl frame to it."""
 
     frame: PeerFrame
+
+
+@dataclass(slots=True)
+class Reach:
+    """To the link to another relay: somebody has something to say to it."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ class Opening:
         rest: application bytes that came with the frame; not consumed yet.
         consumer, tenant: who asks.
         connection: the consumer's agent connection, or the link to the relay where it is.
-        forwarded: the consumer is at another relay, which brought the stream here.
+        relay: the other relay that brought the stream, where the consumer is; empty: none did.
     """
 
     message: OpenStream
@@ -33,7 +33,7 @@ class Opening:
     consumer: str
     tenant: str
     connection: ActorRef
-    forwarded: bool = False
+    relay: str = ""
     owned: bool = False  #: by a pair; until then by the agent's connection
 
     def abandon(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from actors.control.messages import P2PMode
 from actors.runtime import ActorRef
+from wire.orp.events import PeerFrame
 
 #: Ended pairs remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 65_536
@@ -61,14 +62,16 @@ class Remembered:
         row: whose stream it is.
         finished: both agents got everything.
         migrated: an agent of it said that the stream goes peer to peer.
-        links: by which link each agent of it is (or was) reached that is at another relay.
+        relays: where each agent of it is (or was) that is at another relay.
+        words: the last checkpoint of its agent here, for the relay of the other one.
         ended: when, monotonic seconds.
     """
 
     row: PairRow
     finished: bool = False
     migrated: bool = False
-    links: dict[str, ActorRef] = field(default_factory=dict)
+    relays: dict[str, str] = field(default_factory=dict)
+    words: PeerFrame | None = None
     ended: float = 0.0
 
 
@@ -140,10 +143,26 @@ class PairTable:
         ended = self._ended.get(stream_id)
         return ended is not None and ended.finished
 
-    def links(self, stream_id: int) -> dict[str, ActorRef]:
-        """By which link each agent of this stream is (or was) reached that is at another relay."""
+    def relays(self, stream_id: int) -> dict[str, str]:
+        """Where each agent of this stream is (or was) that is at another relay."""
         found = self._known(stream_id)
-        return {} if found is None else found.links
+        return {} if found is None else found.relays
+
+    def keep_words(self, event: PeerFrame) -> None:
+        """An agent's checkpoint for another relay: kept, as the way there may be lost with it."""
+        found = self._known(event.message.stream_id)
+        if found is not None:
+            found.words = event
+
+    def words_for(self, relay_id: str) -> list[PeerFrame]:
+        """What was kept for the agents at that relay."""
+        records = [entry.record for entry in self._live.values()]
+        records += self._ended.values()
+        return [
+            record.words
+            for record in records
+            if record.words is not None and relay_id in record.relays.values()
+        ]
 
     def row(self, stream_id: int, now: float) -> PairRow | None:
         """Whose stream it is or was; None: not known here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from actors.edge.door import Door
 from actors.edge.messages import Checkpointed, Forward, Migrated
+from actors.edge.relays.signalling import Signalling
 from actors.runtime import ActorRef
 from wire.orp.events import PeerFrame
 from wire.orp.messages import (
@@ -53,12 +54,33 @@ class PeerFrames:
             if pair is not None:
                 pair.try_tell(Checkpointed(uri, message.peer_ack_position))
 
-    def across(self, stream_id: int, uri: str, now: float) -> ActorRef | None:
-        """The link to the relay where the other agent of `uri`'s stream is, if it is elsewhere."""
+    def across(self, event: PeerFrame, uri: str, now: float) -> bool:
+        """Copy a frame of `uri` to the relay where the other agent is. False: it is not elsewhere.
+
+        A checkpoint for which there is no way now is said when there is one.
+        """
+        stream_id, relays = event.message.stream_id, self._door.relays
         row = self._door.pairs.row(stream_id, now)
         if row is None or not row.has(uri):
-            return None
-        return self._door.pairs.links(stream_id).get(row.other(uri))
+            return False
+        relay_id = self._door.pairs.relays(stream_id).get(row.other(uri))
+        if relay_id is None:
+            return False
+        checkpoint = isinstance(event.message, StreamCheckpoint)
+        if checkpoint:
+            self._door.pairs.keep_words(event)
+        if not relays.tell(relay_id, Forward(event)):
+            if checkpoint:
+                relays.reach(relay_id)
+            else:
+                self._door.counters["relay_frame_dropped"] += 1
+        return True
+
+    def repeat(self, relay_id: str, signalling: Signalling) -> None:
+        """There is a new way to this relay: say what may have been lost with an older one."""
+        for event in self._door.pairs.words_for(relay_id):
+            if not signalling.send(event):
+                return
 
     def former_peer(self, stream_id: int, uri: str, now: float) -> ActorRef | None:
         """The other agent of a pair that ended a moment ago: it waits for the last checkpoint."""
@@ -67,12 +89,12 @@ class PeerFrames:
             return None
         return self._door.connections.get(row.other(uri))
 
-    def from_relay(self, event: PeerFrame, link: ActorRef, now: float) -> None:
-        """From an agent across `link`, for one of ours: of a stream that goes over that link."""
+    def from_relay(self, event: PeerFrame, relay_id: str, now: float) -> None:
+        """From an agent at that relay, for one of ours: of a stream that goes over there."""
         stream_id = event.message.stream_id
         row = self._door.pairs.row(stream_id, now)
-        links = self._door.pairs.links(stream_id)
-        sender = next((uri for uri, one in links.items() if one == link), None)
+        relays = self._door.pairs.relays(stream_id)
+        sender = next((uri for uri, one in relays.items() if one == relay_id), None)
         if row is None or sender is None:
             self._door.counters["relay_frame_stray"] += 1
             return

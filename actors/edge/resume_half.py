@@ -129,7 +129,7 @@ class ResumeHalf(Actor):
     def _offer(self, deadline: float) -> None:
         """The other agent may be back at another relay; those that wait below us do not ask."""
         half = self._half
-        if half.link is not None or not half.echo:
+        if half.relay or not half.echo:
             return
         resume = half.resume
         offered = Offered(
@@ -208,8 +208,7 @@ class ResumeHalf(Actor):
                 if mode is not None:
                     return mode
         # Whoever provides it is at the other relay, which asks the same question.
-        across = mine.link is not None or other.link is not None
-        return P2PMode.ALLOWED if across and not known else None
+        return P2PMode.ALLOWED if (mine.relay or other.relay) and not known else None
 
     async def _services_of(self, uri: str) -> tuple[str, ...]:
         try:

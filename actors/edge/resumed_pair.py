@@ -79,7 +79,7 @@ class ResumedPair(SplicedPair):
                     half.uri,
                     received=other.resume.peer_ack_position,
                     sent=half.resume.peer_ack_position,
-                    link=half.link,
+                    relay=half.relay,
                 )
             )
         splice = self._begin(row, sides[0], sides[1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from actors.runtime import ActorRef
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import ForwardStream, MigrateToRelay, StreamResume
@@ -22,7 +21,7 @@ class Half:
         message: the frame; MIGRATE_TO_RELAY gets no echo.
         rest: application bytes that came with it, not consumed.
         uri, tenant: of the agent.
-        link: by which the agent is reached; None: it is connected here.
+        relay: the other relay that brought it, where the agent is; empty: it is connected here.
         told: the other relay knows our positions already.
     """
 
@@ -34,11 +33,11 @@ class Half:
         uri: str,
         tenant: str,
         *,
-        link: ActorRef | None = None,
+        relay: str = "",
         told: bool = False,
     ) -> None:
         self.stream = stream
-        self.link = link
+        self.relay = relay
         self._told = told
         self.uri = uri
         self.tenant = tenant
@@ -68,7 +67,7 @@ class Half:
         """
         if not self.echo or self._told:
             return b""
-        if self.link is not None:
+        if self.relay:
             return ForwardStream("", "", peer, positions.stream_id).encode() + positions.encode()
         return positions.encode()
 

@@ -20,7 +20,6 @@ from typing import Protocol
 
 from actors.edge.door import Volume
 from actors.edge.opening import StreamEnd
-from actors.runtime import ActorRef
 from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
@@ -58,7 +57,7 @@ class Side:
         deaf: it wants nothing more (STOP_SENDING).
         confirmed: position up to which its application has everything, as far as it said.
         done: its present stream is over, and its transport has everything.
-        link: the link its stream goes over when the agent is at another relay.
+        relay: the other relay where the agent is; empty: it is connected here.
     """
 
     __slots__ = (
@@ -68,9 +67,9 @@ class Side:
         "done",
         "end",
         "eof",
-        "link",
         "name",
         "received",
+        "relay",
         "ring",
         "undrained",
         "uri",
@@ -89,7 +88,7 @@ class Side:
         self.name = name
         self.uri = uri
         self.end: StreamEnd | None = None
-        self.link: ActorRef | None = None
+        self.relay = ""
         self.received = received
         self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
@@ -196,7 +195,7 @@ class Splice:
             and end.stream.connection.closed is None
         ):
             # The code is not known. A relay is asked again: it repeats what its agent wants.
-            code = ResetCode.SOURCE_FAILED if side.link is None else ResetCode.RELAY_FAULT
+            code = ResetCode.RELAY_FAULT if side.relay else ResetCode.SOURCE_FAILED
             self._stopped(side, code)
 
     def _taker(self, source: Side, sink: Side) -> Callable[[bytes], None]:
@@ -240,7 +239,7 @@ class Splice:
             sink.end.stream.write_eof()
 
     def _stopped(self, side: Side, code: int) -> None:
-        if side.link is not None and code == ResetCode.RELAY_FAULT:
+        if side.relay and code == ResetCode.RELAY_FAULT:
             # The other relay gave up the whole stream: its reset says the same.
             self._owner.side_reset(side, code)
         else:
@@ -278,7 +277,7 @@ class Splice:
         an agent that wanted nothing more here may go on elsewhere.
         """
         return not any(side.deaf for side in self.sides) and all(
-            side.link is None or side.confirmed == side.sent for side in self.sides
+            not side.relay or side.confirmed == side.sent for side in self.sides
         )
 
     def _has_everything(self, side: Side) -> bool:

@@ -30,7 +30,6 @@ from actors.edge.stream_account import StreamAccount
 from actors.runtime import (
     Actor,
     ActorDown,
-    ActorRef,
     AskTimeout,
     Down,
     MailboxFull,
@@ -117,7 +116,7 @@ class SplicedPair(Actor):
         *,
         received: int = 0,
         sent: int = 0,
-        link: ActorRef | None = None,
+        relay: str = "",
     ) -> Side:
         settings = self._door.settings
         side = Side(
@@ -128,7 +127,7 @@ class SplicedPair(Actor):
             received=received,
             sent=sent,
         )
-        side.link = link
+        side.relay = relay
         return side
 
     def _begin(self, row: PairRow, first: Side, second: Side) -> Splice:
@@ -142,19 +141,19 @@ class SplicedPair(Actor):
         if row.stream_id:
             self._entry = self.own(self._door.pairs.enter(row, self.ref, self.now), "row")
             for side in (first, second):
-                self._note_link(side)
+                self._note_relay(side)
         self._door.counters["streams_spliced"] += 1
         self._begin_p2p_deadline(row.p2p)
         return self._splice
 
-    def _note_link(self, side: Side) -> None:
+    def _note_relay(self, side: Side) -> None:
         """Frames for this agent go where its stream goes."""
         if self._entry is None:
             return
-        if side.link is None:
-            self._entry.record.links.pop(side.uri, None)
+        if side.relay:
+            self._entry.record.relays[side.uri] = side.relay
         else:
-            self._entry.record.links[side.uri] = side.link
+            self._entry.record.relays.pop(side.uri, None)
 
     def splice_finished(self) -> None:
         """Both directions ended with EOF, and everything was passed on."""
@@ -210,7 +209,7 @@ class SplicedPair(Actor):
         Unless the other relay says that the fault is its own: its agent will come back to it.
         """
         assert self._splice is not None
-        if side.link is not None and code == ResetCode.RELAY_FAULT and side.end is not None:
+        if side.relay and code == ResetCode.RELAY_FAULT and side.end is not None:
             end = side.end
             self._splice.leave(side)
             self._settle(end)
@@ -232,7 +231,7 @@ class SplicedPair(Actor):
         settings = self._door.settings
         on_purpose = reason.kind == "peer" and reason.application and reason.code in _GOODBYE
         resumable = self._row is not None and self._row.stream_id
-        on_purpose = on_purpose and side.link is None
+        on_purpose = on_purpose and not side.relay
         if not settings.hold or on_purpose or not resumable:
             self._fail(f"{side.name} lost")
             return
@@ -247,7 +246,7 @@ class SplicedPair(Actor):
         assert row is not None
         assert splice is not None
         other = splice.other(side)
-        if other.away or other.link is not None:
+        if other.away or other.relay:
             return  # nothing of ours to offer
         offered = Offered(row.tenant, other.uri, row.stream_id, other.received, side.received)
         self._offers[side.name] = [
@@ -256,7 +255,7 @@ class SplicedPair(Actor):
         ]
 
     async def _offer_to(self, relay_id: str, offered: Offered, side: Side) -> None:
-        wait = 0.0 if side.link is not None else self._door.relays.settings.offer_after
+        wait = 0.0 if side.relay else self._door.relays.settings.offer_after
         deadline = self.now() + self._door.settings.hold
         half = await offer(self, self._door, relay_id, offered, wait, deadline)
         if half is not None and isinstance(self._take_back(half), Refusal):
@@ -336,8 +335,8 @@ class SplicedPair(Actor):
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
         peer = splice.other(side).uri
-        side.link = half.link
-        self._note_link(side)
+        side.relay = half.relay
+        self._note_relay(side)
         splice.return_(
             side,
             end,

@@ -76,7 +76,8 @@ class StreamPair(SplicedPair):
         self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
         self._allocated_monitor = 0
         self._provider_uri = ""
-        self._provider_link: ActorRef | None = None
+        #: The relay where the provider is; empty: it is connected here.
+        self._provider_relay = ""
         self._consumer_end = StreamEnd(opening.stream)
         self._provider_end: StreamEnd | None = None
         self._held = [opening.rest] if opening.rest else []
@@ -116,8 +117,8 @@ class StreamPair(SplicedPair):
             "consumer": self._opening.consumer,
             "provider": self._provider_uri,
             "tenant": self._opening.tenant,
-            "forwarded_from": self._opening.connection.path if self._opening.forwarded else "",
-            "forwarded_to": "" if self._provider_link is None else self._provider_link.path,
+            "forwarded_from": self._opening.relay,
+            "forwarded_to": self._provider_relay,
             **self._volumes(),
         }
 
@@ -210,24 +211,25 @@ class StreamPair(SplicedPair):
         message, opening = self._opening.message, self._opening
         settings = self._door.settings
         self._provider_uri = provider.uri
-        self._provider_link = None
+        self._provider_relay = ""
         if provider.connection is not None:
             await self._claim_for(provider)
             stream = await self._open_towards(
                 provider.connection,
                 settings.incoming_deadline,
                 reject.PROVIDER_OPEN_FAILED
-                if opening.forwarded
+                if opening.relay
                 else reject.PROVIDER_STREAM_OPEN_FAILED,
             )
             patience = settings.accept_deadline
         else:
             try:
-                self._provider_link = self._door.relays.link(provider.relay_id)
+                link = self._door.relays.link(provider.relay_id)
             except ChildRefused:
                 raise Rejected(reject.PEER_RELAY_UNREACHABLE) from None
+            self._provider_relay = provider.relay_id
             stream = await self._open_towards(
-                self._provider_link,
+                link,
                 settings.incoming_deadline + self._door.relays.settings.dial_timeout,
                 reject.PEER_RELAY_UNREACHABLE,
             )
@@ -239,7 +241,7 @@ class StreamPair(SplicedPair):
                 + settings.accept_deadline
             )
         self._provider_end = self.own(StreamEnd(stream), "stream")
-        if self._provider_link is not None:
+        if self._provider_relay:
             self._door.meters.counters["intra_relay_hops"] += 1
             await self._claim_for(provider)
         stream.on_data = self.guard("provider", self._provider_answered)
@@ -247,7 +249,7 @@ class StreamPair(SplicedPair):
         stream.on_reset = self.guard("provider", self._provider_silent)
         stream.on_lost = self.guard("provider", self._provider_silent)
         stream.start()
-        kind = IncomingStream if self._provider_link is None else ForwardStream
+        kind = ForwardStream if self._provider_relay else IncomingStream
         first = kind(message.target_service, message.method, opening.consumer, message.stream_id)
         try:
             stream.write(first.encode())
@@ -286,7 +288,7 @@ class StreamPair(SplicedPair):
 
     def _failed_answer(self, answer: StreamReject) -> StreamReject:
         """What the consumer is told when the provider, or its relay, does not answer."""
-        return answer if self._provider_link is None else reject.PEER_RELAY_FORWARD_FAILED
+        return reject.PEER_RELAY_FORWARD_FAILED if self._provider_relay else answer
 
     async def _allocate(self, provider: Provider) -> Granted | None:
         """Sheet 3.5 step 2; None: this stream is spliced."""
@@ -331,7 +333,7 @@ class StreamPair(SplicedPair):
             self._resolve_answer(rest)
         elif isinstance(answer, StreamReject):
             self._door.counters["provider_rejected"] += 1
-            relayed = answer if self._provider_link is not None else reject.PROVIDER_REJECTED
+            relayed = answer if self._provider_relay else reject.PROVIDER_REJECTED
             self._resolve_answer(Rejected(relayed))
         else:
             self._door.counters["provider_unexpected"] += 1
@@ -386,9 +388,8 @@ class StreamPair(SplicedPair):
         assert self._provider_end is not None
         message, opening = self._opening.message, self._opening
         self._announce(provider)
-        link = opening.connection if opening.forwarded else None
-        consumer = self._side("consumer", opening.consumer, link=link)
-        other = self._side("provider", provider.uri, link=self._provider_link)
+        consumer = self._side("consumer", opening.consumer, relay=opening.relay)
+        other = self._side("provider", provider.uri, relay=self._provider_relay)
         row = PairRow(
             message.stream_id,
             opening.consumer,

@@ -85,6 +85,7 @@ def test_rejects_and_killed_pairs_are_ends_too(pki: PkiFixture, tmp_path: Path) 
             assert records[0].outcome == "rejected"
             assert records[0].detail.startswith("404")
             assert counted(running)["edge_events_total.reject_404"] == 1
+            await eventually(lambda: running.streams() == 0)  # it may still be on its way out
             agent.open(OpenStream("verified", "", 8).encode())
             await eventually(lambda: running.streams() == 1)
             running.kill(running.only("/edge/streams"))

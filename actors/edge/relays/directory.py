@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.edge.messages import Forward, Reach
 from actors.edge.relays.settings import RelaySettings
 from actors.runtime import Actor, ActorRef, ActorSystem, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.quic import QuicEndpoint
@@ -27,6 +28,22 @@ def parse_address(text: str) -> tuple[str, int] | None:
         return None
     number = int(port)
     return (host, number) if 0 < number < 65536 else None
+
+
+class Voice:
+    """An actor that can tell another relay something, as a resource of that actor."""
+
+    __slots__ = ("_all", "_ref")
+
+    def __init__(self, everyone: list[ActorRef], ref: ActorRef) -> None:
+        self._all = everyone
+        self._ref = ref
+        everyone.append(ref)
+
+    def abort(self) -> None:
+        """It cannot any more; idempotent."""
+        if self._ref in self._all:
+            self._all.remove(self._ref)
 
 
 class RelayDirectory:
@@ -52,6 +69,8 @@ class RelayDirectory:
         self._system = system
         self._base = base
         self._known: dict[str, tuple[str, int]] = {}
+        #: By relay id. Bound: the connections of the door to other relays.
+        self._voices: dict[str, list[ActorRef]] = {}
 
     def learn(self, relay_id: str, endpoint: str) -> bool:
         """Remember where a relay listens. False: that is no address."""
@@ -81,6 +100,21 @@ class RelayDirectory:
         """
         known = {*self._known, *self.settings.known}
         return sorted(relay_id for relay_id in known if relay_id < self.settings.relay_id)
+
+    def add_voice(self, relay_id: str, ref: ActorRef) -> Voice:
+        """This actor has a way to tell the relay something; abort the entry with it."""
+        return Voice(self._voices.setdefault(relay_id, []), ref)
+
+    def tell(self, relay_id: str, frame: Forward) -> bool:
+        """Have a ctrl frame copied to this relay. False: there is no way now."""
+        return any(ref.try_tell(frame) for ref in self._voices.get(relay_id, ()))
+
+    def reach(self, relay_id: str) -> None:
+        """Get a way to tell this relay something, if one can be had."""
+        try:
+            self.link(relay_id).try_tell(Reach())
+        except ChildRefused:
+            pass  # what is to be said is kept, and said when it comes back
 
     def link(self, relay_id: str) -> ActorRef:
         """The actor of the link to this relay; started if there is none.

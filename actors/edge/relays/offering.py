@@ -21,7 +21,6 @@ from actors.edge.returning import Half
 from actors.runtime import (
     Actor,
     ActorDown,
-    ActorRef,
     AskTimeout,
     ChildRefused,
     MailboxFull,
@@ -62,9 +61,9 @@ class Offered:
 class _Exchange:
     """One offer on one stream, as a resource: reset unless it led to a half."""
 
-    def __init__(self, owner: Actor, stream: Stream, link: ActorRef, offered: Offered) -> None:
+    def __init__(self, owner: Actor, stream: Stream, relay_id: str, offered: Offered) -> None:
         self._stream = stream
-        self._link = link
+        self._relay_id = relay_id
         self._offered = offered
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._peer = ""
@@ -134,7 +133,8 @@ class _Exchange:
             self.final = True
             self._finish(ResetCode.MALFORMED)
             return
-        half = Half(stream, resume, rest, self._peer, offered.tenant, link=self._link, told=True)
+        relay = self._relay_id
+        half = Half(stream, resume, rest, self._peer, offered.tenant, relay=relay, told=True)
         half.owned = True
         self._done.set_result(half)
 
@@ -178,7 +178,7 @@ async def offer(
             patience = min(left, settings.dial_timeout + door.settings.incoming_deadline)
             await link.ask(OpenTowards(claim), timeout=patience)
             door.counters["halves_offered"] += 1
-            exchange = owner.own(_Exchange(owner, claim.take(), link, offered), "offer")
+            exchange = owner.own(_Exchange(owner, claim.take(), relay_id, offered), "offer")
             half = await exchange.answer(deadline - owner.now())
             if half is not None:
                 door.counters["offers_answered"] += 1

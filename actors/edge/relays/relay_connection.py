@@ -137,10 +137,12 @@ class RelayConnection(Actor):
         stream = first.stream
         message = self._decoded(stream, frame)
         if isinstance(message, Ping) and self._signalling is None:
-            self._signalling = self.own(
-                Signalling(stream, self._from_relay, self._door.counters), "signalling"
-            )
-            self._signalling.accept(self.guard, rest)
+            relay_id = self._identity.relay_id
+            signalling = Signalling(stream, self._from_relay, self._door.counters)
+            self._signalling = self.own(signalling, "signalling")
+            signalling.accept(self.guard, rest)
+            self.own(self._door.relays.add_voice(relay_id, self.ref), "voice")
+            self._frames.repeat(relay_id, signalling)
             return
         source = self._source(message) if isinstance(message, ForwardStream) else None
         if source is None or not isinstance(message, ForwardStream):
@@ -193,7 +195,7 @@ class RelayConnection(Actor):
             source.text,
             source.tenant,
             self.ref,
-            forwarded=True,
+            relay=self._identity.relay_id,
         )
         spec = ChildSpec(
             f"{stream_id:016x}~{self._door.next_serial()}",
@@ -218,7 +220,8 @@ class RelayConnection(Actor):
             if message is not None:
                 self._unexpected(stream)
             return
-        half = Half(stream, message, rest, source.text, source.tenant, link=self.ref)
+        relay = self._identity.relay_id
+        half = Half(stream, message, rest, source.text, source.tenant, relay=relay)
         spec = ChildSpec(
             f"{message.stream_id:016x}~{self._door.next_serial()}",
             lambda: ResumeHalf(self._door, half),
@@ -252,4 +255,4 @@ class RelayConnection(Actor):
             self._door.counters["relay_frame_dropped"] += 1
 
     def _from_relay(self, event: PeerFrame) -> None:
-        self._frames.from_relay(event, self.ref, self.now())
+        self._frames.from_relay(event, self._identity.relay_id, self.now())

@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections import deque
 
 from actors.edge.door import Door
-from actors.edge.messages import Forward, OpenTowards
+from actors.edge.messages import Forward, OpenTowards, Reach
 from actors.edge.peer_frames import PeerFrames
+from actors.edge.relays.directory import Voice
 from actors.edge.relays.signalling import Signalling
 from actors.runtime import (
     DEFERRED,
@@ -53,11 +54,12 @@ class _Look:
 class _Lane:
     """One connection of the link."""
 
-    __slots__ = ("connection", "signalling")
+    __slots__ = ("connection", "signalling", "voice")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.signalling: Signalling | None = None
+        self.voice: Voice | None = None
 
 
 class RelayLink(Actor):
@@ -227,14 +229,25 @@ class RelayLink(Actor):
         self.log.info("connected to relay {}", connection.peer.uri)
         stream = connection.open_stream()
         if stream is not None:
-            lane.signalling = Signalling(stream, self._from_relay, self._door.counters)
-            lane.signalling.offer(self.guard)
+            signalling = Signalling(stream, self._from_relay, self._door.counters)
+            lane.signalling = signalling
+            signalling.offer(self.guard, lambda: self._speaks(lane, signalling))
         connection.start()
         self._serve_waiting()
+
+    def _speaks(self, lane: _Lane, signalling: Signalling) -> None:
+        """The other relay knows the extension: say what it may have missed."""
+        if lane in self._lanes:
+            lane.voice = self._door.relays.add_voice(self._relay_id, self.ref)
+            self.own(lane.voice, "voice")
+            self._frames.repeat(self._relay_id, signalling)
 
     def _lost(self, lane: _Lane, reason: CloseReason) -> None:
         self.disown(lane.connection)
         self._lanes.remove(lane)
+        if lane.voice is not None:
+            self.disown(lane.voice)
+            lane.voice.abort()
         self._last_error = str(reason)
         self._door.counters["relay_lost"] += 1
         self.log.warning("connection to relay {} lost: {}", self._relay_id, reason)
@@ -256,5 +269,11 @@ class RelayLink(Actor):
                 return
         self._door.counters["relay_frame_dropped"] += 1
 
+    @handles(Reach)
+    def _reach(self, _: Reach) -> None:
+        if not self._lanes:
+            self._used = self.now()
+            self._dial_if_useful()
+
     def _from_relay(self, event: PeerFrame) -> None:
-        self._frames.from_relay(event, self.ref, self.now())
+        self._frames.from_relay(event, self._relay_id, self.now())

@@ -6,7 +6,9 @@ agents. A relay that does not know it ends the stream, and such frames are dropp
 relays do.
 
 Frames are verbatim copies, one after the other. Bound: what the stream's backlog takes; a frame
-more is dropped and counted (checkpoints repeat themselves, and candidates are offered again).
+more is dropped and counted (checkpoints repeat themselves, and candidates are offered again). The
+last checkpoint of every stream is said again when a connection to that relay is made: the way it
+took may have been lost with it, and a stream that ended would be waited for.
 
 Source: protocol sheet ORP 3.6, 3.9, 3.11; 6.4 X6.
 """
@@ -51,9 +53,11 @@ class Signalling:
         self._counters = counters
         self._reader = FrameReader()
         self.open = False  #: the other relay knows the extension
+        self._on_open: Callable[[], object] | None = None
 
-    def offer(self, guard: Guard) -> None:
-        """We dialled: ask."""
+    def offer(self, guard: Guard, on_open: Callable[[], object]) -> None:
+        """We dialled: ask; `on_open` when the other relay knows the extension."""
+        self._on_open = on_open
         self._stream.write(Ping().encode())
         self._listen(guard)
         self._stream.start()
@@ -95,6 +99,12 @@ class Signalling:
     def _over(self, _: int = 0) -> None:
         self.abort()
 
+    def _opened(self) -> None:
+        on_open, self._on_open = self._on_open, None
+        if on_open is not None:
+            self.open = True
+            on_open()
+
     def _data(self, chunk: bytes) -> None:
         self._stream.consume(len(chunk))
         try:
@@ -102,7 +112,7 @@ class Signalling:
             for frame in self._reader:
                 message = decode(frame)
                 if isinstance(message, Pong):
-                    self.open = True
+                    self._opened()
                 elif isinstance(
                     message, StreamCheckpoint | CandidateOffer | CandidateAnswer | MigrateToP2P
                 ):
