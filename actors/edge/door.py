@@ -19,6 +19,7 @@ from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
 from actors.runtime import ActorRef
 from actors.transport.replay_ring import RingBudget
+from wire.orp.events import PeerFrame
 
 
 class Volume:
@@ -97,6 +98,10 @@ class Door:
     def __post_init__(self) -> None:
         self.ring_budget = RingBudget(self.settings.replay_budget)
         self.counters = self.meters.family("edge_events_total", "event")
+
+    def words_for(self, relay_id: str) -> list[PeerFrame]:
+        """Checkpoints for agents at that relay which a pair there may still wait for."""
+        return self.pairs.words_for(relay_id, self.clock() - self.settings.hold)
 
     def next_serial(self) -> int:
         """A number no actor of this door had before: ids stay unique over reconnects."""

@@ -154,10 +154,13 @@ class PairTable:
         if found is not None:
             found.words = event
 
-    def words_for(self, relay_id: str) -> list[PeerFrame]:
-        """What was kept for the agents at that relay."""
+    def words_for(self, relay_id: str, since: float) -> list[PeerFrame]:
+        """What was kept for agents at that relay, without streams that ended before `since`."""
         records = [entry.record for entry in self._live.values()]
-        records += self._ended.values()
+        for record in reversed(self._ended.values()):  # the newest first
+            if record.ended < since:
+                break
+            records.append(record)
         return [
             record.words
             for record in records

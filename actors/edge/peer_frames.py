@@ -78,7 +78,7 @@ class PeerFrames:
 
     def repeat(self, relay_id: str, signalling: Signalling) -> None:
         """There is a new way to this relay: say what may have been lost with an older one."""
-        for event in self._door.pairs.words_for(relay_id):
+        for event in self._door.words_for(relay_id):
             if not signalling.send(event):
                 return
 

@@ -33,17 +33,22 @@ def parse_address(text: str) -> tuple[str, int] | None:
 class Voice:
     """An actor that can tell another relay something, as a resource of that actor."""
 
-    __slots__ = ("_all", "_ref")
+    __slots__ = ("_all", "_on_end", "_ref")
 
-    def __init__(self, everyone: list[ActorRef], ref: ActorRef) -> None:
+    def __init__(
+        self, everyone: list[ActorRef], ref: ActorRef, on_end: Callable[[], object]
+    ) -> None:
         self._all = everyone
         self._ref = ref
+        self._on_end: Callable[[], object] | None = on_end
         everyone.append(ref)
 
     def abort(self) -> None:
         """It cannot any more; idempotent."""
-        if self._ref in self._all:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
             self._all.remove(self._ref)
+            on_end()
 
 
 class RelayDirectory:
@@ -66,6 +71,8 @@ class RelayDirectory:
         self.dialler = dialler
         #: Makes the actor of a link from the relay's id; set when the door is wired.
         self.make_link: Callable[[str], Actor]
+        #: Is there something this relay may not have heard?
+        self.unheard: Callable[[str], bool]
         self._system = system
         self._base = base
         self._known: dict[str, tuple[str, int]] = {}
@@ -103,7 +110,12 @@ class RelayDirectory:
 
     def add_voice(self, relay_id: str, ref: ActorRef) -> Voice:
         """This actor has a way to tell the relay something; abort the entry with it."""
-        return Voice(self._voices.setdefault(relay_id, []), ref)
+        return Voice(self._voices.setdefault(relay_id, []), ref, lambda: self._silenced(relay_id))
+
+    def _silenced(self, relay_id: str) -> None:
+        """A way is lost, perhaps with what went over it last."""
+        if self.unheard(relay_id):
+            self.reach(relay_id)
 
     def tell(self, relay_id: str, frame: Forward) -> bool:
         """Have a ctrl frame copied to this relay. False: there is no way now."""

@@ -90,6 +90,8 @@ class RelayLink(Actor):
         self.own(self._endpoint, "endpoint")
         self._used = self.now()
         self.start_timer(LOOK_SECONDS, _Look(), "look")
+        if self._door.words_for(self._relay_id):
+            self.ref.tell(Reach())  # an earlier incarnation may have lost them
 
     def terminate(self, reason: ExitReason) -> None:
         """Say goodbye; pairs on both sides then wait for their agents to come another way."""
@@ -271,6 +273,7 @@ class RelayLink(Actor):
 
     @handles(Reach)
     def _reach(self, _: Reach) -> None:
+        """Dial, for what is said to the other relay whenever it is reached."""
         if not self._lanes:
             self._used = self.now()
             self._dial_if_useful()
