@@ -34,17 +34,13 @@ from actors.edge.messages import (
 )
 from actors.edge.opening import Opening
 from actors.edge.peer_frames import PeerFrames
-from actors.edge.resume_half import ResumeHalf
 from actors.edge.returning import Half
+from actors.edge.stream_bringer import StreamBringer
 from actors.edge.stream_pair import StreamPair
 from actors.runtime import (
     DEFERRED,
-    Actor,
     ActorDown,
-    ActorRef,
     AskTimeout,
-    ChildRefused,
-    ChildSpec,
     Deferred,
     Down,
     ExitReason,
@@ -53,7 +49,6 @@ from actors.runtime import (
     Refusal,
     Reply,
     ReplyError,
-    Restart,
     handles,
     shutdown,
 )
@@ -77,7 +72,6 @@ from wire.orp.messages import (
     RegisterAck,
     StreamReady,
     StreamResume,
-    decode,
 )
 
 #: Stream openings that wait for the agent's stream credit.
@@ -106,23 +100,20 @@ def _forgotten(refused: ReplyError) -> bool:
     return isinstance(value, RegisterRefused) and value.why == "not_connected"
 
 
-class AgentConnection(Actor):
+class AgentConnection(StreamBringer):
     """See the module docstring."""
 
     mailbox = MailboxSpec(bound=4096)
 
     def __init__(self, door: Door, connection: Connection, identity: AgentUri) -> None:
-        self._door = door
+        super().__init__(door)
         self._connection = connection
         self._identity = identity
         self._ctrl: Stream | None = None
         self._generation = 0
         self._registry_monitor = 0
         self._services: dict[str, str] = {}
-        self._opening: dict[FirstFrame, None] = {}
         self._waiting: list[tuple[StreamClaim, Reply[None]]] = []
-        #: Streams and halves that went to an actor of their own, until it ends.
-        self._handed: dict[int, Opening | Half] = {}
         self._ended = False
         self._frames = PeerFrames(door)
 
@@ -200,24 +191,11 @@ class AgentConnection(Actor):
             stream.on_stop_sending = self.guard("ctrl", self._on_ctrl_reset)
             stream.start()
             return
-        counters = self._door.counters
         if self._session.state is not RelayState.READY:
-            counters["stream_before_hello"] += 1
+            self._door.counters["stream_before_hello"] += 1
             stream.abort(ResetCode.MALFORMED)
-        elif len(self._opening) >= self._door.settings.max_opening_per_agent:
-            counters["stream_opening_limit"] += 1
-            stream.abort(ResetCode.DEADLINE)
-        else:
-            first = FirstFrame(
-                self.system,
-                stream,
-                self._door.settings.first_frame_deadline,
-                self.guard("first frame", self._on_first_frame),
-                self.guard("first frame", self._on_first_frame_failed),
-            )
-            self._opening[first] = None
-            self.own(first, "opening")
-            first.start()
+        elif self._may_open(stream):
+            self._read_frame(stream, self._on_first_frame)
 
     # The ctrl stream.
 
@@ -376,17 +354,12 @@ class AgentConnection(Actor):
     async def _pause() -> None:
         await asyncio.sleep(0.005)
 
-    def _hand_over(self, what: Opening | Half, to: ActorRef) -> None:
-        """Keep an eye on a stream whose new owner might die before it runs."""
-        self._handed[self.monitor(to)] = what
-
     @handles(Down)
     def _down(self, down: Down) -> None:
         """A stream's owner ended, or the registry restarts and must hear of this agent again."""
-        handed = self._handed.pop(down.token, None)
-        if handed is not None:
-            handed.abandon()
-        elif down.token == self._registry_monitor and self._session.state is RelayState.READY:
+        if self._owner_ended(down):
+            return
+        if down.token == self._registry_monitor and self._session.state is RelayState.READY:
             self.start_timer(0.0, _Announce(), "announce")
 
     @handles(Superseded)
@@ -476,60 +449,14 @@ class AgentConnection(Actor):
             claim.put(stream)
             reply.send(None)
 
-    def _on_first_frame_failed(self, first: FirstFrame, label: str) -> None:
-        self._door.counters[label] += 1
-        self._leave_opening(first)
-
-    def _leave_opening(self, first: FirstFrame) -> None:
-        self._opening.pop(first, None)
-        self.disown(first)
-
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
-        self._leave_opening(first)
-        stream = first.stream
-        try:
-            message = decode(frame)
-        except PeerError as error:
-            self._door.counters[f"first_frame_{error.label}"] += 1
-            stream.abort(ResetCode.MALFORMED)
-            return
+        stream, identity = first.stream, self._identity
+        message = self._decoded(stream, frame)
         if frame.type == FrameType.OPEN_STREAM and isinstance(message, OpenStream):
-            self._open_stream(stream, message, rest)
+            opening = Opening(message, stream, rest, identity.text, identity.tenant, self.ref)
+            self._start_pair(opening, StreamPair)
         elif isinstance(message, StreamResume | MigrateToRelay) and message.stream_id:
-            self._stream_came_back(stream, message, rest)
-        else:
-            # The sheet's relay ends such a stream without a frame (2.5, silent outcomes).
-            self._door.counters["first_frame_unexpected"] += 1
-            stream.write_eof()
-            stream.stop_sending(ResetCode.MALFORMED)
-
-    def _stream_came_back(
-        self, stream: Stream, message: StreamResume | MigrateToRelay, rest: bytes
-    ) -> None:
-        half = Half(stream, message, rest, self._identity.text, self._identity.tenant)
-        spec = ChildSpec(
-            f"{message.stream_id:016x}~{self._door.next_serial()}",
-            lambda: ResumeHalf(self._door, half),
-            restart=Restart.TEMPORARY,
-            shutdown=1.0,
-        )
-        try:
-            self._hand_over(half, self.system.start_child(self._door.halves(), spec))
-            self._door.counters["resume_asked"] += 1
-        except ChildRefused as refused:
-            self._door.counters[f"resume_refused_{refused.why}"] += 1
-            half.abort()
-
-    def _open_stream(self, stream: Stream, message: OpenStream, rest: bytes) -> None:
-        opening = Opening(
-            message, stream, rest, self._identity.text, self._identity.tenant, self.ref
-        )
-        child = f"{message.stream_id:016x}~{self._door.next_serial()}"
-        spec = ChildSpec(
-            child, lambda: StreamPair(self._door, opening), restart=Restart.TEMPORARY, shutdown=1.0
-        )
-        try:
-            self._hand_over(opening, self.system.start_child(self._door.streams(), spec))
-        except ChildRefused as refused:
-            self._door.counters[f"stream_refused_{refused.why}"] += 1
-            opening.refuse()
+            half = Half(stream, message, rest, identity.text, identity.tenant)
+            self._start_half(half, "resume_asked")
+        elif message is not None:
+            self._unexpected(stream)

@@ -33,11 +33,11 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp import TcpEndpoint
 from actors.transport.tls import TlsIdentity, TlsMaterialError
-from tools.agent.bridge import ProviderBridge
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
 from tools.agent.messages import OpenService, Promote, WatchMode
 from tools.agent.promoter import Promoter
+from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_keeper import StreamKeeper

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
-from tools.agent.bridge import ConsumerBridge
+from tools.agent.consumer_bridge import ConsumerBridge
 from tools.agent.ends import WatchedSocket
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings, Mapping

@@ -15,31 +15,25 @@ from actors.edge.opening import Opening
 from actors.edge.peer_frames import PeerFrames
 from actors.edge.relays.egress_pair import EgressPair
 from actors.edge.relays.signalling import Signalling
-from actors.edge.resume_half import ResumeHalf
 from actors.edge.returning import Half
+from actors.edge.stream_bringer import StreamBringer
 from actors.runtime import (
-    Actor,
-    ActorRef,
-    ChildRefused,
-    ChildSpec,
     Down,
     ExitReason,
     MailboxSpec,
-    Restart,
     handles,
     shutdown,
 )
 from actors.transport.connection import Connection
 from actors.transport.stream import CloseReason, Stream
-from wire.errors import PeerError
-from wire.orp.close_codes import CloseCode, ResetCode
+from wire.orp.close_codes import CloseCode
 from wire.orp.events import PeerFrame
 from wire.orp.frame import Frame
 from wire.orp.identity import AgentUri, IdentityError, RelayUri, parse_identity
-from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume, decode
+from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume
 
 
-class RelayConnection(Actor):
+class RelayConnection(StreamBringer):
     """See the module docstring.
 
     Args:
@@ -47,15 +41,12 @@ class RelayConnection(Actor):
     """
 
     mailbox = MailboxSpec(bound=65_536)
+    counted_as = "relay_"
 
     def __init__(self, door: Door, connection: Connection, identity: RelayUri) -> None:
-        self._door = door
+        super().__init__(door)
         self._connection = connection
         self._identity = identity
-        #: Bound: `max_opening_per_agent` of the settings, as for an agent.
-        self._opening: dict[FirstFrame, None] = {}
-        #: Streams and halves that went to an actor of their own, until it ends.
-        self._handed: dict[int, Opening | Half] = {}
         self._signalling: Signalling | None = None
         self._frames = PeerFrames(door)
         self._ended = False
@@ -106,34 +97,10 @@ class RelayConnection(Actor):
     # Streams.
 
     def _on_stream(self, stream: Stream) -> None:
-        if len(self._opening) >= self._door.settings.max_opening_per_agent:
-            self._door.counters["stream_opening_limit"] += 1
-            stream.abort(ResetCode.DEADLINE)
-            return
-        self._read_frame(stream, self._on_first_frame)
-
-    def _read_frame(self, stream: Stream, then: object, early: bytes = b"") -> None:
-        first = FirstFrame(
-            self.system,
-            stream,
-            self._door.settings.first_frame_deadline,
-            self.guard("first frame", then),  # type: ignore[arg-type]  # a bound method
-            self.guard("first frame", self._on_failed),
-        )
-        self._opening[first] = None
-        self.own(first, "opening")
-        first.start(early)
-
-    def _on_failed(self, first: FirstFrame, label: str) -> None:
-        self._door.counters[f"relay_{label}"] += 1
-        self._leave_opening(first)
-
-    def _leave_opening(self, first: FirstFrame) -> None:
-        self._opening.pop(first, None)
-        self.disown(first)
+        if self._may_open(stream):
+            self._read_frame(stream, self._on_first_frame)
 
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
-        self._leave_opening(first)
         stream = first.stream
         message = self._decoded(stream, frame)
         if isinstance(message, Ping) and self._signalling is None:
@@ -156,20 +123,6 @@ class RelayConnection(Actor):
                 self._on_positions(second, frame, rest, source)
 
             self._read_frame(stream, positions, rest)
-
-    def _decoded(self, stream: Stream, frame: Frame) -> object:
-        try:
-            return decode(frame)
-        except PeerError as error:
-            self._door.counters[f"relay_first_frame_{error.label}"] += 1
-            stream.abort(ResetCode.MALFORMED)
-            return None
-
-    def _unexpected(self, stream: Stream) -> None:
-        """The sheet's relay ends such a stream without a frame (2.5, silent outcomes)."""
-        self._door.counters["relay_first_frame_unexpected"] += 1
-        stream.write_eof()
-        stream.stop_sending(ResetCode.MALFORMED)
 
     def _source(self, message: ForwardStream) -> AgentUri | None:
         """The agent the stream comes from, if it is one we serve."""
@@ -197,23 +150,12 @@ class RelayConnection(Actor):
             self.ref,
             relay=self._identity.relay_id,
         )
-        spec = ChildSpec(
-            f"{stream_id:016x}~{self._door.next_serial()}",
-            lambda: EgressPair(self._door, opening),
-            restart=Restart.TEMPORARY,
-            shutdown=1.0,
-        )
-        try:
-            self._hand_over(opening, self.system.start_child(self._door.streams(), spec))
+        if self._start_pair(opening, EgressPair):
             self._door.counters["streams_from_relays"] += 1
-        except ChildRefused as refused:
-            self._door.counters[f"stream_refused_{refused.why}"] += 1
-            opening.refuse()
 
     def _on_positions(
         self, second: FirstFrame, frame: Frame, rest: bytes, source: AgentUri
     ) -> None:
-        self._leave_opening(second)
         stream = second.stream
         message = self._decoded(stream, frame)
         if not isinstance(message, StreamResume) or not message.stream_id:
@@ -222,28 +164,12 @@ class RelayConnection(Actor):
             return
         relay = self._identity.relay_id
         half = Half(stream, message, rest, source.text, source.tenant, relay=relay)
-        spec = ChildSpec(
-            f"{message.stream_id:016x}~{self._door.next_serial()}",
-            lambda: ResumeHalf(self._door, half),
-            restart=Restart.TEMPORARY,
-            shutdown=1.0,
-        )
-        try:
-            self._hand_over(half, self.system.start_child(self._door.halves(), spec))
-            self._door.counters["halves_from_relays"] += 1
-        except ChildRefused as refused:
-            self._door.counters[f"resume_refused_{refused.why}"] += 1
-            half.abort()
-
-    def _hand_over(self, what: Opening | Half, to: ActorRef) -> None:
-        self._handed[self.monitor(to)] = what
+        self._start_half(half, "halves_from_relays")
 
     @handles(Down)
     def _down(self, down: Down) -> None:
-        """A stream's owner ended; if it did before it ran, the stream is still ours to end."""
-        handed = self._handed.pop(down.token, None)
-        if handed is not None:
-            handed.abandon()
+        """A stream's owner ended."""
+        self._owner_ended(down)
 
     # What agents say to each other across the link.
 

@@ -1,0 +1,156 @@
+"""A local connection to a service: open the stream, and see what the relay makes of it.
+
+Source: protocol sheet ORP 3.3, 2.5; 6.5 A5 (the bytes of a STREAM_REJECT never reach the
+application: the first bytes are looked at until STREAM_READY or a reject decides).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+
+from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
+from actors.transport.claim import StreamClaim
+from actors.transport.stream import CloseReason, StreamClosed
+from tools.agent.bridge import Bridge
+from tools.agent.ends import SocketGuard, StreamGuard
+from tools.agent.forward_tunnel import TunnelFailed
+from tools.agent.messages import OpenService, Promote, WatchMode
+from tools.agent.resumable import ResumableStream, StreamTable
+from tools.agent.settings import AgentSettings
+from wire.errors import PeerError
+from wire.orp.close_codes import ResetCode
+from wire.orp.frame import FrameReader, FrameType
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.messages import AllocGranted, OpenStream, StreamReject, decode
+
+#: Seconds a consumer waits for a relay that may have said to nobody that the stream is ready.
+UNHEARD_SECONDS = 2.0
+#: First two bytes of a STREAM_REJECT frame (version 1, sheet 2.1).
+_REJECT_START = (0x2000 | FrameType.STREAM_REJECT).to_bytes(2, "big")
+
+
+class ConsumerBridge(Bridge):
+    """A local connection that wants a service.
+
+    Args:
+        sock: accepted, non-blocking.
+        link: the relay link.
+        table: of the agent's resumable streams.
+    """
+
+    patience = UNHEARD_SECONDS
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        service: str,
+        sock: socket.socket,
+        link: ActorRef,
+        table: StreamTable,
+    ) -> None:
+        super().__init__(settings, table)
+        self._service = service
+        self._link = link
+        self._accepted = sock
+        self._decided: asyncio.Future[StreamReject | AllocGranted | None]
+
+    def init(self) -> None:
+        """Own the local socket."""
+        self._guarded = self.own(SocketGuard(self._accepted), "socket")
+        self._take_socket(self._accepted)
+        self._decided = self.system.loop.create_future()
+
+    async def continue_(self) -> None:
+        """OPEN_STREAM, then wait for what decides: STREAM_READY, ALLOC_GRANTED or STREAM_REJECT."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.open_timeout):
+                outcome = await self._open()
+        except TimeoutError:
+            self.stop(shutdown("no stream in time"))
+            return
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
+            self.stop(shutdown(f"not opened: {error}"))
+            return
+        if isinstance(outcome, StreamReject):
+            self.log.info("{}: rejected: {} {}", self._service, outcome.code, outcome.reason)
+            self.stop(shutdown(f"rejected {outcome.code}: {outcome.reason}"))
+            return
+        self.disown(self._stream_guard)
+        if isinstance(outcome, AllocGranted):
+            try:
+                await self._tunnel(outcome, "")
+            except TunnelFailed as error:
+                self.log.info("{}: no tunnel: {}", self._service, error)
+                self.stop(shutdown(f"no tunnel: {error}"))
+                return
+        self.disown(self._guarded)
+        self._couple()
+        if isinstance(self._stream, ResumableStream):
+            self._link.try_tell(Promote(self._stream))
+
+    async def _open(self) -> StreamReject | AllocGranted | None:
+        claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")
+        await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
+        self.disown(claim)
+        self._stream = stream = claim.take()
+        self._stream_guard = self.own(StreamGuard(stream), "stream")
+        self._stream_id = 0
+        while not self._stream_id:
+            self._stream_id = secrets.randbits(64)
+        await self._link.ask_again(
+            WatchMode(self._stream_id, self.guard("mode", self._decide)),
+            timeout=self._settings.open_timeout,
+        )
+        stream.on_data = self.guard("stream", self._first_bytes)
+        stream.on_eof = self.guard("stream", self._ended_early)
+        stream.on_reset = self.guard("stream", self._closed_early)
+        stream.on_lost = self.guard("stream", self._closed_early)
+        stream.start()
+        stream.write(OpenStream(self._service, "", self._stream_id).encode())
+        return await self._decided
+
+    def _decide(self, outcome: StreamReject | AllocGranted | None) -> None:
+        if not self._decided.done():
+            self._decided.set_result(outcome)
+            if self._stream is not None:
+                # What happens to it before the pump takes over is held for the pump.
+                self._stream.pause()
+
+    def _first_bytes(self, chunk: bytes) -> None:
+        """Bytes before STREAM_READY: a reject, or the provider's first words (then ready is near).
+
+        Held bytes are not consumed, so the stream window bounds them.
+        """
+        self._early += chunk
+        start = bytes(self._early[:2])
+        if not _REJECT_START.startswith(start):
+            self._decide(None)  # application bytes: the stream is spliced
+            return
+        reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        try:
+            reader.feed(self._early)
+            frame = reader.next_frame()
+            if frame is None:
+                return
+            message = decode(frame)
+        except PeerError:
+            self._decide(None)
+            return
+        if isinstance(message, StreamReject):
+            self._decide(message)
+
+    def _ended_early(self) -> None:
+        """FIN before STREAM_READY: an empty answer, or one whose bytes are held already."""
+        self._early_eof = True
+        self._decide(None)
+
+    def _closed_early(self, why: int | CloseReason) -> None:
+        if isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT:
+            # It may have been ready: the provider then waits for us. Ask for it for a moment.
+            self._broken = True
+            self._decide(None)
+        else:
+            self._decide(StreamReject(502, "stream ended before it was ready"))

@@ -1,0 +1,227 @@
+"""A stream the relay opened for a service: dial its target, and accept or refuse.
+
+Source: protocol sheet ORP 3.3, 2.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
+from actors.transport.stream import CloseReason, Stream, StreamClosed
+from tools.agent.bridge import Bridge
+from tools.agent.ends import SocketGuard, StreamGuard
+from tools.agent.forward_tunnel import TunnelFailed
+from tools.agent.messages import WatchMode
+from tools.agent.resumable import StreamTable
+from tools.agent.settings import AgentSettings
+from wire.errors import PeerError
+from wire.orp import reject
+from wire.orp.close_codes import ResetCode
+from wire.orp.frame import FrameReader
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.messages import AllocGranted, IncomingStream, StreamAccept, StreamReject, decode
+
+#: Seconds a provider waits for a consumer that may never have heard that its stream is ready.
+UNCERTAIN_SECONDS = 5.0
+#: Seconds an INCOMING_STREAM may take to arrive on a stream the relay opened.
+FIRST_FRAME_SECONDS = 10.0
+#: Seconds a provider waits for STREAM_READY or ALLOC_GRANTED, then assumes a splice.
+MODE_SECONDS = 5.0
+
+
+class ProviderBridge(Bridge):
+    """A stream the relay opened towards us.
+
+    Args:
+        stream: not started yet.
+        link: the relay link.
+        table: of the agent's resumable streams.
+    """
+
+    patience = UNCERTAIN_SECONDS
+
+    def __init__(
+        self, settings: AgentSettings, stream: Stream, link: ActorRef, table: StreamTable
+    ) -> None:
+        super().__init__(settings, table)
+        self._link = link
+        self._mode: asyncio.Future[AllocGranted | None]
+        self._stream = stream
+        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        self._first: asyncio.Future[IncomingStream]
+
+    def init(self) -> None:
+        """Own the stream and begin to read the first frame."""
+        stream = self._stream
+        assert stream is not None
+        self._first = self.system.loop.create_future()
+        self._mode = self.system.loop.create_future()
+        self._stream_guard = self.own(StreamGuard(stream), "stream")
+        stream.on_data = self.guard("stream", self._first_bytes)
+        stream.on_eof = self.guard("stream", self._ended_early)
+        stream.on_reset = self.guard("stream", self._closed_early)
+        stream.on_lost = self.guard("stream", self._closed_early)
+        stream.start()
+
+    async def continue_(self) -> None:
+        """INCOMING_STREAM, dial the target, STREAM_ACCEPT, bridge."""
+        try:
+            async with asyncio.timeout(FIRST_FRAME_SECONDS):
+                incoming = await self._first
+        except (TimeoutError, ConnectionError) as error:
+            self.stop(shutdown(f"no INCOMING_STREAM: {error}"))
+            return
+        self._service, self._stream_id = incoming.target_service, incoming.stream_id
+        self._peer_uri = incoming.source_agent_uri
+        target = next(
+            (m for m in self._settings.provide if m.service == incoming.target_service), None
+        )
+        if target is None:
+            self._refuse(reject.NO_HANDLER)
+            return
+        try:
+            async with asyncio.timeout(self._settings.target_timeout):
+                sock = await self._dial(target.host, target.port)
+        except TimeoutError:
+            self._refuse(reject.backend_dial_failed("timed out"))
+            return
+        except OSError as error:
+            self._refuse(reject.backend_dial_failed(error.strerror or type(error).__name__))
+            return
+        stream = self._stream
+        assert stream is not None
+        guarded = self.own(SocketGuard(sock), "socket")
+        self._take_socket(sock)
+        if stream.write_closed or self._broken:
+            self.stop(shutdown("stream ended while dialling"))
+            return
+        try:
+            granted = await self._accept(stream)
+            self.disown(self._stream_guard)
+            if granted is not None:
+                await self._tunnel(granted, self._peer_uri)
+        except (ConnectionError, StreamClosed, TunnelFailed) as error:
+            self.stop(shutdown(f"not bridged: {error}"))
+            return
+        self.disown(guarded)
+        self._couple()
+
+    async def _accept(self, stream: Stream) -> AllocGranted | None:
+        """STREAM_ACCEPT, then wait for what decides how the stream travels.
+
+        Until then the target's bytes wait: in forward mode the relay would throw them away.
+        Returns:
+            The grant, or None for a splice.
+
+        Raises:
+            ConnectionError, StreamClosed: the stream ended before that.
+        """
+        if self._stream_id:
+            watch = WatchMode(self._stream_id, self.guard("mode", self._decide))
+            try:
+                await self._link.ask_again(watch, timeout=MODE_SECONDS)
+            except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+                self._decide(None)
+        else:
+            self._decide(None)
+        if self._stream_died():
+            raise ConnectionError("stream ended before it was accepted")
+        stream.write(StreamAccept().encode())
+        if self._early or self._early_eof:
+            self._decide(None)
+        granted = None
+        try:
+            async with asyncio.timeout(MODE_SECONDS):
+                granted = await self._mode
+        except TimeoutError:
+            pass  # the message was lost: assume splice (sheet 3.3)
+        stream.pause()
+        if self._broken and not (self._path_lost and self._stream_id and granted is None):
+            raise ConnectionError("stream ended before it was ready")
+        # A path lost after our STREAM_ACCEPT: the consumer may have heard that it is ready, and
+        # comes back for the stream.
+        return granted
+
+    def _stream_died(self) -> bool:
+        return self._broken  # changed by callbacks while we wait
+
+    def _decide(self, granted: AllocGranted | None) -> None:
+        if not self._mode.done():
+            self._mode.set_result(granted)
+            if self._stream is not None:
+                self._stream.pause()  # what happens until the pump takes over is held for it
+
+    async def _dial(self, host: str, port: int) -> socket.socket:
+        loop = self.system.loop
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        error: OSError | None = None
+        for family, kind, protocol, _, address in infos:
+            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, address)
+            except OSError as failed:
+                sock.close()
+                error = failed
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+        raise error or OSError(0, f"no address for {host}")
+
+    def _refuse(self, answer: StreamReject) -> None:
+        stream = self._stream
+        assert stream is not None
+        self.disown(self._stream_guard)
+        stream.forget_callbacks()
+        if not stream.write_closed:
+            stream.write(answer.encode())
+            stream.write_eof()
+        stream.stop_sending(ResetCode.REJECTED)
+        self.stop(shutdown(f"refused {answer.code}: {answer.reason}"))
+
+    def _first_bytes(self, chunk: bytes) -> None:
+        if self._first.done():
+            self._early += chunk
+            self._decide(None)  # application bytes: the stream is spliced
+            return
+        stream = self._stream
+        assert stream is not None
+        try:
+            self._reader.feed(chunk)
+            frame = self._reader.next_frame()
+            if frame is None:
+                stream.consume(len(chunk))
+                return
+            rest = bytes(self._reader.take_rest())
+            stream.consume(len(chunk) - len(rest))
+            message = decode(frame)
+        except PeerError as error:
+            self._fail_first(error.label)
+            return
+        self._early += rest
+        if isinstance(message, IncomingStream):
+            self._first.set_result(message)
+        else:
+            self._fail_first("unexpected first frame")
+
+    def _ended_early(self) -> None:
+        """The consumer half-closed already: legal once INCOMING_STREAM was read."""
+        self._early_eof = True
+        self._decide(None)
+        self._fail_first("stream ended")
+
+    def _closed_early(self, why: int | CloseReason) -> None:
+        self._broken = True
+        self._path_lost = isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT
+        self._decide(None)
+        self._fail_first("stream reset")
+
+    def _fail_first(self, why: str) -> None:
+        if not self._first.done():
+            self._first.set_exception(ConnectionError(why))
+            self._first.exception()  # it may come before anybody waits
