@@ -69,11 +69,10 @@ class PeerFrames:
         checkpoint = isinstance(event.message, StreamCheckpoint)
         if checkpoint:
             self._door.pairs.keep_words(event)
-        if not relays.tell(relay_id, Forward(event)):
-            if checkpoint:
-                relays.reach(relay_id)
-            else:
-                self._door.counters["relay_frame_dropped"] += 1
+        if not relays.tell(relay_id, Forward(event)) and not (
+            checkpoint and relays.reach(relay_id)
+        ):
+            self._door.counters["relay_frame_dropped"] += 1
         return True
 
     def repeat(self, relay_id: str, signalling: Signalling) -> None:

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from actors.edge.relays.signalling import Signalling
 from tests.conftest import PkiFixture, eventually
 from tests.edge.relay_rig import relays
 from tests.edge.rig import Incoming, RawAgent, Relay
@@ -185,5 +188,59 @@ def test_checkpoints_cross_the_link(pki: PkiFixture, tmp_path: Path) -> None:
                 one.stream.write_eof()
             await eventually(lambda: first.streams() == second.streams() == 0)
             await exchange()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["live", "ended"])
+def test_a_checkpoint_that_was_lost_with_the_link_is_said_again(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Else the other relay waits for an agent that has everything."""
+
+    async def main() -> None:
+        async with two(pki, tmp_path) as (first, second, consumer, provider):
+            mine, theirs = await spliced(consumer, provider, 9)
+            if ended:
+                for one in (mine, theirs):
+                    one.stream.write_eof()
+                await eventually(lambda: first.streams() == second.streams() == 0)
+            lost: list[object] = []
+
+            def swallow(relay_id: str, frame: object) -> bool:
+                lost.append(frame)
+                return True
+
+            with monkeypatch.context() as broken:
+                broken.setattr(first.edge.door.relays, "tell", swallow)
+                words = StreamCheckpoint(9, 10, 20)
+                consumer.ctrl.write(words.encode())
+                await eventually(lambda: lost)
+            assert words not in provider.events
+            first.kill("/edge/relays/to-r2")
+            await eventually(lambda: words in provider.events)
+
+    asyncio.run(main())
+
+
+def test_a_relay_that_does_not_know_the_extension_is_not_dialled_for_it(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ignorant(self: Signalling, *_: object) -> None:
+        self.abort()
+
+    monkeypatch.setattr(Signalling, "accept", ignorant)
+
+    async def main() -> None:
+        async with two(pki, tmp_path) as (first, second, consumer, provider):
+            mine, theirs = await spliced(consumer, provider, 9)
+            for one in (mine, theirs):
+                one.stream.write_eof()
+            await eventually(lambda: first.streams() == second.streams() == 0)
+            first.kill("/edge/relays/to-r2")
+            dropped = first.counters.get("relay_frame_dropped", 0)
+            consumer.ctrl.write(StreamCheckpoint(9, 10, 20).encode())
+            await eventually(lambda: first.counters.get("relay_frame_dropped", 0) > dropped)
+            assert first.counters["relay_connected"] == 1
 
     asyncio.run(main())

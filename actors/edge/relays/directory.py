@@ -78,6 +78,8 @@ class RelayDirectory:
         self._known: dict[str, tuple[str, int]] = {}
         #: By relay id. Bound: the connections of the door to other relays.
         self._voices: dict[str, list[ActorRef]] = {}
+        #: Relays that do not know the extension. Bound: those that were dialled, as `_known`.
+        self._mute: set[str] = set()
 
     def learn(self, relay_id: str, endpoint: str) -> bool:
         """Remember where a relay listens. False: that is no address."""
@@ -110,6 +112,7 @@ class RelayDirectory:
 
     def add_voice(self, relay_id: str, ref: ActorRef) -> Voice:
         """This actor has a way to tell the relay something; abort the entry with it."""
+        self._mute.discard(relay_id)
         return Voice(self._voices.setdefault(relay_id, []), ref, lambda: self._silenced(relay_id))
 
     def _silenced(self, relay_id: str) -> None:
@@ -121,12 +124,19 @@ class RelayDirectory:
         """Have a ctrl frame copied to this relay. False: there is no way now."""
         return any(ref.try_tell(frame) for ref in self._voices.get(relay_id, ()))
 
-    def reach(self, relay_id: str) -> None:
-        """Get a way to tell this relay something, if one can be had."""
+    def mute(self, relay_id: str) -> None:
+        """This relay does not know the extension: it is not dialled to be told something."""
+        self._mute.add(relay_id)
+
+    def reach(self, relay_id: str) -> bool:
+        """Get a way to tell this relay something. False: it would not understand."""
+        if relay_id in self._mute:
+            return False
         try:
             self.link(relay_id).try_tell(Reach())
         except ChildRefused:
             pass  # what is to be said is kept, and said when it comes back
+        return True
 
     def link(self, relay_id: str) -> ActorRef:
         """The actor of the link to this relay; started if there is none.

@@ -91,7 +91,7 @@ class RelayLink(Actor):
         self._used = self.now()
         self.start_timer(LOOK_SECONDS, _Look(), "look")
         if self._door.words_for(self._relay_id):
-            self.ref.tell(Reach())  # an earlier incarnation may have lost them
+            self._door.relays.reach(self._relay_id)  # an earlier incarnation may have lost them
 
     def terminate(self, reason: ExitReason) -> None:
         """Say goodbye; pairs on both sides then wait for their agents to come another way."""
@@ -233,13 +233,17 @@ class RelayLink(Actor):
         if stream is not None:
             signalling = Signalling(stream, self._from_relay, self._door.counters)
             lane.signalling = signalling
-            signalling.offer(self.guard, lambda: self._speaks(lane, signalling))
+            signalling.offer(
+                self.guard, lambda knows: self._answered(lane, signalling, knows=knows)
+            )
         connection.start()
         self._serve_waiting()
 
-    def _speaks(self, lane: _Lane, signalling: Signalling) -> None:
-        """The other relay knows the extension: say what it may have missed."""
-        if lane in self._lanes:
+    def _answered(self, lane: _Lane, signalling: Signalling, *, knows: bool) -> None:
+        """If the other relay knows the extension, say what it may have missed."""
+        if not knows:
+            self._door.relays.mute(self._relay_id)
+        elif lane in self._lanes:
             lane.voice = self._door.relays.add_voice(self._relay_id, self.ref)
             self.own(lane.voice, "voice")
             self._frames.repeat(self._relay_id, signalling)

@@ -53,11 +53,11 @@ class Signalling:
         self._counters = counters
         self._reader = FrameReader()
         self.open = False  #: the other relay knows the extension
-        self._on_open: Callable[[], object] | None = None
+        self._on_answer: Callable[[bool], object] | None = None
 
-    def offer(self, guard: Guard, on_open: Callable[[], object]) -> None:
-        """We dialled: ask; `on_open` when the other relay knows the extension."""
-        self._on_open = on_open
+    def offer(self, guard: Guard, on_answer: Callable[[bool], object]) -> None:
+        """We dialled: ask; `on_answer` is told whether the other relay knows the extension."""
+        self._on_answer = on_answer
         self._stream.write(Ping().encode())
         self._listen(guard)
         self._stream.start()
@@ -98,12 +98,13 @@ class Signalling:
 
     def _over(self, _: int = 0) -> None:
         self.abort()
+        self._answered(knows=False)
 
-    def _opened(self) -> None:
-        on_open, self._on_open = self._on_open, None
-        if on_open is not None:
-            self.open = True
-            on_open()
+    def _answered(self, *, knows: bool) -> None:
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            self.open = knows
+            on_answer(knows)
 
     def _data(self, chunk: bytes) -> None:
         self._stream.consume(len(chunk))
@@ -112,7 +113,7 @@ class Signalling:
             for frame in self._reader:
                 message = decode(frame)
                 if isinstance(message, Pong):
-                    self._opened()
+                    self._answered(knows=True)
                 elif isinstance(
                     message, StreamCheckpoint | CandidateOffer | CandidateAnswer | MigrateToP2P
                 ):
