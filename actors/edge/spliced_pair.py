@@ -298,6 +298,7 @@ class SplicedPair(Actor):
             result[f"held_for_{name}"] = 0 if side.end is None else side.end.stream.backlog
             result[f"replay_for_{name}"] = side.ring.end - side.ring.start
             result[f"{name}_away"] = side.away
+            result[f"{name}_ended"] = side.eof
         return result
 
     # An agent comes back.
