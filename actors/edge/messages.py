@@ -67,10 +67,11 @@ class Rejoin(Request[None]):
 
 @dataclass(slots=True)
 class Checkpointed:
-    """To a live pair: the application of this agent received so many bytes."""
+    """To a live pair: the application of this agent received so many bytes, and the FIN or not."""
 
     uri: str
     received: int
+    ended: bool
 
 
 @dataclass(slots=True)

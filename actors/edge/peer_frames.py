@@ -52,7 +52,7 @@ class PeerFrames:
         if isinstance(message, StreamCheckpoint):
             pair = self._door.pairs.live(message.stream_id)
             if pair is not None:
-                pair.try_tell(Checkpointed(uri, message.peer_ack_position))
+                pair.try_tell(Checkpointed(uri, message.peer_ack_position, message.ended))
 
     def across(self, event: PeerFrame, uri: str, now: float) -> bool:
         """Copy a frame of `uri` to the relay where the other agent is. False: it is not elsewhere.

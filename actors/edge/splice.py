@@ -56,6 +56,7 @@ class Side:
         eof: it sent FIN, or nobody wants what it sends.
         deaf: it wants nothing more (STOP_SENDING).
         confirmed: position up to which its application has everything, as far as it said.
+        fin_confirmed: its agent said that the other one's FIN came.
         done: its present stream is over, and its transport has everything.
         relay: the other relay where the agent is; empty: it is connected here.
     """
@@ -67,6 +68,7 @@ class Side:
         "done",
         "end",
         "eof",
+        "fin_confirmed",
         "name",
         "received",
         "relay",
@@ -95,6 +97,7 @@ class Side:
         self.deaf = False
         self.done = False
         self.confirmed = sent
+        self.fin_confirmed = False
         #: Of the bytes from this side, those it got credit for (or was given on an older stream).
         self.credited = received
         #: Bytes written to its present stream, frames included, that the transport still holds.
@@ -281,8 +284,13 @@ class Splice:
         )
 
     def _has_everything(self, side: Side) -> bool:
-        """Both directions ended, and the side's application has all bytes, as it said."""
-        return side.eof and self.other(side).eof and side.confirmed == side.sent
+        """Both directions ended, and the side's application has all bytes, as it said.
+
+        A FIN that went to another relay may be lost with it: then the agent must have said that it
+        came.
+        """
+        everything = side.confirmed == side.sent and (side.fin_confirmed or not side.relay)
+        return everything and side.eof and self.other(side).eof
 
     def abort(self) -> None:
         """Forget what was kept for replay; the streams are their owner's business."""
@@ -290,8 +298,9 @@ class Splice:
         for side in self.sides:
             side.ring.clear()
 
-    def confirm(self, side: Side, received: int) -> None:
-        """The side's application has everything before this position."""
+    def confirm(self, side: Side, received: int, *, ended: bool = False) -> None:
+        """The side's application has everything before this position, and the FIN if `ended`."""
+        side.fin_confirmed = side.fin_confirmed or ended
         if side.confirmed < received <= side.sent:
             side.confirmed = received
             side.ring.trim(received)

@@ -359,4 +359,4 @@ class SplicedPair(Actor):
     def _checkpointed(self, message: Checkpointed) -> None:
         side = self._splice.side_of(message.uri) if self._splice is not None else None
         if side is not None and self._splice is not None:
-            self._splice.confirm(side, message.received)
+            self._splice.confirm(side, message.received, ended=message.ended)

@@ -368,7 +368,7 @@ class RelayLink(StreamKeeper):
             elif isinstance(event, CandidateOffer | CandidateAnswer | ObservedAddrResp):
                 self._from_peer(event)
             elif isinstance(event, StreamCheckpoint):
-                self._table.checkpointed(event.stream_id, event.peer_ack_position)
+                self._table.checkpointed(event)
             elif isinstance(event, (StreamReady, AllocGranted)):
                 decided = self._watched.pop(event.stream_id, None)
                 if decided is not None:

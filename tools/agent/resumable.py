@@ -7,7 +7,8 @@ that it received it; what the other agent lacks after a resume is sent again, an
 
 A reset by the other agent is never resumed. Lost connections and a relay that lost the pair
 (RELAY_FAULT) are. After a clean end the stream *lingers* until the other agent has confirmed all
-bytes with a checkpoint, because a relay that dies now takes what it had not passed on with it.
+bytes and the FIN with a checkpoint, because a relay that dies now takes what it had not passed on
+with it.
 
 Source: protocol sheet ORP 3.6 to 3.8; 6.5 A1, A3, A4.
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
-from wire.orp.messages import StreamResume
+from wire.orp.messages import StreamCheckpoint, StreamResume
 
 #: Sent bytes kept per stream, and by all streams of an agent together; the oldest are dropped.
 RING_BYTES = 16 << 20
@@ -64,11 +65,11 @@ class StreamTable:
         """Streams that ended and are not confirmed."""
         return [stream for stream in self.streams.values() if stream.lingering]
 
-    def checkpointed(self, stream_id: int, received: int) -> None:
-        """The other agent received so many bytes."""
-        stream = self.streams.get(stream_id)
+    def checkpointed(self, checkpoint: StreamCheckpoint) -> None:
+        """The other agent says what it received."""
+        stream = self.streams.get(checkpoint.stream_id)
         if stream is not None:
-            stream.acknowledged(received)
+            stream.acknowledged(checkpoint.peer_ack_position, ended=checkpoint.ended)
 
 
 class ResumableStream(Stream):
@@ -113,6 +114,7 @@ class ResumableStream(Stream):
         self._held_eof = False
         self._lingering = False
         self._confirmed = 0  # of what we sent, received by the other agent as far as it said
+        self._fin_confirmed = False  # and our FIN
         self._deaf = False  # the other side wants nothing more
         self._stopped = False  # we want nothing more
         self._over = False
@@ -189,9 +191,14 @@ class ResumableStream(Stream):
         """What the other side has to know to go on."""
         return StreamResume(self.stream_id, self.sent, self.received)
 
-    def acknowledged(self, received: int) -> None:
-        """The other agent's application received so many bytes: they need not be kept."""
+    def checkpoint(self) -> StreamCheckpoint:
+        """What the other agent wants to hear."""
+        return StreamCheckpoint(self.stream_id, self.sent, self.received, self._eof_received)
+
+    def acknowledged(self, received: int, *, ended: bool) -> None:
+        """The other agent received so many bytes, no longer kept here, and our FIN if `ended`."""
         if received <= self.sent:
+            self._fin_confirmed = self._fin_confirmed or ended
             self._confirmed = max(self._confirmed, received)
             self._ring.trim(received)
             self._end_if_confirmed()
@@ -333,7 +340,7 @@ class ResumableStream(Stream):
         self._end_if_confirmed()
 
     def _end_if_confirmed(self) -> None:
-        confirmed = self._direct or self._confirmed >= self.sent
+        confirmed = self._direct or (self._fin_confirmed and self._confirmed >= self.sent)
         if self._lingering and self._path_done and confirmed:
             self._end()
 

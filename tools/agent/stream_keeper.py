@@ -183,7 +183,7 @@ class StreamKeeper(Actor, ABC):
         """The relay may have lost our last words of streams that ended: it would wait for us."""
         if self._session is not None:
             for stream_id, (sent, received) in self._table.ended.items():
-                self._session.send(StreamCheckpoint(stream_id, sent, received))
+                self._session.send(StreamCheckpoint(stream_id, sent, received, ended=True))
             self._table.ended.clear()
 
     @handles(_Checkpoint)
@@ -192,6 +192,6 @@ class StreamKeeper(Actor, ABC):
         if moved and self._ready and self._session is not None:
             for stream in list(moved)[:MAX_CHECKPOINTS]:
                 del moved[stream]
-                self._session.send(StreamCheckpoint(stream.stream_id, stream.sent, stream.received))
+                self._session.send(stream.checkpoint())
             self._write_ctrl()
         self.start_timer(CHECKPOINT_SECONDS, _Checkpoint(), "checkpoint")

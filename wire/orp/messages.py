@@ -89,13 +89,18 @@ class Goaway(FrameSignal):
 
 @dataclass(frozen=True, slots=True)
 class StreamCheckpoint(FrameMessage):
-    """Positions of a live stream, copied by the relay to the other agent's ctrl."""
+    """Positions of a live stream, copied by the relay to the other agent's ctrl.
+
+    `ended` is an extension: the other agent's FIN arrived, too. Positions count bytes only, and a
+    relay that dies may take a FIN with it behind bytes that arrived.
+    """
 
     TYPE = FrameType.STREAM_CHECKPOINT
     PROTO = orp_pb2.StreamCheckpoint
     stream_id: int
     my_position: int = 0
     peer_ack_position: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,14 +75,16 @@ class StreamReject(_message.Message):
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StreamCheckpoint(_message.Message):
-    __slots__ = ("stream_id", "my_position", "peer_ack_position")
+    __slots__ = ("stream_id", "my_position", "peer_ack_position", "ended")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     MY_POSITION_FIELD_NUMBER: _ClassVar[int]
     PEER_ACK_POSITION_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
     my_position: int
     peer_ack_position: int
-    def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ...) -> None: ...
+    ended: bool
+    def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ..., ended: _Optional[bool] = ...) -> None: ...
 
 class StreamResume(_message.Message):
     __slots__ = ("stream_id", "my_position", "peer_ack_position")

@@ -67,7 +67,7 @@ messages: Final[st.SearchStrategy[Message]] = st.one_of(
     st.just(Ping()),
     st.just(Pong()),
     st.just(Goaway()),
-    st.builds(StreamCheckpoint, uint64, uint64, uint64),
+    st.builds(StreamCheckpoint, uint64, uint64, uint64, st.booleans()),
     st.builds(ObservedAddrQuery, uint64),
     st.builds(ObservedAddrResp, uint64, ip, port),
     st.builds(CandidateOffer, uint64, candidates),
