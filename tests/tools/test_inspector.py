@@ -266,6 +266,19 @@ def test_top_view_sorts_and_help_opens(socket: Path) -> None:
     _check(socket, test)
 
 
+def test_what_comes_by_itself_on_the_way_out_breaks_nothing(socket: Path) -> None:
+    """The widgets go before the timers and the connection do."""
+
+    async def test(rig: Rig) -> None:
+        await rig.app.screen_stack[0].query("*").remove()
+        beta = rig.system.ref("/beta")
+        assert beta is not None
+        rig.system.kill(beta, initiator="test")  # an event and another picture follow
+        await rig.pilot.pause(1.2)  # two intervals of what asks by itself
+
+    _check(socket, test)
+
+
 def test_frozen_means_nothing_moves(socket: Path) -> None:
     async def test(rig: Rig) -> None:
         await rig.pilot.press("Z")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, ParamSpec
 
 from rich.text import Text
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.coordinate import Coordinate
+from textual.css.query import NoMatches
 from textual.events import Resize
+from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import DataTable, Input, Static
 
@@ -45,6 +49,21 @@ LOOK_KEYS = "/filter t:top <>:sort d:detail"
 ACT_KEYS = "k:kill c:crash s:suspend x:stop"
 #: Seconds an answer to a key stays before the keys are shown again.
 MESSAGE_SECONDS = 8.0
+
+P = ParamSpec("P")
+
+
+def _while_shown(update: Callable[P, None]) -> Callable[P, None]:
+    """For what comes by itself: on the way out it may find its widgets gone already."""
+
+    @wraps(update)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            update(*args, **kwargs)
+        except (NoMatches, ScreenStackError):
+            pass  # nobody looks any more
+
+    return call
 
 
 class InspectorApp(App[None]):
@@ -123,13 +142,25 @@ class InspectorApp(App[None]):
         self._show_status()
 
     @property
+    def _main(self) -> Screen[object]:
+        """The screen with the tree; a dialog may be on top.
+
+        Raises:
+            ScreenStackError: the app ends.
+        """
+        if not self.screen_stack:
+            raise ScreenStackError("no screen any more")
+        return self.screen_stack[0]
+
+    @property
     def _table(self) -> DataTable[Text]:
-        # Of the main screen: a dialog may be on top.
-        return self.screen_stack[0].query_one("#table", DataTable)
+        return self._main.query_one("#table", DataTable)
 
-    def _static(self, name: str) -> Static:
-        return self.screen_stack[0].query_one(f"#{name}", Static)
+    @_while_shown
+    def _say(self, name: str, words: str | Text) -> None:
+        self._main.query_one(f"#{name}", Static).update(words)
 
+    @_while_shown
     def on_resize(self, event: Resize) -> None:
         """Columns use the width there is."""
         self._widths = widths(event.size.width - 1)
@@ -160,6 +191,7 @@ class InspectorApp(App[None]):
             query["descending"] = SORTS[self._sort][1] != "start"
         return query
 
+    @_while_shown
     def _take_snapshot(self, snapshot: Row) -> None:
         if self._frozen or snapshot.get("view") != ("tree" if self._tree else "top"):
             return
@@ -175,11 +207,13 @@ class InspectorApp(App[None]):
         rows = self._snapshot.get("rows")
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
+    @_while_shown
     def _take_event(self, event: Row) -> None:
         self._events.append(event)
         if not self._frozen:
             self._show_events()
 
+    @_while_shown
     def _take_state(self, trouble: str) -> None:
         if self._trouble and not trouble:
             # The daemon replays its past; what was shown before may be of another one.
@@ -244,6 +278,7 @@ class InspectorApp(App[None]):
         table.scroll_to(y=scroll, animate=False, immediate=True)
         self.call_after_refresh(self._keep_cursor_in_sight)
 
+    @_while_shown
     def _keep_cursor_in_sight(self) -> None:
         table = self._table
         top = round(table.scroll_y)
@@ -274,23 +309,24 @@ class InspectorApp(App[None]):
             said.append("follow off")
         if self._readonly:
             said.append("read-only")
-        self._static("status").update(" " + " · ".join(said))
+        self._say("status", " " + " · ".join(said))
 
     def _show_events(self) -> None:
         width = max(20, self.size.width)
         latest = list(self._events)[-5:]
         shown = "\n".join(event_line(event, width) for event in latest)
-        self._static("events").update(shown)
+        self._say("events", shown)
 
     def say(self, words: str) -> None:
         """Tell the user what came of his last key."""
-        self._static("message").update(words)
+        self._say("message", words)
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_SECONDS, self._show_keys)
 
+    @_while_shown
     def _show_keys(self) -> None:
-        self._static("message").update(self._keys())
+        self._say("message", self._keys())
 
     def _keys(self) -> str:
         return " ".join([LOOK_KEYS, *([] if self._readonly else [ACT_KEYS]), "?:help q:quit"])
@@ -395,9 +431,10 @@ class InspectorApp(App[None]):
         """The keys."""
         self.push_screen(HelpScreen())
 
+    @_while_shown
     def _refresh_detail(self) -> None:
         line = self._current()
-        if not self.screen_stack[0].query_one("#detail").has_class("shown") or self._frozen:
+        if not self._main.query_one("#detail").has_class("shown") or self._frozen:
             return
         if line is not None and line.path and not self._trouble:
             self.run_worker(self._load_detail(line.path), group="detail", exclusive=True)
@@ -406,11 +443,12 @@ class InspectorApp(App[None]):
         try:
             details = await self._link.request("describe", path=path)
         except (ControlError, Disconnected) as error:
-            self._static("detail-text").update(f"{path}\n{error}")
+            words = f"{path}\n{error}"
         except TimeoutError:
-            self._static("detail-text").update(f"{path}\nno answer in time")
+            words = f"{path}\nno answer in time"
         else:
-            self._static("detail-text").update("\n".join(detail_lines(details)))
+            words = "\n".join(detail_lines(details))
+        self._say("detail-text", words)
 
     # Acting.
 
