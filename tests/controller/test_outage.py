@@ -196,21 +196,24 @@ def test_killing_the_server_or_the_link_loses_nothing(tmp_path: Path) -> None:
 def test_a_link_that_dies_with_a_request_on_its_first_step(tmp_path: Path) -> None:
     """Its end is told to who asked; what was to be done for it never began."""
 
+    async def dies_after(turns: int, a: Rig) -> None:
+        await watching(a)
+        place = a.ref("/control/link")
+        before = place.incarnation
+        asked = asyncio.create_task(place.ask(FindRelays(), timeout=5))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        a.system.kill(place)
+        await asyncio.wait([asked])
+        assert isinstance(asked.exception(), ActorDown)
+        await eventually(lambda: place.incarnation != before)
+        gc.collect()  # a coroutine that nobody awaited says so here
+
     async def main() -> None:
         controller = Controller(tmp_path / "c.db")
         async with controller.run(), controller.relay("a") as a:
-            place = a.ref("/control/link")
             for turns in range(8):
-                await watching(a)
-                asked = asyncio.create_task(place.ask(FindRelays(), timeout=5))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                before = place.incarnation
-                a.system.kill(place)
-                await asyncio.wait([asked])
-                assert isinstance(asked.exception(), ActorDown)
-                await eventually(lambda: place.incarnation != before)  # noqa: B023  # awaited here
-                gc.collect()  # a coroutine that nobody awaited says so here
+                await dies_after(turns, a)
 
     run(main(), timeout=40)
 

@@ -76,7 +76,8 @@ class RelayDirectory:
         self._system = system
         self._base = base
         self._known: dict[str, tuple[str, int]] = {}
-        #: By relay id. Bound: the connections of the door to other relays.
+        #: By relay id. Bound: the connections of the door to other relays; an empty list stays
+        #: for every relay that was ever connected, and only relays with a certificate are.
         self._voices: dict[str, list[ActorRef]] = {}
         #: Relays that do not know the extension. Bound: those that were dialled, as `_known`.
         self._mute: set[str] = set()
