@@ -89,9 +89,9 @@ class ActorBackend(ControlBackend):
         except (ActorDown, AskTimeout, MailboxFull) as exc:
             raise BackendUnavailable(str(exc)) from exc
 
-    async def upsert_relay(self, relay: Relay, now_ms: int) -> None:
+    async def upsert_relay(self, relay: Relay, now_ms: int) -> int | None:
         """See `ControlBackend`."""
-        await self._ask(UpsertRelay(relay, now_ms))
+        return await self._ask(UpsertRelay(relay, now_ms))
 
     async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:
         """See `ControlBackend`."""

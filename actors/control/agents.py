@@ -34,6 +34,10 @@ class Service:
     listed: bool = False
     carried: bool = False
 
+    def is_as(self, local_address: str) -> bool:
+        """True when publishing it with this address (empty: the known one) changes nothing."""
+        return self.listed and not self.carried and local_address in ("", self.local_address)
+
 
 @dataclass(slots=True)
 class Agent:
@@ -50,6 +54,10 @@ class Agent:
     incarnation: int
     services: dict[str, Service] = field(default_factory=dict)
 
+    def confirmed(self) -> int:
+        """How many services this connection published itself, and are listed."""
+        return sum(each.listed and not each.carried for each in self.services.values())
+
     def is_connection(self, connection: ActorRef) -> bool:
         """True when `connection` is this very one, not another one at the same place."""
         return self.connection == connection and self.incarnation == connection.incarnation
@@ -65,6 +73,8 @@ class AgentTable:
         self._agents: dict[str, Agent] = {}
         self._tokens: dict[int, str] = {}
         self._providers: dict[tuple[str, str], dict[str, Agent]] = {}
+        #: Services of all agents that are listed.
+        self.listed = 0
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -116,7 +126,9 @@ class AgentTable:
         service.listed = True
         service.carried = False
         service.updated_ms = updated_ms
-        self._providers.setdefault((agent.tenant, service.name), {})[agent.uri] = agent
+        agents = self._providers.setdefault((agent.tenant, service.name), {})
+        self.listed += agent.uri not in agents
+        agents[agent.uri] = agent
 
     def remove_service(self, agent: Agent, service: Service) -> None:
         """It is not provided by this agent any more, or the backend did not take it."""
@@ -147,6 +159,7 @@ class AgentTable:
         agents = self._providers.get(key)
         if service.listed and agents is not None and agents.get(agent.uri) is agent:
             del agents[agent.uri]
+            self.listed -= 1
             if not agents:
                 del self._providers[key]
 

@@ -171,8 +171,11 @@ class ControlBackend(ABC):
     # Registry.
 
     @abstractmethod
-    async def upsert_relay(self, relay: Relay, now_ms: int) -> None:
-        """Announce this relay; repeated as a heartbeat."""
+    async def upsert_relay(self, relay: Relay, now_ms: int) -> int | None:
+        """Announce this relay; repeated as a heartbeat, which keeps all its services alive.
+
+        Answer: how many services of this relay the backend has; None: it does not say.
+        """
 
     @abstractmethod
     async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:

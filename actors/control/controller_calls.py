@@ -8,6 +8,7 @@ Source: protocol sheet ORP 4.1, 4.2; 6.2 R15, R20, R30.
 
 from __future__ import annotations
 
+import re
 import time
 from asyncio import TaskGroup
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -27,6 +28,7 @@ from actors.control.grpc_channel import ControllerRefused, MethodUnknown
 from actors.control.grpc_codec import (
     HEARTBEATS,
     REGIONS,
+    SERVICES,
     audit_message,
     audit_of,
     record_of,
@@ -91,12 +93,15 @@ class ControllerCalls:
         #: False once the controller turned out not to have the methods of this project.
         self._fleet = True
 
-    async def upsert_relay(self, relay: Relay) -> None:
-        """Announce this relay, with the promise to repeat it."""
+    async def upsert_relay(self, relay: Relay) -> int | None:
+        """Announce this relay, with the promise to repeat it.
+
+        How many services the controller has of it; None from one of the sheet, which does not say.
+        """
         request = control_pb2.UpsertRelayRequest(
             id=relay.id, region=relay.region, endpoint=relay.endpoint
         )
-        await self._call(
+        _, trailing = await self._call(
             "Registry/UpsertRelay",
             request,
             control_pb2.UpsertRelayResponse,
@@ -104,6 +109,8 @@ class ControllerCalls:
             metadata={HEARTBEATS: "1"},
         )
         self._fleet = True  # it may have been replaced by a newer one
+        counted = trailing.get(SERVICES, "")
+        return int(counted) if re.fullmatch(r"[0-9]{1,15}", counted) else None
 
     async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:
         """Publish. Per service: an error text, empty when stored."""

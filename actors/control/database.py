@@ -99,7 +99,8 @@ class Database:
         self._queue: SimpleQueue[tuple[int, Operation] | None] = SimpleQueue()
         self._ended = False
         self._aborted = False
-        self.commits = 0
+        #: Transactions, and those of them that changed anything.
+        self.commits = self.writes = 0
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         # A busy event loop gives the lock away for microseconds at a time and always gets it back
@@ -189,6 +190,7 @@ class Database:
                 connection.execute("ROLLBACK")
             return [Outcome(token, None, exc) for token, _ in work]
         self.commits += 1
+        self.writes += writes
         return outcomes
 
     @staticmethod

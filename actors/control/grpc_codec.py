@@ -25,6 +25,8 @@ from wire.orp import control_pb2, fleet_pb2
 
 #: Metadata of UpsertRelay: this relay repeats it; one that stops is dead (R19).
 HEARTBEATS: Final = "trunkline-heartbeats"
+#: Metadata of an UpsertRelay answer: how many services the controller has of this relay.
+SERVICES: Final = "trunkline-services"
 #: Metadata of a Resolve answer: the region of each provider, in order, separated by commas.
 REGIONS: Final = "trunkline-regions"
 #: Metadata of a Watch answer, sent once nothing can be missed any more.

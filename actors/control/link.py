@@ -247,8 +247,7 @@ class ControllerLink(Actor):
         told = self._calls
         match request:
             case UpsertRelay():
-                await told.upsert_relay(request.relay)
-                return None
+                return await told.upsert_relay(request.relay)
             case RegisterServices():
                 return await told.register_services(request.registrations)
             case DeregisterAgents():

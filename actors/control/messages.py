@@ -78,6 +78,7 @@ class Superseded:
 class RegisterService(Request[str]):
     """Publish a service of a connected agent. Answer: the service id `<tenant>/<name>`.
 
+    Repeated for what is listed already, it is answered and nothing is written.
     Refused (`ReplyError`) with a `RegisterRefused`.
     """
 
@@ -86,6 +87,18 @@ class RegisterService(Request[str]):
     uri: str
     generation: int
     local_address: str = ""
+
+
+@dataclass(slots=True)
+class Confirm(Request[bool]):
+    """Is this connection the agent's current one, with at least so many services listed?
+
+    What an idle connection asks now and then: one message, nothing written.
+    """
+
+    uri: str
+    generation: int
+    services: int
 
 
 @dataclass(slots=True)

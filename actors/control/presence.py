@@ -1,7 +1,8 @@
 """This relay at the backend: announced, kept alive, and without services of earlier lives.
 
-Two linked tasks of the registry: a heartbeat for as long as it lives, and once the withdrawal of
-what nobody published again. A failing backend is asked again every `RETRY_SECONDS`.
+Two linked tasks of the registry: a heartbeat for as long as it lives, which renews all of its
+services at once and finds out whether any are lost, and once the withdrawal of what nobody
+published again. A failing backend is asked again every `RETRY_SECONDS`.
 
 Source: protocol sheet ORP 4.1 (UpsertRelay); 6.2 R15, R19.
 """
@@ -12,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from actors.control.backend import BackendError, ControlBackend, Relay
+from actors.control.lost_rows import LostRows
 from actors.runtime import Actor
 
 #: Seconds after which a failed heartbeat or withdrawal is tried again.
@@ -27,6 +29,7 @@ class Presence:
         relay: this relay; without an endpoint there is nothing to announce.
         heartbeat: seconds between two announcements.
         wall_ms: wall-clock milliseconds.
+        lost_rows: compares what the backend says it has with what is published.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class Presence:
         *,
         heartbeat: float,
         wall_ms: Callable[[], int],
+        lost_rows: LostRows,
     ) -> None:
         self._actor = actor
         self._backend = backend
         self._relay = relay
         self._heartbeat = heartbeat
         self._wall_ms = wall_ms
+        self._lost_rows = lost_rows
         self.failures = 0
         self._wake = asyncio.Event()
         if relay.endpoint:  # else a controller without a relay
@@ -62,7 +67,8 @@ class Presence:
             pause = self._heartbeat
             self._wake.clear()
             try:
-                await self._backend.upsert_relay(self._relay, self._wall_ms())
+                self._lost_rows.before()
+                counted = await self._backend.upsert_relay(self._relay, self._wall_ms())
             except BackendError as exc:
                 self.failures += 1
                 if not failing:  # an outage is two lines, not one a second
@@ -73,6 +79,7 @@ class Presence:
                 if failing:
                     self._actor.log.info("this relay is announced again")
                 failing = False
+                self._lost_rows.after(counted)
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()

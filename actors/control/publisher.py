@@ -87,14 +87,22 @@ class Publisher:
         self.last_error = ""
         #: The last attempt failed.
         self._away = False
+        #: Publications and withdrawals asked for, ever.
+        self.changes = 0
 
     @property
     def pending(self) -> int:
         """Changes the backend has not confirmed, those on the way not counted."""
         return len(self._pending) + len(self._withdrawals)
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing is to be done, or on its way."""
+        return not self.pending and (self._task is None or self._task.done)
+
     def publish(self, agent: Agent, service: Service, reply: Reply[str] | None) -> None:
         """Publish a service of the agent's current connection; `reply` hears of it."""
+        self.changes += 1
         key = (agent.uri, service.name)
         publication = self._pending.get(key)
         if publication is None or publication.service is not service:
@@ -144,6 +152,7 @@ class Publisher:
                 publication.refuse(why)
 
     def _withdraw(self, agent: Agent) -> None:
+        self.changes += 1
         if len(self._withdrawals) >= MAX_WITHDRAWALS:
             del self._withdrawals[next(iter(self._withdrawals))]
         self._withdrawals[agent.uri] = Withdrawal(agent.tenant, agent.uri, self._relay_id)

@@ -36,9 +36,11 @@ from actors.control.limits import (
     MAX_SERVICES_PER_AGENT,
     MAX_WAITING,
 )
+from actors.control.lost_rows import LostRows
 from actors.control.messages import (
     AgentUp,
     ClaimStream,
+    Confirm,
     FindFleet,
     FleetRelay,
     PeerOf,
@@ -141,8 +143,20 @@ class RegistryActor(Actor):
         )
         self._backend.watch_losses(self.ref)
         self.start_timer(self._grace, _GraceOver())
+        self._lost_rows = LostRows(
+            self,
+            self._backend,
+            table=self._agents,
+            publisher=self._publisher,
+            wall_ms=self._wall_ms,
+        )
         self._presence = Presence(
-            self, self._backend, self._relay, heartbeat=self._heartbeat, wall_ms=self._wall_ms
+            self,
+            self._backend,
+            self._relay,
+            heartbeat=self._heartbeat,
+            wall_ms=self._wall_ms,
+            lost_rows=self._lost_rows,
         )
 
     async def terminate(self, reason: ExitReason) -> None:
@@ -163,6 +177,7 @@ class RegistryActor(Actor):
             "in_grace": self._in_grace,
             "waiting": self._waiting,
             "unpublished": self._publisher.pending,
+            "published_again": self._lost_rows.repaired,
             "remote_names": self._remote.cached,
             "backend_failures": (
                 self._publisher.failures + self._remote.failures + self._presence.failures
@@ -259,9 +274,21 @@ class RegistryActor(Actor):
         if service is None:
             service = Service(message.name, message.local_address)
             agent.services[message.name] = service
+        elif service.is_as(message.local_address):
+            reply.send(f"{agent.tenant}/{service.name}")
+            return
         elif message.local_address:
             service.local_address = message.local_address
         self._publisher.publish(agent, service, reply)
+
+    @handles(Confirm)
+    def _confirm(self, message: Confirm) -> bool:
+        agent = self._agents.get(message.uri)
+        return (
+            agent is not None
+            and agent.generation == message.generation
+            and agent.confirmed() >= message.services
+        )
 
     @handles(BackendRestored)
     def _restored(self, message: BackendRestored) -> None:

@@ -107,6 +107,7 @@ class StoreActor(Actor):
             "database": "in memory" if self._path == IN_MEMORY else "file",
             "waiting": len(self._waiting),
             "commits": self._database.commits,
+            "writes": self._database.writes,
             "failures": self._failures,
             "last_error": self._last_error,
             "policy_watchers": len(self._watchers),

@@ -78,14 +78,19 @@ def _chunks(rows: Sequence[tuple[object, ...]]) -> Iterator[tuple[int, list[obje
 
 
 @dataclass(slots=True)
-class UpsertRelay(StoreRequest[None]):
-    """Announce a relay, or renew its heartbeat."""
+class UpsertRelay(StoreRequest["int | None"]):
+    """Announce a relay, or renew its heartbeat. Answer: how many services are at it.
+
+    None: whoever keeps them does not say.
+    """
 
     relay: Relay
     now_ms: int
     heartbeats: bool = True
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    single: ClassVar[bool] = False
+
+    def run(self, connection: sqlite3.Connection) -> int:
         """See the class. A relay that `heartbeats` is dead when it stops."""
         relay = self.relay
         connection.execute(
@@ -95,6 +100,10 @@ class UpsertRelay(StoreRequest[None]):
             " last_heartbeat_unix_ms = excluded.last_heartbeat_unix_ms",
             (relay.id, relay.region or None, relay.endpoint, self.now_ms, self.heartbeats),
         )
+        (services,) = connection.execute(
+            "SELECT count(*) FROM services WHERE relay_id = ?", (relay.id,)
+        ).fetchone()
+        return int(services)
 
 
 @dataclass(slots=True)

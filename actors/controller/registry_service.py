@@ -14,6 +14,7 @@ from actors.control.grpc_codec import (
     HEARTBEATS,
     MAX_RESOLVED,
     REGIONS,
+    SERVICES,
     provider_message,
     service_id,
 )
@@ -129,9 +130,10 @@ class RegistryService:
         if len(relay.region) > MAX_RELAY_TEXT:
             raise bad_request("region is too long")
         call.speak_for(relay.id)
-        await self._store.announce(
+        counted = await self._store.announce(
             relay, self._wall_ms(), heartbeats=call.metadata.get(HEARTBEATS) == "1"
         )
+        call.trailing[SERVICES] = str(counted)
         return control_pb2.UpsertRelayResponse()
 
     async def watch(self, call: Call, request: control_pb2.WatchRequest, writer: Writer) -> None:

@@ -18,9 +18,9 @@ class ControllerStore(ActorBackend):
     def __init__(self, store: ActorRef) -> None:
         super().__init__(store, relay_alive_seconds=0)
 
-    async def announce(self, relay: Relay, now_ms: int, *, heartbeats: bool) -> None:
-        """Announce a relay; one that `heartbeats` is dead when it stops."""
-        await self._ask(UpsertRelay(relay, now_ms, heartbeats))
+    async def announce(self, relay: Relay, now_ms: int, *, heartbeats: bool) -> int | None:
+        """Announce a relay; one that `heartbeats` is dead when it stops. See `UpsertRelay`."""
+        return await self._ask(UpsertRelay(relay, now_ms, heartbeats))
 
     async def expire(
         self, alive_since_ms: int, forget_before_ms: int, *, silent_too: bool

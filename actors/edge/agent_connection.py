@@ -15,6 +15,7 @@ import contextlib
 
 from actors.control.messages import (
     AgentUp,
+    Confirm,
     Decide,
     PeerOf,
     RegisterRefused,
@@ -80,8 +81,8 @@ MAX_WAITING_OPENS = 1024
 MAX_ROUTED = 256
 #: Pause before a refused announcement to the registry is tried again, seconds (times jitter).
 ANNOUNCE_AGAIN = 0.25
-#: Seconds (times jitter) between two announcements that nothing asked for: they are idempotent.
-ANNOUNCE_REFRESH = 2.0
+#: Seconds (times jitter) after which an idle connection asks whether the registry still has it.
+ANNOUNCE_REFRESH = 30.0
 
 
 #: Method of the policy decision on a REGISTER, when it is judged.
@@ -90,6 +91,12 @@ REGISTER_METHOD = "REGISTER"
 
 class _Announce:
     """Tell the registry about this agent again."""
+
+    __slots__ = ()
+
+
+class _Confirm:
+    """Does the registry have what it was told?"""
 
     __slots__ = ()
 
@@ -286,9 +293,26 @@ class AgentConnection(StreamBringer):
             again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
             self.start_timer(again, _Announce(), "announce")
         else:
-            # What one lost notice would otherwise cost for good is repaired here.
-            refresh = ANNOUNCE_REFRESH * self.system.rng.uniform(0.5, 1.5)
-            self.start_timer(refresh, _Announce(), "announce")
+            self._confirm_later()
+
+    def _confirm_later(self) -> None:
+        refresh = ANNOUNCE_REFRESH * self.system.rng.uniform(0.5, 1.5)
+        self.start_timer(refresh, _Confirm(), "announce")
+
+    @handles(_Confirm)
+    async def _confirm(self, _: _Confirm) -> None:
+        """What one lost notice would otherwise cost for good is repaired here."""
+        question = Confirm(self._identity.text, self._generation, len(self._services))
+        try:
+            known = await self._door.control().registry.ask(
+                question, timeout=self._door.settings.register_deadline
+            )
+        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            known = False
+        if known:
+            self._confirm_later()
+        else:
+            self.start_timer(0.0, _Announce(), "announce")
 
     def _registration(self, name: str, address: str) -> RegisterService:
         identity = self._identity

@@ -1,4 +1,4 @@
-"""Many idle agents in one process, each with an identity and a service of its own.
+"""Many idle agents in one process, each with an identity and services of its own.
 
 Run as `python -m tools.bench.crowd` with one JSON line on stdin; answers commands with JSON lines:
 `gather` connects so many more agents and waits for them, `again` waits until all are connected and
@@ -51,7 +51,7 @@ class Member:
                 async with self._turn:
                     self._endpoint.reload(identity)
                     await agent.connect(
-                        self._crowd.address, identity.uri, [f"crowd-{self._number}"]
+                        self._crowd.address, identity.uri, self._crowd.services(self._number)
                     )
             except (DialFailed, TimeoutError):
                 self._crowd.retries += 1
@@ -74,8 +74,9 @@ class Member:
 class Crowd:
     """See the module docstring."""
 
-    def __init__(self, ca: KeyPair, address: tuple[str, int], sockets: int) -> None:
+    def __init__(self, ca: KeyPair, address: tuple[str, int], sockets: int, services: int) -> None:
         self.address = address
+        self._services = services
         self.retries = 0
         self.changed = asyncio.Event()
         self._ca = ca
@@ -89,6 +90,11 @@ class Crowd:
         ]
         self.members: list[Member] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def services(self, number: int) -> list[str]:
+        """The names one member registers."""
+        first = f"crowd-{number}"
+        return [first, *(f"{first}-{more}" for more in range(1, self._services))]
 
     def identity(self, number: int) -> TlsIdentity:
         """Of one member."""
@@ -124,7 +130,7 @@ async def main() -> None:
     setup = await hear()
     ca = read_pair(PairPaths(Path(setup["ca"]), Path(setup["ca_key"])))
     assert ca is not None
-    crowd = Crowd(ca, tuple(setup["address"]), setup["sockets"])
+    crowd = Crowd(ca, tuple(setup["address"]), setup["sockets"], setup["services"])
     say({})
     while command := await hear():
         began = time.perf_counter()

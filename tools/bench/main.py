@@ -127,10 +127,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable o
 @cli.command()
 @_ENGINES
 @click.option("--agents", default=5000, show_default=True)
+@click.option("--services", default=1, show_default=True, help="Of each agent.")
+@click.option("--seconds", default=10.0, show_default=True, help="Of the idleness looked at.")
 @_JSON
-def idle(engines: str, agents: int, as_json: bool) -> None:
-    """Memory of the daemon per idle, registered agent."""
-    _show_rows(quic_conditions.idle(engines.split(","), agents), as_json=as_json)
+def idle(engines: str, agents: int, services: int, seconds: float, as_json: bool) -> None:
+    """Idle, registered agents: memory of the daemon, its CPU share, write transactions."""
+    rows = quic_conditions.idle(engines.split(","), agents, services=services, seconds=seconds)
+    _show_rows(rows, as_json=as_json)
 
 
 @cli.command()

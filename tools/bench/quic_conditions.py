@@ -23,7 +23,9 @@ _FIRST = 100
 _SETTLE = 3.0
 
 
-def _crowd(stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int) -> Process:
+def _crowd(
+    stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int, services: int = 1
+) -> Process:
     crowd = Process(["-m", "tools.bench.crowd"])
     stack.callback(crowd.close)
     crowd.ask(
@@ -32,13 +34,16 @@ def _crowd(stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int) -> Proce
             "ca_key": str(pki.ca_key),
             "address": daemon.address,
             "sockets": sockets,
+            "services": services,
         }
     )
     return crowd
 
 
-def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
-    """Memory of idle, registered agents."""
+def idle(
+    engines: Sequence[str], count: int, *, services: int = 1, seconds: float = 10.0
+) -> Iterator[Row]:
+    """Memory of idle, registered agents; what they cost for so many seconds."""
     for engine in engines:
         # Everybody is behind one address here; and nobody wants to measure pings.
         extra = [
@@ -46,20 +51,23 @@ def idle(engines: Sequence[str], count: int) -> Iterator[Row]:
             *("--set", "edge.idle_timeout_seconds=120", "--set", "edge.keepalive_seconds=30"),
         ]
         with started(engine, extra) as (daemon, pki, stack):
-            crowd = _crowd(stack, pki, daemon, 128)
-            crowd.ask({"do": "gather", "count": _FIRST})
+            crowd = _crowd(stack, pki, daemon, 128, services)
+            first = min(_FIRST, count // 2)
+            crowd.ask({"do": "gather", "count": first})
             time.sleep(_SETTLE)
             before, descriptors = daemon.rss(), daemon.descriptors()
-            done = crowd.ask({"do": "gather", "count": count - _FIRST})
+            done = crowd.ask({"do": "gather", "count": count - first})
             time.sleep(_SETTLE)
-            cpu = daemon.cpu()
-            time.sleep(10.0)
+            writes, cpu = daemon.registry_writes(), daemon.cpu()
+            time.sleep(seconds)
+            spent, written = daemon.cpu() - cpu, daemon.registry_writes() - writes
             yield {
                 "engine": engine,
                 "what": f"{count} idle agents",
-                "kib_each": (daemon.rss() - before) / (count - _FIRST) / KIBIBYTE,
+                "kib_each": (daemon.rss() - before) / (count - first) / KIBIBYTE,
                 "seconds_to_register": done["seconds"],
-                "daemon_cpu_share_idle": (daemon.cpu() - cpu) / 10,
+                "daemon_cpu_share_idle": spent / seconds,
+                "registry_writes": written,
                 "further_descriptors": daemon.descriptors() - descriptors,
             }
 

@@ -8,6 +8,7 @@ measures needed more CPU than the daemon, because then the load is the bottlenec
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import statistics
@@ -24,6 +25,7 @@ import orjson
 
 from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
 from tools.bench.load_agent import SERVICE
+from tools.control_client import ControlClient
 
 Row = dict[str, Any]
 MEBIBYTE = 1 << 20
@@ -70,12 +72,13 @@ class Daemon:
             probe.bind(("127.0.0.1", 0))
             self.address = ("127.0.0.1", probe.getsockname()[1])
         self._log = (directory / "daemon.log").open("w")
+        self._control = directory / "s"
         arguments = [
             *("-m", "tools.entry", "serve", "--state-directory", str(directory), "--no-policy"),
             *("--listen", f"127.0.0.1:{self.address[1]}", "--log-level", "WARNING"),
             *("--cert", str(pki.relay.certificate), "--key", str(pki.relay.key)),
             *("--ca", str(pki.ca_certificate), "--set", f"edge.quic_engine={engine}"),
-            *("--control-socket", str(directory / "s")),
+            *("--control-socket", str(self._control)),
             *extra,
         ]
         self._arguments = arguments
@@ -105,6 +108,20 @@ class Daemon:
     def descriptors(self) -> int:
         """Open file descriptors."""
         return len(os.listdir(f"/proc/{self._child.pid}/fd"))
+
+    def registry_writes(self) -> int:
+        """Transactions that changed the store, as the daemon counts them."""
+        return asyncio.run(self._registry_writes())
+
+    async def _registry_writes(self) -> int:
+        client = await ControlClient.connect(self._control)
+        try:
+            answer = await client.request("describe", path="/control/store")
+        finally:
+            await client.close()
+        described = answer["describe"]
+        assert isinstance(described, dict)
+        return int(described["writes"])
 
     def close(self) -> None:
         """Stop it."""
