@@ -6,8 +6,9 @@ from typing import Final
 
 from cryptography import x509
 
+from actors.transport.certificate_path import IdentityRejected
 from actors.transport.quic.engine import Established
-from actors.transport.tls import IdentityRejected, PeerIdentity, TlsIdentity, verify_peer
+from actors.transport.tls import PeerIdentity, TlsIdentity, verify_peer
 
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS: Final = {
@@ -16,6 +17,7 @@ _ALERTS: Final = {
     "expired": 45,
     "not_yet_valid": 45,
     "wrong_purpose": 43,
+    "wrong_usage": 43,
     "no_alpn": 120,
 }
 #: bad_certificate, for every other one.

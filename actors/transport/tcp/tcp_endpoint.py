@@ -19,12 +19,13 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.stream import CloseReason
 from actors.transport.tcp.settings import TcpSettings
-from actors.transport.tcp.tls_context import client_context, server_context
+from actors.transport.tcp.tls_context import client_context, peer_chain, server_context
 from actors.transport.tcp.yamux_connection import YamuxConnection
-from actors.transport.tls import CLIENT, SERVER, IdentityRejected, TlsIdentity, identify
+from actors.transport.tls import CLIENT, SERVER, TlsIdentity, verify_peer
 
 #: Connections accepted per wake-up before other sockets get a turn.
 ACCEPTS = 64
@@ -142,6 +143,7 @@ class TcpEndpoint:
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this identity; live connections are not touched."""
+        self._identity = identity
         self._server = server_context(identity, self._alpn, self.settings.key_log)
         self._client = client_context(identity, self._alpn, self.settings.key_log)
 
@@ -234,15 +236,23 @@ class TcpEndpoint:
         self._connections.add(connection)
         (self.on_connection or _accept_nothing)(connection)
 
-    def _verified(self, connection: YamuxConnection, purpose: x509.ObjectIdentifier) -> str:
+    def _verified(
+        self,
+        connection: YamuxConnection,
+        purpose: x509.ObjectIdentifier,
+        server_name: str | None = None,
+    ) -> str:
         """Set who the peer is; else the reason why not."""
         tls = connection.tls
-        der = None if tls is None else tls.getpeercert(binary_form=True)
-        if tls is None or not der:
+        if tls is None:
             return "absent"
         try:
-            leaf = x509.load_der_x509_certificate(der)
-            connection.peer = identify(leaf, purpose=purpose)
+            connection.peer = verify_peer(
+                peer_chain(tls),
+                self._identity.authorities,
+                purpose=purpose,
+                server_name=server_name,
+            )
         except IdentityRejected as rejected:
             return rejected.slug
         except ValueError:
@@ -279,7 +289,7 @@ class TcpEndpoint:
             raise DialFailed(CloseReason("handshake", text="timed out")) from None
         except (OSError, ssl.SSLError) as error:
             raise DialFailed(CloseReason("handshake", text=_label(error))) from None
-        refusal = self._verified(connection, SERVER)
+        refusal = self._verified(connection, SERVER, server_name)
         if refusal:
             connection.abort()
             raise DialFailed(CloseReason("handshake", text=refusal))

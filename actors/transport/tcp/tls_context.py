@@ -1,7 +1,7 @@
 """TLS contexts from an identity: TLS 1.3 only, both sides verified.
 
-OpenSSL verifies chain, validity and, for a server, the name; purpose and identity of the leaf are
-checked by `tls.identify`, before a connection is reported to anybody.
+OpenSSL verifies chain, validity and, for a server, the name; then `tls.verify_peer` judges the same
+chain as it does for QUIC, before a connection is reported to anybody.
 
 Source: protocol sheet ORP 1.3, 3.13.
 """
@@ -13,10 +13,14 @@ import ssl
 import tempfile
 from collections.abc import Sequence
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from actors.transport.key_log import KeyLog
 from actors.transport.tls import TlsIdentity
+
+#: `_ssl.ENCODING_DER`.
+_DER = 2
 
 
 def server_context(
@@ -34,6 +38,21 @@ def client_context(
 ) -> ssl.SSLContext:
     """For dialled connections: chain and DNS name of the server are verified."""
     return _prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity, alpn, key_log)
+
+
+def peer_chain(tls: ssl.SSLObject) -> list[x509.Certificate]:
+    """The certificates the peer sent, leaf first; empty when it sent none.
+
+    Raises:
+        ValueError: one of them is malformed.
+    """
+    if hasattr(tls, "get_unverified_chain"):  # Python 3.13
+        sent = tls.get_unverified_chain()
+    else:
+        inner = tls._sslobj  # type: ignore[attr-defined]  # noqa: SLF001  # no public name before
+        held = inner.get_unverified_chain()
+        sent = [one.public_bytes(_DER) for one in held or ()]
+    return [x509.load_der_x509_certificate(one) for one in sent]
 
 
 def _prepared(
