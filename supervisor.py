@@ -203,13 +203,15 @@ class Relay:
     """The composition: which subtrees there are, and what reload, drain and demo mean for them.
 
     Raises:
-        PkiError, TlsMaterialError, OSError: certificates or state directory cannot be used.
+        PkiError, TlsMaterialError, OSError: certificates or state directory cannot be used, or
+            another daemon has it.
     """
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
         from actors.controller.port import Port
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
+        from actors.node.state_claim import StateClaim
         from actors.observe.meters import Meters
         from actors.wiring.edge import key_log
         from config.paths import state_paths
@@ -217,7 +219,9 @@ class Relay:
         self.settings = settings
         self._read = read
         self.paths = state_paths(settings)
-        self.paths.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # First of all: nothing is opened, bound or announced that another daemon has.
+        embedded = settings.control.backend == "embedded"
+        self._claim = StateClaim(self.paths, database=embedded)
         self._pki: DevPki | None = None
         self._identity = self._load_identity()
         self._key_log = key_log(settings)
@@ -235,11 +239,16 @@ class Relay:
         self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None
 
     def _load_identity(self) -> TlsIdentity:
+        from actors.files.ownership import check_secret
         from actors.node.dev_pki import ensure_dev_pki
         from actors.transport.tls import TlsIdentity
 
-        tls = self.settings.edge.tls
+        tls, control = self.settings.edge.tls, self.settings.control
+        for secret in (control.tls.key, control.serve.tls.key):
+            if secret is not None:
+                check_secret(secret)
         if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+            check_secret(tls.key)
             return TlsIdentity.load(tls.certificate, tls.key, tls.ca)
         self._pki = ensure_dev_pki(
             self.paths.pki_directory,
@@ -314,23 +323,27 @@ class Relay:
             ops_spec(
                 control_service(system, self._mounts, OperatorCommands(system).commands()),
                 self.paths.control_socket,
+                lock=self._claim.socket,
             ),
         ]
         return Supervisor(children, intensity=Intensity(restarts=10, period=60.0))
 
     def _policy_files(self) -> list[Path]:
         """The rule files; the demo without any writes one that allows its own tenant."""
+        from actors.files.atomic import replace_file
+
         files = list(self.settings.control.policy.files)
         if files or not self.settings.demo.enabled:
             return files
         path = self.paths.state_directory / "demo-policy.toml"
         if not path.exists():
-            path.write_text(
+            rules = (
                 "# Rules of the demo: agents of its tenant may reach each other.\n"
                 "# Both checks of a stream must match: consumer -> service, provider -> consumer.\n"
                 f'[[rule]]\nid = "demo"\ntenant = "{self.settings.demo.tenant}"\n'
                 'caller = "*"\ntarget = "*"\ndecision = "allow"\n'
             )
+            replace_file(path, rules.encode(), 0o644)
         return [path]
 
     # Hooks of the daemon.
@@ -438,7 +451,11 @@ class Relay:
         if self._key_log is not None:
             self._key_log.close()
             self._key_log = None
+        self._claim.abort()
 
 
 if __name__ == "__main__":
+    from actors.node.standard_streams import open_standard_streams
+
+    open_standard_streams()
     serve(prog_name="supervisor.py")

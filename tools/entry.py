@@ -14,8 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 import click
+
+from actors.node.standard_streams import open_standard_streams
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTION = "trunkline"
@@ -45,6 +48,10 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is used, not to list it."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        open_standard_streams()  # before anything is imported that opens something
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)

@@ -20,11 +20,13 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from actors.control.limits import BUSY_TIMEOUT_SECONDS, GROUP_COMMIT
 from actors.control.schema import migrate
+from actors.files.ownership import open_private
 
 #: Steps of SQLite's machine between two looks at whether the thread should end.
 PROGRESS_STEPS = 1_000_000
@@ -66,10 +68,11 @@ def open_database(path: str) -> sqlite3.Connection:
 
     Raises:
         SchemaError: the database is not one this program can use.
-        OSError, sqlite3.Error: the file cannot be opened, is locked or is not a database.
+        OSError, sqlite3.Error: the file cannot be opened, is locked, is not a database, or is not
+            ours alone (`FileRefused`).
     """
     if path != IN_MEMORY:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(open_private(Path(path)))
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -48,6 +48,7 @@ from actors.control.store_requests import (
     UpsertRelay,
     WatchPolicy,
 )
+from actors.files.ownership import FileRefused
 from actors.runtime import (
     DEFERRED,
     Actor,
@@ -93,6 +94,8 @@ class StoreActor(Actor):
         self._database = self.own(Database(self._path, deliver), "database")
         try:
             await self._database.opened
+        except FileRefused:
+            raise  # it says which
         except (OSError, sqlite3.Error) as exc:
             raise type(exc)(f"{self._path}: {exc}") from exc
 

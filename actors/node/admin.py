@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from actors.files.lock import LockFile
 from actors.node import admin_events, admin_trace, admin_tree, admin_verbs, admin_watch
 from actors.node.admin_commands import Command, command_operation
 from actors.node.admin_listener import ControlListener, ControlSocketBusy
@@ -80,9 +81,13 @@ class ControlServer(Actor):
         service: what is served.
         path: of the socket; see admin_listener.py for its file.
         clients: path of the dynamic supervisor for the connections.
+        lock: of the socket, when the process has it already.
     """
 
-    def __init__(self, service: ControlService, path: Path, clients: str) -> None:
+    def __init__(
+        self, service: ControlService, path: Path, clients: str, lock: LockFile | None = None
+    ) -> None:
+        self._lock = lock
         self._service = service
         self._path = path
         self._clients = clients
@@ -98,7 +103,7 @@ class ControlServer(Actor):
             ControlSocketBusy: a live daemon answers there, or the place is not safe.
             OSError: the path cannot be bound.
         """
-        self._listener = self.own(ControlListener(self._path), "control socket")
+        self._listener = self.own(ControlListener(self._path, self._lock), "control socket")
         self._listener.start(self.guard("control socket", self._accept))
         for guarded in (self.path, self._clients):
             if guarded not in self._service.guarded:
@@ -257,13 +262,19 @@ class LinkServer(ControlClient):
         super()._ended(reason)
 
 
-def ops_spec(service: ControlService, socket_path: Path, *, base: str = "/ops") -> ChildSpec:
-    """The subtree that serves operators."""
+def ops_spec(
+    service: ControlService,
+    socket_path: Path,
+    *,
+    base: str = "/ops",
+    lock: LockFile | None = None,
+) -> ChildSpec:
+    """The subtree that serves operators; `lock` is the socket's, when it was taken before."""
     children = [
         ChildSpec("clients", lambda: DynamicSupervisor(max_children=MAX_CLIENTS)),
         ChildSpec(
             "control",
-            lambda: ControlServer(service, socket_path, f"{base}/clients"),
+            lambda: ControlServer(service, socket_path, f"{base}/clients", lock),
             backoff=Backoff(base=0.05, cap=2.0, stable_after=5.0),
         ),
     ]

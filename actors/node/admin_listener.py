@@ -1,29 +1,29 @@
 """The listening Unix socket of a node: who may have it, and what becomes of its file.
 
 The file is mode 0600, in a directory that only its owner may write (0700 when made here). A lock
-file beside it, held for as long as the socket is open, tells a live daemon from a file a dead one
-left behind; the kernel drops the lock however the process ends. Releasing removes the socket file
-only while it is still ours; the lock file stays, because removing it would let two daemons hold
-locks on two files of one name.
+file beside it, held by the process before it opens anything else or at least for as long as the
+socket is open, tells a live daemon from a file a dead one left behind. Releasing removes the socket
+file only while it is still ours.
 
-Source: unix(7), flock(2).
+Source: unix(7).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from actors.files.lock import LockFile
+from actors.files.ownership import FileRefused, shared_directory
+from actors.node.state_claim import socket_lock
 from wire.admin.limits import MAX_CLIENTS
 
 SOCKET_MODE = 0o600
-DIRECTORY_MODE = 0o700
 #: Seconds to find out whether somebody answers on a socket nobody holds the lock of.
 PROBE_SECONDS = 0.5
 #: Connections accepted per turn of the event loop.
@@ -43,6 +43,7 @@ class ControlListener:
 
     Args:
         path: of the socket. Missing directories are made.
+        lock: its lock when the process has it already; it is not let go here.
 
     Raises:
         ControlSocketBusy: a live daemon has it, something else than a socket is there, or others
@@ -50,18 +51,23 @@ class ControlListener:
         OSError: the path cannot be bound.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: LockFile | None = None) -> None:
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._accept: Callable[[], None] | None = None
-        _safe_directory(path.parent)
-        self._lock = _take_lock(path)
+        self._lock: LockFile | None = None
+        try:
+            shared_directory(path.parent)
+            if lock is None:
+                self._lock = socket_lock(path)
+        except FileRefused as error:
+            raise ControlSocketBusy(str(error)) from None
         try:
             _check_stale(path)
             self.sock = _bind(path)
         except BaseException:
-            os.close(self._lock)
+            self._unlock()
             raise
         self._identity = _identity(path)
 
@@ -105,34 +111,11 @@ class ControlListener:
         self.sock.close()
         if _identity(self._path) == self._identity:
             self._path.unlink(missing_ok=True)
-        os.close(self._lock)
+        self._unlock()
 
-
-def _safe_directory(directory: Path) -> None:
-    """Make it, or see that nobody else could put another socket in its place."""
-    missing = [one for one in (directory, *directory.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-    status = directory.stat()
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
-        raise ControlSocketBusy(
-            f"{directory} can be written by others (mode {stat.S_IMODE(status.st_mode):o}): "
-            f"the control socket needs a directory of its owner alone, chmod go-w {directory}"
-        )
-
-
-def _take_lock(path: Path) -> int:
-    lock = path.with_name(path.name + ".lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, SOCKET_MODE)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ControlSocketBusy(f"{path}: another daemon is running here") from None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.abort()
 
 
 def _check_stale(path: Path) -> None:

@@ -24,6 +24,7 @@ from uuid import UUID
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from actors.files.atomic import abandoned, sync_directory
 from actors.node.certificates import (
     TOOL_LEAF_LIFETIME,
     KeyPair,
@@ -34,7 +35,6 @@ from actors.node.certificates import (
     relay_identity,
 )
 from actors.node.pki_files import (
-    PRIVATE_DIRECTORY_MODE,
     PkiError,
     make_private_directory,
     pair_paths,
@@ -120,8 +120,11 @@ def ensure_dev_pki(
 
 def _create_all(directory: Path, leaves: Mapping[str, str], now: datetime) -> None:
     try:
-        directory.parent.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        make_private_directory(directory.parent)
+        prefix = f".{directory.name}-"
+        for left in abandoned(directory.parent, prefix):  # with keys, of a start that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
     except OSError as error:
         raise PkiError(f"{directory}: cannot create: {error.strerror}") from error
     try:
@@ -131,6 +134,7 @@ def _create_all(directory: Path, leaves: Mapping[str, str], now: datetime) -> No
             leaf = create_leaf(ca, identity, lifetime=TOOL_LEAF_LIFETIME, now=now)
             write_pair(pair_paths(temporary, stem), leaf)
         os.rename(temporary, directory)
+        sync_directory(directory.parent)
     except OSError as error:
         # Another process was first: its material is as good, and is checked like any other.
         if not directory.is_dir():

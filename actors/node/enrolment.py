@@ -2,7 +2,9 @@
 
 The key never leaves the machine: it sends a request (PKCS#10) for the identity it wants; whoever
 holds the CA checks that the request is signed by its own key, that it asks for one identity only,
-and that the token allows it. A token is a JWT signed with Ed25519 and good for one request.
+and that the token allows it. A token is a JWT signed with Ed25519 and good for one request; it
+names the agent it is for, or says in so many words that it is for any. One that says neither is
+void.
 
 Knows X.509 and tokens; no files, no clock (`now` is an argument).
 Source: protocol sheet ORP 1.2, 4.5 (enrolment token, rotation helper), 7.3; RFC 2986, RFC 7519,
@@ -16,6 +18,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import jwt
 from cryptography import x509
@@ -31,10 +34,14 @@ AUDIENCE: Final = "outrelay-agent"
 TOKEN_LIFETIME: Final = timedelta(minutes=10)
 #: A token is good this long before it was issued, for clocks that are behind.
 TOKEN_BACKDATING: Final = timedelta(seconds=1)
+#: In the place of an agent's UUID: the token is for any agent of its tenant.
+ANY_AGENT: Final = "*"
 #: Share of a certificate's lifetime after which it is renewed, and the pause between attempts.
 RENEW_AFTER: Final = 0.7
 RENEW_AGAIN: Final = timedelta(minutes=1)
-#: Redeemed tokens remembered; they are forgotten when they expire. One more is refused.
+#: How long past its end a redeemed token is remembered, for clocks that are set back.
+REMEMBERED: Final = timedelta(days=1)
+#: Redeemed tokens remembered. One more is refused.
 MAX_REDEEMED: Final = 100_000
 
 
@@ -48,7 +55,7 @@ class Grant:
 
     Attributes:
         tenant: of the identity.
-        agent: the only UUID it may be used for; empty: any.
+        agent: the only UUID it may be used for, or `ANY_AGENT`.
     """
 
     tenant: str
@@ -107,11 +114,19 @@ def sign_request(
     identity, key = read_request(pem)
     prefix = f"outrelay://{grant.tenant}/agent/"
     agent = identity.removeprefix(prefix)
-    if agent == identity or not agent or "/" in agent:
+    if agent == identity or not _is_uuid(agent):
         raise EnrolmentRefused(f"the token is for agents of {grant.tenant}")
-    if grant.agent and agent != grant.agent:
+    if grant.agent not in (agent, ANY_AGENT):
         raise EnrolmentRefused("the token is for another agent")
     return certify(ca, identity, key, lifetime=lifetime, now=now)
+
+
+def _is_uuid(text: str) -> bool:
+    """True for the one spelling an identity has."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 class Tokens:
@@ -130,15 +145,17 @@ class Tokens:
         self.redeemed = {} if redeemed is None else redeemed
 
     def issue(
-        self, tenant: str, now: datetime, *, agent: str = "", lifetime: timedelta = TOKEN_LIFETIME
+        self, tenant: str, now: datetime, *, agent: str, lifetime: timedelta = TOKEN_LIFETIME
     ) -> str:
-        """A token for one agent of a tenant.
+        """A token for one agent of a tenant: a UUID, or `ANY_AGENT`.
 
         Raises:
-            ValueError: the tenant is none, or the lifetime is not above zero.
+            ValueError: the tenant or the agent is none, or the lifetime is not above zero.
         """
         if not valid_tenant(tenant):
             raise ValueError(f"tenant {tenant[:80]!r}: use 1 to 63 of a-z, 0-9 and -")
+        if agent != ANY_AGENT and not _is_uuid(agent):
+            raise ValueError(f"agent {agent[:80]!r}: a UUID, or {ANY_AGENT} for any agent")
         if lifetime <= timedelta(0):
             raise ValueError("the lifetime of a token is above zero")
         identifier = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
@@ -150,9 +167,8 @@ class Tokens:
             "nbf": int((now - TOKEN_BACKDATING).timestamp()),
             "exp": int((now + lifetime).timestamp()),
             "jti": identifier,
+            "aid": agent,
         }
-        if agent:
-            claims["aid"] = agent
         return jwt.encode(claims, self._key, algorithm="EdDSA")
 
     def redeem(self, token: str, now: datetime) -> Grant:
@@ -167,11 +183,13 @@ class Tokens:
             raise EnrolmentRefused("the token is expired")
         if seconds < claims["nbf"]:
             raise EnrolmentRefused("the token is not valid yet")
-        tenant, agent = claims.get("ten"), claims.get("aid", "")
-        if not isinstance(tenant, str) or not isinstance(agent, str) or not valid_tenant(tenant):
+        tenant, agent = claims.get("ten"), claims.get("aid")
+        if not isinstance(tenant, str) or not valid_tenant(tenant):
             raise EnrolmentRefused("the token names no tenant")
+        if not isinstance(agent, str) or not (agent == ANY_AGENT or _is_uuid(agent)):
+            raise EnrolmentRefused("the token does not say which agent it is for; issue another")
         for identifier, end in list(self.redeemed.items()):
-            if end <= seconds:
+            if end + REMEMBERED.total_seconds() <= seconds:
                 del self.redeemed[identifier]
         if claims["jti"] in self.redeemed:
             raise EnrolmentRefused("the token was used before")

@@ -1,16 +1,12 @@
 """Certificates and keys as PEM files: written once with tight permissions, read with clear errors.
 
-A pair is `<stem>.crt` (0644) and `<stem>.key` (0600). Files are created with O_EXCL, so nothing is
-ever overwritten by accident; replacing a certificate goes through a rename and is atomic. Error
-texts name files and remedies, never contents.
+A pair is `<stem>.crt` (0644) and `<stem>.key` (0600). Nothing is ever overwritten by accident, and
+a file is there whole or not at all (`actors.files`). Error texts name files and remedies, never
+contents.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +15,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from actors.files.atomic import create_file, replace_file
+from actors.files.ownership import SECRET_MODE, FileRefused, check_secret, private_directory
 from actors.node.certificates import KeyPair
 
-PRIVATE_DIRECTORY_MODE = 0o700
-PRIVATE_FILE_MODE = 0o600
+PRIVATE_FILE_MODE = SECRET_MODE
 PUBLIC_FILE_MODE = 0o644
 #: A PEM file larger than this is not one of ours.
 MAX_PEM_BYTES = 256 * 1024
@@ -45,19 +42,17 @@ def pair_paths(directory: Path, stem: str) -> PairPaths:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Create it with mode 0700; accept an existing one unless others may write into it."""
+    """Create it with mode 0700; accept an existing one that is ours alone.
+
+    Raises:
+        PkiError: it cannot be made, or see `actors.files.ownership.check_directory`.
+    """
     try:
-        directory.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True)
-    except FileExistsError:
-        pass
+        private_directory(directory)
+    except FileRefused as error:
+        raise PkiError(str(error)) from error
     except OSError as error:
         raise PkiError(f"{directory}: cannot create: {error.strerror}") from error
-    else:
-        directory.chmod(PRIVATE_DIRECTORY_MODE)  # whatever the umask was
-    if not directory.is_dir():
-        raise PkiError(f"{directory}: exists and is not a directory")
-    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PkiError(f"{directory}: others may write into it; chmod go-w it or choose another")
 
 
 def write_pair(paths: PairPaths, pair: KeyPair) -> None:
@@ -87,34 +82,24 @@ def private_pem(key: PrivateKeyTypes) -> bytes:
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Create a file that must not exist yet, with exactly this mode, and sync it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    """Create a file that must not exist yet, with exactly this mode, and sync it.
+
+    Raises:
+        PkiError: it exists, or cannot be written.
+    """
     try:
-        descriptor = os.open(path, flags, mode)
+        create_file(path, data, mode)
     except FileExistsError:
         raise PkiError(f"{path}: exists already; nothing was written") from None
     except OSError as error:
         raise PkiError(f"{path}: cannot create: {error.strerror}") from error
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise PkiError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def replace_certificate(path: Path, pair: KeyPair) -> None:
     """Put a new certificate for the same key in place of an old one, atomically."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_new(temporary, pair.certificate_pem(), PUBLIC_FILE_MODE)
     try:
-        temporary.replace(path)
+        replace_file(path, pair.certificate_pem(), PUBLIC_FILE_MODE)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise PkiError(f"{path}: cannot replace: {error.strerror}") from error
 
 
@@ -150,9 +135,17 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """An unencrypted PEM private key on P-256 that only its owner can read."""
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise PkiError(f"{path}: private key is open to other users; chmod 600 it")
+    """An unencrypted PEM private key on P-256 that is ours alone.
+
+    Raises:
+        PkiError: it cannot be read, is none, or belongs or is open to others.
+    """
+    try:
+        check_secret(path)
+    except FileRefused as error:
+        raise PkiError(f"private key {error}") from None
+    except OSError as error:
+        raise PkiError(f"{path}: cannot read: {error.strerror}") from error
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError):  # TypeError: the key is encrypted

@@ -11,21 +11,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from actors.files.ownership import open_private
+
 
 class KeyLog:
     """An append-only file; one line per secret. Also what aioquic writes to.
 
     Raises:
-        OSError: the file cannot be opened, or others may read it.
+        OSError: the file cannot be opened, is not ours, or others may read it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(path, flags, 0o600)
-        if os.fstat(self._descriptor).st_mode & 0o077:
-            os.close(self._descriptor)
-            raise PermissionError(1, "the key log must have mode 0600", str(path))
+        self._descriptor = open_private(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, line: str) -> None:
         """Append a line; a full disk costs the line, not the connection."""

@@ -452,6 +452,7 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 def test_an_unusable_database_says_which_and_why(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     path.write_bytes(b"not a database, not a database, not a database, not a database" * 40)
+    path.chmod(0o600)
 
     async def main() -> None:
         system = ActorSystem("test", seed=1)

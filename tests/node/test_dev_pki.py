@@ -187,7 +187,7 @@ def test_an_expired_ca_says_what_to_do(directory: Path) -> None:
 def test_a_key_others_can_read_is_refused(directory: Path) -> None:
     pki = ensure_dev_pki(directory, now=NOW)
     pki.relay.key.chmod(0o640)
-    with pytest.raises(PkiError, match="open to other users; chmod 600"):
+    with pytest.raises(PkiError, match=r"open to other users.*chmod 600"):
         ensure_dev_pki(directory, now=NOW)
 
 
@@ -200,7 +200,7 @@ def test_a_directory_others_can_write_to_is_refused(directory: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(PkiError, match="cannot create"):
+    with pytest.raises(PkiError, match="not a directory"):
         ensure_dev_pki(tmp_path / "file" / "pki", now=NOW)
     with pytest.raises(PkiError, match="is not a directory"):
         make_private_directory(tmp_path / "file")

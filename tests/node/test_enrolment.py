@@ -23,6 +23,7 @@ from actors.node.certificates import (
 )
 from actors.node.dev_pki import LeafFiles
 from actors.node.enrolment import (
+    ANY_AGENT,
     AUDIENCE,
     ISSUER,
     EnrolmentRefused,
@@ -34,7 +35,7 @@ from actors.node.enrolment import (
     renewal,
     sign_request,
 )
-from actors.node.pki_files import pair_paths, private_pem, read_pair
+from actors.node.pki_files import pair_paths, private_pem, read_pair, write_new
 from actors.transport.tls import CLIENT, verify_peer
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
@@ -68,7 +69,7 @@ def test_a_request_becomes_a_certificate_for_its_own_key(ca: KeyPair) -> None:
 @pytest.mark.parametrize(
     "grant, said",
     [
-        (Grant("other", ""), "agents of other"),
+        (Grant("other", ANY_AGENT), "agents of other"),
         (Grant("acme", "00000000-0000-0000-0000-000000000043"), "another agent"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_relay_cannot_be_enrolled_as_an_agent(ca: KeyPair) -> None:
         x509.UniformResourceIdentifier("outrelay://acme/relay/r1"),
     )
     with pytest.raises(EnrolmentRefused):
-        sign_request(ca, pem, Grant("acme", ""), lifetime=DAY, now=NOW)
+        sign_request(ca, pem, Grant("acme", ANY_AGENT), lifetime=DAY, now=NOW)
 
 
 def test_a_token_is_good_once_and_for_a_while(tokens: Tokens) -> None:
@@ -133,26 +134,28 @@ def test_a_token_is_good_once_and_for_a_while(tokens: Tokens) -> None:
     assert tokens.redeem(token, later) == Grant("acme", AGENT)
     with pytest.raises(EnrolmentRefused, match="used before"):
         tokens.redeem(token, later)
-    expired = tokens.issue("acme", NOW)
+    expired = tokens.issue("acme", NOW, agent=ANY_AGENT)
     with pytest.raises(EnrolmentRefused, match="expired"):
         tokens.redeem(expired, NOW + timedelta(minutes=10))
     with pytest.raises(EnrolmentRefused, match="not valid yet"):
-        tokens.redeem(tokens.issue("acme", NOW), NOW - timedelta(seconds=5))
-    assert tokens.redeem(tokens.issue("acme", NOW), NOW) == Grant("acme", "")
+        tokens.redeem(tokens.issue("acme", NOW, agent=ANY_AGENT), NOW - timedelta(seconds=5))
+    assert tokens.redeem(tokens.issue("acme", NOW, agent=ANY_AGENT), NOW) == Grant(
+        "acme", ANY_AGENT
+    )
     # What cannot be used any more need not be remembered.
-    tokens.redeem(tokens.issue("acme", NOW + DAY), NOW + DAY)
+    tokens.redeem(tokens.issue("acme", NOW + 2 * DAY, agent=ANY_AGENT), NOW + 2 * DAY)
     assert len(tokens.redeemed) == 1
 
 
 @pytest.mark.parametrize("tenant", ["", "-acme", "Acme", "a/b", "x" * 64])
 def test_bad_tenants(tokens: Tokens, tenant: str) -> None:
     with pytest.raises(ValueError, match="tenant"):
-        tokens.issue(tenant, NOW)
+        tokens.issue(tenant, NOW, agent=ANY_AGENT)
 
 
 def test_forged_tokens(tokens: Tokens) -> None:
-    foreign = Tokens(ed25519.Ed25519PrivateKey.generate()).issue("acme", NOW)
-    good = tokens.issue("acme", NOW)
+    foreign = Tokens(ed25519.Ed25519PrivateKey.generate()).issue("acme", NOW, agent=ANY_AGENT)
+    good = tokens.issue("acme", NOW, agent=ANY_AGENT)
     claims = jwt.decode(good, options={"verify_signature": False})
     key = tokens._key
     for token in (
@@ -172,7 +175,42 @@ def test_forged_tokens(tokens: Tokens) -> None:
     ):
         with pytest.raises(EnrolmentRefused):
             tokens.redeem(token, NOW)
-    assert tokens.redeem(good, NOW) == Grant("acme", "")
+    assert tokens.redeem(good, NOW) == Grant("acme", ANY_AGENT)
+
+
+def test_a_token_that_does_not_say_whom_it_is_for_is_void(tokens: Tokens) -> None:
+    """Such tokens were issued once, and let their holder take any name."""
+    for agent in ("", "web", "*/x", AGENT.replace("-", ""), AGENT + "/x"):
+        with pytest.raises(ValueError, match="agent"):
+            tokens.issue("acme", NOW, agent=agent)
+    claims = jwt.decode(tokens.issue("acme", NOW, agent=AGENT), options={"verify_signature": False})
+    without = {name: claim for name, claim in claims.items() if name != "aid"}
+    for old in (without, {**claims, "aid": ""}, {**claims, "aid": None}, {**claims, "aid": "web"}):
+        token = jwt.encode(old, tokens._key, algorithm="EdDSA")
+        with pytest.raises(EnrolmentRefused, match="which agent"):
+            tokens.redeem(token, NOW)
+    assert not tokens.redeemed
+
+
+@pytest.mark.parametrize(
+    "agent", ["web", "", "00000000000000000000000000000042", AGENT.upper() + "A"]
+)
+def test_a_token_for_any_agent_signs_uuids_only(ca: KeyPair, agent: str) -> None:
+    identity = f"outrelay://acme/agent/{agent}"
+    pem = _request(
+        ec.generate_private_key(ec.SECP256R1()), x509.UniformResourceIdentifier(identity)
+    )
+    with pytest.raises(EnrolmentRefused, match="agents of acme"):
+        sign_request(ca, pem, Grant("acme", ANY_AGENT), lifetime=DAY, now=NOW)
+
+
+def test_a_clock_that_is_set_back_makes_no_used_token_good_again(tokens: Tokens) -> None:
+    token = tokens.issue("acme", NOW, agent=AGENT)
+    tokens.redeem(token, NOW)
+    later = NOW + timedelta(hours=2)
+    tokens.redeem(tokens.issue("acme", later, agent=AGENT), later)
+    with pytest.raises(EnrolmentRefused, match="used before"):
+        tokens.redeem(token, NOW + timedelta(minutes=1))
 
 
 def test_rotation_is_due_at_seventy_per_cent_and_every_minute_until_it_worked(ca: KeyPair) -> None:
@@ -199,11 +237,11 @@ def test_who_enrolled_connects(pki: PkiFixture, tmp_path: Path) -> None:
         tokens = Tokens(ed25519.Ed25519PrivateKey.generate())
         now = datetime.now(UTC)
         pem, key = create_request(IDENTITY)
-        grant = tokens.redeem(tokens.issue("acme", now), now)
+        grant = tokens.redeem(tokens.issue("acme", now, agent=AGENT), now)
         leaf = sign_request(authority, pem, grant, lifetime=DAY, now=now)
         paths = pair_paths(tmp_path, "enrolled")
         paths.certificate.write_bytes(leaf.public_bytes(Encoding.PEM))
-        paths.key.write_bytes(private_pem(key))
+        write_new(paths.key, private_pem(key), 0o600)
         async with relay(pki, tmp_path) as running:
             agent = running.agent(pki, LeafFiles(IDENTITY, paths.certificate, paths.key))
             await agent.connect(running.address, "web")

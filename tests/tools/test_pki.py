@@ -174,11 +174,16 @@ def test_an_agent_enrols_with_a_token_that_is_good_once(tmp_path: Path) -> None:
     assert "renew" in pki("show", str(machine / "web.crt")).output
     for path in ("enrolment.key", "enrolment.used"):
         assert stat.S_IMODE((tmp_path / "ca" / path).stat().st_mode) == 0o600
+    unspent = pki("enroll", "--out", authority, "--csr", csr, "--token", "whatever")
+    assert "web.crt: exists already" in unspent.output
+    (machine / "web.crt").unlink()
     again = pki("enroll", "--out", authority, "--csr", csr, "--token", token)
     assert again.exit_code == 1
     assert "used before" in again.output
-    other = pki("token", "--out", authority, "--tenant", "other").output.strip()
-    (machine / "web.crt").unlink()
+    nobody = pki("token", "--out", authority, "--tenant", "other")
+    assert nobody.exit_code == 2
+    assert "--any-agent" in nobody.output
+    other = pki("token", "--out", authority, "--tenant", "other", "--any-agent").output.strip()
     refused = pki("enroll", "--out", authority, "--csr", csr, "--token", other)
     assert refused.exit_code == 1
     assert not (machine / "web.crt").exists()

@@ -96,7 +96,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("")
     path.chmod(0o644)
-    with pytest.raises(PermissionError, match="0600"):
+    with pytest.raises(PermissionError, match="chmod 600"):
         KeyLog(path)
 
 

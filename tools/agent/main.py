@@ -183,6 +183,7 @@ def serve(settings: AgentSettings, log_level: str, log_format: str) -> int:
     """Run an agent until a signal. Returns the exit code."""
     import signal
 
+    from actors.files.ownership import FileRefused, check_secret
     from actors.node.logging import install
     from actors.runtime import ActorDown, ActorSystem
     from actors.transport.tls import TlsIdentity, TlsMaterialError
@@ -190,8 +191,9 @@ def serve(settings: AgentSettings, log_level: str, log_format: str) -> int:
 
     install(log_level, log_format)
     try:
+        check_secret(Path(settings.key))
         TlsIdentity.load(Path(settings.certificate), Path(settings.key), Path(settings.ca))
-    except TlsMaterialError as error:
+    except (TlsMaterialError, FileRefused) as error:
         click.echo(str(error), err=True)
         return 2
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import orjson
 
+from actors.files.atomic import replace_file
 from actors.node.logging import install
 from actors.node.pki_files import PkiError
 from config.endpoint import parse_endpoint
@@ -116,7 +117,7 @@ def cli(
         click.echo(f"verdict: none: {error}")
         sys.exit(2)
     if record is not None:
-        record.write_bytes(orjson.dumps(asdict(history), default=sorted))
+        replace_file(record, orjson.dumps(asdict(history), default=sorted), 0o644)
     sys.exit(_report(plan, history, violations))
 
 

@@ -7,6 +7,7 @@ Source: protocol sheet orp 1.2 and 4.5 (dev-pki).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from actors.node.certificates import (
     relay_identity,
 )
 from actors.node.enrolment import (
+    ANY_AGENT,
     EnrolmentRefused,
     create_request,
     read_request,
@@ -133,16 +135,21 @@ def issue_agent(
 @cli.command()
 @_out
 @click.option("--tenant", default="acme", show_default=True, help="Tenant of the agent.")
-@click.option("--uuid", type=click.UUID, help="The only agent it is for; any when absent.")
+@click.option("--uuid", type=click.UUID, help="The only agent it is for.")
+@click.option("--any-agent", is_flag=True,
+              help="Instead: whoever has it may take any agent's identity, once.")  # fmt: skip
 @click.option("--ttl", callback=_lifetime, metavar="DURATION", default="10m", show_default=True,
               help="How long it is good.")  # fmt: skip
-def token(directory: Path, tenant: str, uuid: UUID | None, ttl: timedelta) -> None:
+def token(directory: Path, tenant: str, uuid: UUID | None, any_agent: bool, ttl: timedelta) -> None:
     """Print a token that lets one agent enrol. Beside the CA; secret until it is used."""
+    if (uuid is None) != any_agent:
+        raise click.UsageError("say which agent it is for: --uuid UUID, or else --any-agent")
     with _reported():
-        tokens = TokenFile(directory)
-        with tokens.locked() as issuer:
-            agent = "" if uuid is None else str(uuid)
-            click.echo(issuer.issue(tenant, datetime.now(UTC), agent=agent, lifetime=ttl))
+        make_private_directory(directory)
+        with TokenFile(directory).locked() as issuer:
+            agent = ANY_AGENT if uuid is None else str(uuid)
+            issued = issuer.issue(tenant, datetime.now(UTC), agent=agent, lifetime=ttl)
+    click.echo(issued)
 
 
 @cli.command()
@@ -177,12 +184,15 @@ def enroll(directory: Path, csr: Path, text: str, ttl: timedelta) -> None:
     with _reported():
         ca = _authority(directory)
         pem = csr.read_bytes()[:MAX_PEM_BYTES]
-        read_request(pem)  # before the token is spent
+        path = csr.with_suffix(".crt")
+        # Before the token is spent.
+        read_request(pem)
+        if os.path.lexists(path):
+            raise PkiError(f"{path}: exists already; nothing was written")
         now = datetime.now(UTC)
         with TokenFile(directory).locked() as tokens:
             grant = tokens.redeem(text, now)
         certificate = sign_request(ca, pem, grant, lifetime=ttl, now=now)
-        path = csr.with_suffix(".crt")
         write_new(path, certificate.public_bytes(Encoding.PEM), PUBLIC_FILE_MODE)
     click.echo(f"wrote     {path}")
     click.echo(f"identity  {identity_of(certificate)}")
