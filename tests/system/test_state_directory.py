@@ -150,7 +150,14 @@ def test_a_daemon_without_standard_streams(tmp_path: Path, pki: PkiFixture, clos
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        client = [sys.executable, "-m", "tools.entry", "ctl", "--socket", state / "control.sock"]
+        client = [
+            sys.executable,
+            "-m",
+            "tools.entry",
+            "ctl",
+            "--socket",
+            str(state / "control.sock"),
+        ]
         deadline = time.monotonic() + 30
         while True:
             try:
