@@ -6,17 +6,26 @@ belong to their agent connections (docs/decisions/0013).
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from actors.edge.agent_connection import AgentConnection
 from actors.edge.door import Door
 from actors.edge.relays.relay_connection import RelayConnection
-from actors.runtime import Actor, ChildRefused, ChildSpec, Restart, escape_id
+from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
 from actors.transport.tcp import TcpEndpoint
 from wire.orp.close_codes import CloseCode
 from wire.orp.identity import IdentityError, RelayUri, parse_identity
+
+#: Verified connections that wait for the supervisor they belong below, which is being restarted;
+#: one more is refused. Refusing all would cost each of them its dialler's back-off.
+MAX_HELD = 1024
+#: Seconds one waits at most, and between two looks.
+HELD_SECONDS = 2.0
+LOOK_SECONDS = 0.01
 
 
 class _Binding:
@@ -47,6 +56,7 @@ class _Listener(Actor):
         self._door = door
         self._endpoint = endpoint
         self._address = address
+        self._held = 0
 
     def init(self) -> None:
         """Bind."""
@@ -82,12 +92,7 @@ class _Listener(Actor):
             restart=Restart.TEMPORARY,
             shutdown=2.0,
         )
-        try:
-            self.system.start_child(self._door.agents(), spec)
-            counters["agents_admitted"] += 1
-        except ChildRefused as refused:
-            counters[f"agent_refused_{refused.why}"] += 1
-            connection.close(CloseCode.OVERLOADED, "overloaded")
+        self._place(connection, "agent", self._door.agents, spec)
 
     def _admit_relay(self, connection: Connection, identity: RelayUri) -> None:
         counters = self._door.counters
@@ -105,12 +110,48 @@ class _Listener(Actor):
             restart=Restart.TEMPORARY,
             shutdown=2.0,
         )
+        self._place(connection, "relay", self._door.links, spec)
+
+    def _place(
+        self, connection: Connection, kind: str, home: Callable[[], ActorRef], spec: ChildSpec
+    ) -> None:
+        """Give the connection its actor, now or when the supervisor is back."""
+        why = self._try_place(kind, home, spec)
+        if why == "down" and self._held < MAX_HELD:
+            self._held += 1
+            self._door.counters[f"{kind}s_held"] += 1
+            self.own(connection, "held")
+            self.spawn_task(self._place_later(connection, kind, home, spec), "held")
+        elif why:
+            self._refuse(connection, kind, why)
+
+    def _try_place(self, kind: str, home: Callable[[], ActorRef], spec: ChildSpec) -> str:
+        """Empty, or why not."""
         try:
-            self.system.start_child(self._door.links(), spec)
-            counters["relays_admitted"] += 1
+            self.system.start_child(home(), spec)
         except ChildRefused as refused:
-            counters[f"relay_refused_{refused.why}"] += 1
-            connection.close(CloseCode.OVERLOADED, "overloaded")
+            return refused.why
+        self._door.counters[f"{kind}s_admitted"] += 1
+        return ""
+
+    async def _place_later(
+        self, connection: Connection, kind: str, home: Callable[[], ActorRef], spec: ChildSpec
+    ) -> None:
+        deadline = self.now() + HELD_SECONDS
+        why = "down"
+        try:
+            while why == "down" and self.now() < deadline and connection.closed is None:
+                await asyncio.sleep(LOOK_SECONDS)
+                why = self._try_place(kind, home, spec)
+        finally:
+            self._held -= 1
+        self.disown(connection)
+        if why:
+            self._refuse(connection, kind, why)
+
+    def _refuse(self, connection: Connection, kind: str, why: str) -> None:
+        self._door.counters[f"{kind}_refused_{why}"] += 1
+        connection.close(CloseCode.OVERLOADED, "overloaded")
 
 
 class QuicListener(_Listener):

@@ -47,6 +47,25 @@ def test_one_pair_takes_one_stream_with_it() -> None:
     assert checks.resets_are_explained(late)
 
 
+def test_a_violation_says_which_stream_when_after_what_and_how_fast_the_machine_was() -> None:
+    history = History(
+        actions=[_killed("/node/web", 93.0), _killed("/control/policy", 97.5)],
+        probes=[
+            Probe(90.0, 0.01, "", "stream", "new.1"),
+            Probe(99.0, 2.07, "refused by peer", "stream", "new.7"),
+            Probe(100.0, 0.03, "", "direct"),
+        ],
+    )
+    (violation,) = [
+        v for v in checks.new_streams_work(history) if "without a recent fault" in v.text
+    ]
+    assert violation.text == (
+        "the new stream new.7 took 2.07 s without a recent fault (refused by peer) "
+        "[9.00 to 11.07 s; faults: kill /control/policy 3.57 s before; "
+        "the same exchange without the relay: 0.03 s at most]"
+    )
+
+
 def test_a_fault_that_found_nobody_explains_nothing() -> None:
     gone = _killed("/edge/agents/x", done=False)
     assert checks.resets_are_explained(History(actions=[gone], transfers=[_stream("reset")]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.edge.settings import EdgeSettings
 from actors.runtime import Restart, inspection
+from actors.transport.connection import Connection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
 from wire.orp.agent_session import AgentSession
@@ -203,5 +204,27 @@ def test_a_service_is_provided_by_whom_a_rule_allows(pki: PkiFixture, tmp_path: 
                 assert other.closed.code == CloseCode.REGISTER_FAILED
             assert running.counters["register_denied"] == 2
             assert provider.closed is None
+
+    run(main())
+
+
+def test_a_connection_that_arrives_while_its_supervisor_restarts_waits_for_it(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            endpoint = running.edge.endpoints[0]
+            admit = endpoint.on_connection
+
+            def admit_after_a_death(connection: Connection) -> None:
+                running.kill("/edge/agents")
+                admit(connection)
+
+            endpoint.on_connection = admit_after_a_death
+            agent = running.agent(pki, pki.provider)
+            await agent.connect(running.address, "web")  # answered on this very connection
+            assert agent.closed is None
+            assert running.counters["agents_held"] == 1
+            assert running.counters["agents_admitted"] == 1
 
     run(main())

@@ -42,8 +42,8 @@ class Bridge(Actor):
 
     mailbox = MailboxSpec(bound=16)
     handler_limit = 120.0
-    #: Seconds a stream waits whose path was lost while it was opened.
-    patience: float
+    #: Seconds a stream waits whose path was lost while it was opened; None: as any other.
+    patience: float | None = None
 
     def __init__(self, settings: AgentSettings, table: StreamTable) -> None:
         self._settings = settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from functools import partial
 
 from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
 from actors.transport.claim import StreamClaim
@@ -25,8 +26,11 @@ from wire.orp.frame import FrameReader, FrameType
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
 from wire.orp.messages import AllocGranted, OpenStream, StreamReject, decode
 
-#: Seconds a consumer waits for a relay that may have said to nobody that the stream is ready.
+#: Seconds the other half of a lost opening is looked for, to be reset: nobody waits for it.
 UNHEARD_SECONDS = 2.0
+#: Pause before a stream that was lost while it was opened is opened again, seconds: none at
+#: first, then doubling from here with jitter.
+REOPEN_PAUSE = 0.05
 #: First two bytes of a STREAM_REJECT frame (version 1, sheet 2.1).
 _REJECT_START = (0x2000 | FrameType.STREAM_REJECT).to_bytes(2, "big")
 
@@ -39,8 +43,6 @@ class ConsumerBridge(Bridge):
         link: the relay link.
         table: of the agent's resumable streams.
     """
-
-    patience = UNHEARD_SECONDS
 
     def __init__(
         self,
@@ -55,12 +57,13 @@ class ConsumerBridge(Bridge):
         self._link = link
         self._accepted = sock
         self._decided: asyncio.Future[StreamReject | AllocGranted | None]
+        self._lost = False
+        self._reopened = 0
 
     def init(self) -> None:
         """Own the local socket."""
         self._guarded = self.own(SocketGuard(self._accepted), "socket")
         self._take_socket(self._accepted)
-        self._decided = self.system.loop.create_future()
 
     async def continue_(self) -> None:
         """OPEN_STREAM, then wait for what decides: STREAM_READY, ALLOC_GRANTED or STREAM_REJECT."""
@@ -68,6 +71,9 @@ class ConsumerBridge(Bridge):
         try:
             async with asyncio.timeout(settings.open_timeout):
                 outcome = await self._open()
+                while self._lost:
+                    await self._leave_lost()
+                    outcome = await self._open()
         except TimeoutError:
             self.stop(shutdown("no stream in time"))
             return
@@ -91,7 +97,30 @@ class ConsumerBridge(Bridge):
         if isinstance(self._stream, ResumableStream):
             self._link.try_tell(Promote(self._stream))
 
+    async def _leave_lost(self) -> None:
+        """The path was lost before the stream was ready: make room for another opening.
+
+        No byte of the application has travelled, so a new stream is the same to it, and it has no
+        need to know whether the lost one was joined. If it was, its other half waits for us: it is
+        looked for, and reset.
+        """
+        assert self._stream is not None
+        self.disown(self._stream_guard)
+        lost = ResumableStream(self._stream, self._stream_id, self._table)
+        lost.patience = UNHEARD_SECONDS
+        lost.on_drain = lambda _: lost.abort()  # it has a path again
+        lost.park()
+        self._stream = None
+        self._early.clear()
+        self._lost = False
+        self.log.debug("{}: lost while it was opened, opened again", self._service)
+        if self._reopened:
+            ceiling = REOPEN_PAUSE * 2.0 ** min(self._reopened, 6)
+            await asyncio.sleep(ceiling * self.system.rng.uniform(0.5, 1.0))
+        self._reopened += 1
+
     async def _open(self) -> StreamReject | AllocGranted | None:
+        self._decided = self.system.loop.create_future()
         claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")
         await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
         self.disown(claim)
@@ -101,7 +130,7 @@ class ConsumerBridge(Bridge):
         while not self._stream_id:
             self._stream_id = secrets.randbits(64)
         await self._link.ask_again(
-            WatchMode(self._stream_id, self.guard("mode", self._decide)),
+            WatchMode(self._stream_id, self.guard("mode", partial(self._mode, self._stream_id))),
             timeout=self._settings.open_timeout,
         )
         stream.on_data = self.guard("stream", self._first_bytes)
@@ -111,6 +140,10 @@ class ConsumerBridge(Bridge):
         stream.start()
         stream.write(OpenStream(self._service, "", self._stream_id).encode())
         return await self._decided
+
+    def _mode(self, stream_id: int, granted: AllocGranted | None) -> None:
+        if stream_id == self._stream_id:  # else: late words about a lost one
+            self._decide(granted)
 
     def _decide(self, outcome: StreamReject | AllocGranted | None) -> None:
         if not self._decided.done():
@@ -149,8 +182,10 @@ class ConsumerBridge(Bridge):
 
     def _closed_early(self, why: int | CloseReason) -> None:
         if isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT:
-            # It may have been ready: the provider then waits for us. Ask for it for a moment.
-            self._broken = True
-            self._decide(None)
+            if not self._decided.done():
+                self._lost = True
+                self._decide(None)
+            else:
+                self._broken = True  # it was ready: the pump begins with a parked stream
         else:
             self._decide(StreamReject(502, "stream ended before it was ready"))

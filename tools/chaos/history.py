@@ -62,12 +62,14 @@ class Probe:
         error: empty when it worked.
         source: `stream` (through the run's own agents), `url`, or `direct`: the same exchange
             without relay and agents, which measures the machine.
+        name: of the stream, as in `Transfer`.
     """
 
     at: float
     seconds: float
     error: str = ""
     source: str = "url"
+    name: str = ""
 
     @property
     def ended(self) -> float:

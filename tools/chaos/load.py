@@ -170,7 +170,7 @@ class Load:
         self._history.transfers.append(transfer)
         error = "" if transfer.outcome == "complete" else f"{transfer.outcome} {transfer.detail}"
         self._history.probes.append(
-            Probe(transfer.began, transfer.ended - transfer.began, error, "stream")
+            Probe(transfer.began, transfer.ended - transfer.began, error, "stream", transfer.name)
         )
 
     async def _directly(self) -> None:

@@ -140,6 +140,8 @@ def _report(plan: Plan, history: History, violations: list[Violation]) -> int:
             f"slowest recovery: a new stream worked {slowest.seconds:.2f} s after "
             f"{slowest.fault.verb} {slowest.fault.path}"
         )
+        machine = max((p.seconds for p in history.probes if p.source == "direct"), default=0.0)
+        click.echo(f"machine: the slowest exchange without the relay took {machine:.2f} s")
     faults = sum(action.done for action in history.actions)
     outcomes = Counter(transfer.outcome for transfer in history.transfers)
     streams = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())

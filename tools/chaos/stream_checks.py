@@ -24,6 +24,8 @@ DECIDERS = ("/control",)
 NOTICE_SECONDS = 1.0
 #: A process child needs this long to start, connect and register.
 PROCESS_SECONDS = 15.0
+#: A violation names the faults of so many seconds before it.
+STORY_SECONDS = 5.0
 
 
 def _touches(action: Action, places: Iterable[str]) -> bool:
@@ -41,12 +43,28 @@ def _during(action: Action, transfer: Transfer, before: float = 0.0) -> bool:
     return action.done and transfer.began - before <= action.at <= transfer.ended
 
 
+def circumstances(history: History, began: float, ended: float) -> str:
+    """When it was, what had been hurt shortly before, and how fast the machine was meanwhile."""
+    start = min((x.at for x in (*history.actions, *history.probes)), default=began)
+    faults = [
+        f"{action.verb} {action.path} {ended - action.at:.2f} s before"
+        for action in history.actions
+        if action.done and began - STORY_SECONDS <= action.at <= ended
+    ]
+    slowest = machine_delay(history, began, ended) / 2.0
+    return (
+        f" [{began - start:.2f} to {ended - start:.2f} s; faults: {', '.join(faults) or 'none'}; "
+        f"the same exchange without the relay: {slowest:.2f} s at most]"
+    )
+
+
 def transfers_are_honest(history: History) -> list[Violation]:
     """3 and 23: every stream ends, and a clean end has every byte, unaltered."""
     return [
         Violation(
             3 if transfer.outcome == "stuck" else 23,
-            f"{transfer.name}: {transfer.outcome} {transfer.detail}",
+            f"{transfer.name}: {transfer.outcome} {transfer.detail}"
+            + circumstances(history, transfer.began, transfer.ended),
         )
         for transfer in history.transfers
         if transfer.outcome in ("truncated", "corrupt", "stuck")
@@ -82,6 +100,7 @@ def resets_are_explained(
             del pairs[index]
         else:
             text = f"{transfer.name} was reset without its carrier's death: {transfer.detail}"
+            text += circumstances(history, transfer.began, transfer.ended)
             violations.append(Violation(20, text))
     return violations
 
@@ -93,7 +112,11 @@ def refusals_are_explained(history: History, *, within: float = 1.0) -> list[Vio
     """
     places = (*CONNECTIONS, PAIRS, *DECIDERS)
     return [
-        Violation(16, f"{transfer.name} was refused without a recent fault: {transfer.detail}")
+        Violation(
+            16,
+            f"{transfer.name} was refused without a recent fault: {transfer.detail}"
+            + circumstances(history, transfer.began, transfer.ended),
+        )
         for transfer in history.transfers
         if transfer.outcome == "refused"
         and not any(
@@ -162,7 +185,8 @@ def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation
         Violation(
             16,
             f"no new stream worked within {within:g} s of {r.fault.verb} {r.fault.path} "
-            f"(first after {r.seconds:.2f} s)",
+            f"(first after {r.seconds:.2f} s)"
+            + circumstances(history, r.fault.at, r.fault.at + min(r.seconds, STORY_SECONDS)),
         )
         for r in recoveries(history, within=within)
         if r.seconds > within
@@ -177,7 +201,11 @@ def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation
         if probe.seconds <= patience:
             continue
         if not any(probe.ended - patience <= max(a.at, a.acked) <= probe.ended for a in faults):
-            text = f"a new stream took {probe.seconds:.2f} s without a recent fault"
+            outcome = probe.error or "worked"
+            text = (
+                f"the new stream {probe.name} took {probe.seconds:.2f} s without a recent fault "
+                f"({outcome})" + circumstances(history, probe.at, probe.ended)
+            )
             violations.append(Violation(16, text))
     return violations
 
