@@ -215,6 +215,7 @@ def test_a_connection_that_arrives_while_its_supervisor_restarts_waits_for_it(
         async with relay(pki, tmp_path) as running:
             endpoint = running.edge.endpoints[0]
             admit = endpoint.on_connection
+            assert admit is not None
 
             def admit_after_a_death(connection: Connection) -> None:
                 running.kill("/edge/agents")

@@ -45,7 +45,8 @@ def _during(action: Action, transfer: Transfer, before: float = 0.0) -> bool:
 
 def circumstances(history: History, began: float, ended: float) -> str:
     """When it was, what had been hurt shortly before, and how fast the machine was meanwhile."""
-    start = min((x.at for x in (*history.actions, *history.probes)), default=began)
+    starts = (*(a.at for a in history.actions), *(p.at for p in history.probes))
+    start = min(starts, default=began)
     faults = [
         f"{action.verb} {action.path} {ended - action.at:.2f} s before"
         for action in history.actions
