@@ -195,13 +195,6 @@ class PeerOf(Request["ActorRef | None"]):
     uri: str
 
 
-@dataclass(slots=True)
-class ServicesOf(Request[tuple[str, ...]]):
-    """What the agent `uri` provides, when it is connected here; else nothing."""
-
-    uri: str
-
-
 # Policy.
 
 

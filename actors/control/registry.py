@@ -48,7 +48,6 @@ from actors.control.messages import (
     RegisterService,
     Resolution,
     Resolve,
-    ServicesOf,
     StreamOpened,
     Superseded,
     Unavailable,
@@ -418,11 +417,6 @@ class RegistryActor(Actor):
             return None, None
         agent = self._agents.get(other)
         return (agent.connection, None) if agent is not None else (None, ("agent", other))
-
-    @handles(ServicesOf)
-    def _services_of(self, message: ServicesOf) -> tuple[str, ...]:
-        agent = self._agents.get(message.uri)
-        return tuple(sorted(agent.services)) if agent is not None else ()
 
     # Waiting during the grace.
 

@@ -225,7 +225,7 @@ class AgentConnection(StreamBringer):
     def _serve(self, events: list[RelayEvent]) -> None:
         for event in events:
             if isinstance(event, Hello):
-                entry = ConnectionEntry(self._door.connections, self._identity.text, self.ref)
+                entry = ConnectionEntry(self._door, self._identity.text, self.ref, self._services)
                 self.own(entry, "entry")
                 self.ref.tell(_Announce())
             elif isinstance(event, Register):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from actors.control.messages import ControlPlane
@@ -36,20 +36,26 @@ def _nowhere(record: StreamRecord) -> None:
 
 
 class ConnectionEntry:
-    """One row of `Door.connections` as a resource of its agent connection."""
+    """One row of `Door.connections` and `services` as a resource of its agent connection.
 
-    __slots__ = ("_ref", "_table", "_uri")
+    Args:
+        services: what the agent provides, by name; the connection keeps it current.
+    """
 
-    def __init__(self, table: dict[str, ActorRef], uri: str, ref: ActorRef) -> None:
-        self._table = table
+    __slots__ = ("_door", "_ref", "_uri")
+
+    def __init__(self, door: Door, uri: str, ref: ActorRef, services: Mapping[str, object]) -> None:
+        self._door = door
         self._uri = uri
         self._ref = ref
-        table[uri] = ref
+        door.connections[uri] = ref
+        door.services[uri] = services
 
     def abort(self) -> None:
         """The connection's actor ended; a newer connection of the agent stays."""
-        if self._table.get(self._uri) is self._ref:
-            del self._table[self._uri]
+        if self._door.connections.get(self._uri) is self._ref:
+            del self._door.connections[self._uri]
+            del self._door.services[self._uri]
 
 
 @dataclass(slots=True)
@@ -64,6 +70,7 @@ class Door:
         counters: rejects by code, closes by reason, frames dropped, and so on.
         draining: no new connections and streams.
         connections: the newest connection of every connected agent, by URI.
+        services: what each of those agents provides, the confirmed names.
         pairs: which stream ids live here.
         ring_budget: shared by the replay rings of all pairs.
         halves: finds the dynamic supervisor of returning halves.
@@ -91,6 +98,7 @@ class Door:
     volume: Volume = field(default_factory=Volume)
     draining: bool = False
     connections: dict[str, ActorRef] = field(default_factory=dict)
+    services: dict[str, Mapping[str, object]] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
     ring_budget: RingBudget = field(init=False)
     _serial: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actors.control.messages import P2PMode
 from actors.runtime import Request
 from actors.transport.claim import StreamClaim
 from wire.orp.events import PeerFrame
@@ -60,9 +61,16 @@ class Rejoin(Request[None]):
     """To a live pair: an agent of it came back with this half, which the pair takes.
 
     Refused with a text when the pair cannot go on with it; then the half is still the asker's.
+    `mode` is what policy says of the stream now.
     """
 
     half: Half
+    mode: P2PMode
+
+
+@dataclass(slots=True)
+class Denied:
+    """To a live pair: policy does not allow its stream any more, and an agent of it came back."""
 
 
 @dataclass(slots=True)

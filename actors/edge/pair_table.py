@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from actors.control.messages import P2PMode
 from actors.runtime import ActorRef
 from wire.orp.events import PeerFrame
+from wire.orp.identity import AgentUri, IdentityError, parse_identity
+from wire.orp.messages import StreamTerms
 
 #: Ended pairs remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 65_536
@@ -52,6 +54,23 @@ class PairRow:
     def other(self, uri: str) -> str:
         """The agent across."""
         return self.provider if uri == self.consumer else self.consumer
+
+    def terms(self) -> StreamTerms:
+        """For another relay."""
+        return StreamTerms(self.consumer, self.provider, self.service, self.method)
+
+    @classmethod
+    def of_terms(cls, terms: StreamTerms, stream_id: int, tenant: str) -> PairRow | None:
+        """What another relay says of a stream; None: it cannot be one of this tenant."""
+        row = cls(
+            stream_id, terms.consumer, terms.provider, tenant, terms.target_service, terms.method
+        )
+        try:
+            members = parse_identity(row.consumer), parse_identity(row.provider)
+        except IdentityError:
+            return None
+        ours = all(isinstance(one, AgentUri) and one.tenant == tenant for one in members)
+        return row if ours and row.consumer != row.provider and row.service else None
 
 
 @dataclass(slots=True)
@@ -177,6 +196,10 @@ class PairTable:
         # A stream that went peer to peer may come back whenever its direct path is lost.
         seconds = REMEMBER_MIGRATED_SECONDS if found.migrated else REMEMBER_SECONDS
         return found.row if now - found.ended <= seconds else None
+
+    def unfinished(self, stream_id: int, now: float) -> PairRow | None:
+        """Whose stream it is, when there is something left to come back to."""
+        return None if self.finished(stream_id) else self.row(stream_id, now)
 
     def migrate(self, stream_id: int, uri: str) -> bool:
         """A member says that its stream goes peer to peer now; False: none, or not allowed.

@@ -10,19 +10,19 @@ Source: protocol sheet ORP 3.7, 3.10; 6.1 R3, R6.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from actors.control.messages import Decide, P2PMode, ServicesOf, combine_p2p
+from actors.control.messages import Decision
 from actors.edge.door import Door
-from actors.edge.messages import Rejoin
+from actors.edge.messages import Denied, Rejoin
 from actors.edge.pair_table import PairRow
 from actors.edge.relays.offering import Offered, offer
-from actors.edge.resume_matcher import Match, Park
+from actors.edge.resume_matcher import Leave, Match, Park
 from actors.edge.resumed_pair import ResumedPair
 from actors.edge.returning import Half
+from actors.edge.stream_policy import judge, judge_halves, provided, unknown
 from actors.runtime import (
     Actor,
     ActorDown,
+    ActorRef,
     AskTimeout,
     ChildRefused,
     ChildSpec,
@@ -30,7 +30,6 @@ from actors.runtime import (
     MailboxSpec,
     ReplyError,
     Restart,
-    RuntimeFault,
     shutdown,
 )
 from wire.orp.close_codes import ResetCode
@@ -39,27 +38,33 @@ from wire.orp.close_codes import ResetCode
 REJOIN_SECONDS = 5.0
 #: Seconds the leader of a match has to take both halves; then the others look again.
 LEAD_SECONDS = 1.0
-#: Services of an agent that are tried against the policy when nobody knows which it was.
-MAX_SERVICES_ASKED = 64
 
 
-class _Taken:
-    """The half has another owner."""
+class _Place:
+    """A half's place at the matcher, as a resource of its actor."""
 
-    __slots__ = ()
+    __slots__ = ("_half", "_matcher")
+
+    def __init__(self, matcher: ActorRef, half: Half) -> None:
+        self._matcher = matcher
+        self._half = half
+
+    def abort(self) -> None:
+        """The actor ended while it waited."""
+        self._matcher.try_tell(Leave(self._half))
 
 
 class ResumeHalf(Actor):
     """See the module docstring."""
 
     mailbox = MailboxSpec(bound=16)
-    handler_limit = 120.0
 
     def __init__(self, door: Door, half: Half) -> None:
         self._door = door
         self._half = half
         self._phase = "looking"
-        self._row: PairRow | None = None
+        #: The row of the live pair that was judged, and how: once for every return.
+        self._judged: tuple[PairRow, Decision] | None = None
 
     def init(self) -> None:
         """Own the stream; what it brings meanwhile is held, bounded by its window."""
@@ -83,10 +88,14 @@ class ResumeHalf(Actor):
         self._door.counters["half_lost"] += 1
         self.stop(shutdown("stream ended while waiting"))
 
-    async def continue_(self) -> None:
-        """Find an owner for the half, within the resume window."""
+    def continue_(self) -> None:
+        """Find an owner for the half; in a task, because a half that is gone ends at once."""
+        self.spawn_task(self._find_owner(), "search")
+
+    async def _find_owner(self) -> None:
         half = self._half
         deadline = self.now() + self._door.settings.resume_window
+        half.row = self._door.pairs.row(half.stream_id, self.now()) or half.row
         self._offer(deadline)
         while not half.taken and not half.gone:
             left = deadline - self.now()
@@ -94,8 +103,8 @@ class ResumeHalf(Actor):
                 self._door.counters["resume_expired"] += 1
                 self._refuse("no other half in time", ResetCode.DEADLINE)
                 return
-            self._row = self._door.pairs.row(half.stream_id, self.now())
-            if self._row is not None and not self._row.has(half.uri):
+            half.row = self._door.pairs.row(half.stream_id, self.now()) or half.row
+            if half.row is not None and not half.row.has(half.uri):
                 self._door.counters["resume_stranger"] += 1
                 self._refuse("not a member", ResetCode.REJECTED)
                 return
@@ -104,13 +113,18 @@ class ResumeHalf(Actor):
                 return
             pair = self._door.pairs.live(half.stream_id)
             try:
-                if pair is not None:
+                if pair is not None and half.row is not None:
                     self._phase = "rejoining"
-                    await pair.ask(Rejoin(half), timeout=min(left, REJOIN_SECONDS))
+                    decision = await self._judge(half.row)
+                    if not decision.allow:
+                        self._deny(decision)
+                        if not unknown(decision):
+                            pair.try_tell(Denied())
+                        return
+                    rejoin = Rejoin(half, decision.p2p_mode)
+                    await pair.ask(rejoin, timeout=min(left, REJOIN_SECONDS))
                 else:
-                    self._phase = "waiting"
-                    match = await self._door.matcher().ask(Park(half), timeout=left)
-                    await self._matched(match)
+                    await self._matched(await self._meet(left))
             except ReplyError as refused:
                 if pair is None:
                     self._refuse(str(refused.refusal), ResetCode.REJECTED)
@@ -133,7 +147,13 @@ class ResumeHalf(Actor):
             return
         resume = half.resume
         offered = Offered(
-            half.tenant, half.uri, half.stream_id, resume.my_position, resume.peer_ack_position
+            half.tenant,
+            half.uri,
+            half.stream_id,
+            resume.my_position,
+            resume.peer_ack_position,
+            half.row,
+            () if half.row is not None else tuple(provided(self._door, half.uri)),
         )
         for relay_id in self._door.relays.below():
             self.spawn_task(self._offer_to(relay_id, offered, deadline), "offer")
@@ -146,10 +166,19 @@ class ResumeHalf(Actor):
         self.own(other, "half")
         try:
             if not self._half.taken and not self._half.gone:
-                await self._lead(other)
+                await self._lead(other, certain=True)
         finally:
             self.disown(other)
             other.abort()  # unless the pair took it
+
+    async def _meet(self, left: float) -> Match:
+        self._phase = "waiting"
+        matcher = self._door.matcher()
+        place = self.own(_Place(matcher, self._half), "place")
+        try:
+            return await matcher.ask(Park(self._half), timeout=left)
+        finally:
+            self.disown(place)
 
     async def _matched(self, match: Match) -> None:
         if not match.lead:
@@ -159,19 +188,21 @@ class ResumeHalf(Actor):
         self._phase = "leading"
         await self._lead(match.other)
 
-    async def _lead(self, other: Half) -> None:
-        """Both halves are here: start their pair."""
+    async def _lead(self, other: Half, *, certain: bool = False) -> None:
+        """Both halves are here: start their pair.
+
+        Args:
+            certain: another relay says that they are of one stream.
+        """
         mine = self._half
-        mode = await self._allowed(mine, other)
-        if mode is None:
-            self._door.counters["resume_denied"] += 1
-            other.abort()
-            self._refuse("denied", ResetCode.REJECTED)
+        known = mine.row or other.row
+        row, decision = await judge_halves(self._door, known, (mine, other))
+        if row is None:
+            certain = certain or known is not None or unknown(decision)
+            self._part(other, decision, final=certain)
             return
         if mine.gone or other.gone or mine.taken or other.taken:
             return
-        row = self._row or PairRow(mine.stream_id, mine.uri, other.uri, mine.tenant, "", "")
-        row = replace(row, p2p=mode)
         serial = self._door.next_serial()
         spec = ChildSpec(
             f"{mine.stream_id:016x}~{serial}",
@@ -185,57 +216,27 @@ class ResumeHalf(Actor):
         finally:
             other.look_again()
 
-    async def _allowed(self, mine: Half, other: Half) -> P2PMode | None:
-        """The policy of the stream, as far as this relay knows what it was opened for.
+    async def _judge(self, row: PairRow) -> Decision:
+        if self._judged is None or self._judged[0] != row:
+            self._judged = row, await judge(self._door, row)
+        return self._judged[1]
 
-        None: it is denied. After the loss of a relay nobody here knows the service: then the two
-        must be allowed to reach each other by any service one of them provides.
+    def _part(self, other: Half, decision: Decision, *, final: bool) -> None:
+        """Policy does not let the two meet. Unless it is certain that they are of one stream, one
+        of them may be a stranger's, and both wait on.
         """
-        row = self._row
-        if row is not None:
-            return await self._decide_both(
-                row.tenant, row.consumer, row.service, row.provider, row.method
-            )
-        tenant, known = mine.tenant, False
-        for consumer, provider in ((mine.uri, other.uri), (other.uri, mine.uri)):
-            direct = await self._decide(tenant, consumer, provider, "")
-            if direct is not None:
-                return direct
-            services = await self._services_of(provider)
-            known = known or bool(services)
-            for service in services[:MAX_SERVICES_ASKED]:
-                mode = await self._decide_both(tenant, consumer, service, provider, "")
-                if mode is not None:
-                    return mode
-        # Whoever provides it is at the other relay, which asks the same question.
-        return P2PMode.ALLOWED if (mine.relay or other.relay) and not known else None
+        self._half.parted.add(other.uri)
+        other.parted.add(self._half.uri)
+        if final:
+            other.refuse(_code(decision))
+            self._deny(decision)
+        else:
+            self._door.counters["resume_denied"] += 1
+            other.look_again()
 
-    async def _services_of(self, uri: str) -> tuple[str, ...]:
-        try:
-            return await self._door.control().registry.ask_again(
-                ServicesOf(uri), timeout=self._door.settings.resolve_deadline
-            )
-        except RuntimeFault:
-            return ()
-
-    async def _decide_both(
-        self, tenant: str, consumer: str, service: str, provider: str, method: str
-    ) -> P2PMode | None:
-        caller = await self._decide(tenant, consumer, service, method)
-        if caller is None:
-            return None
-        callee = await self._decide(tenant, provider, consumer, method)
-        return None if callee is None else combine_p2p(caller, callee)
-
-    async def _decide(self, tenant: str, caller: str, target: str, method: str) -> P2PMode | None:
-        try:
-            decision = await self._door.control().policy.ask_again(
-                Decide(tenant, caller, target, method, self._half.stream_id),
-                timeout=self._door.settings.policy_deadline,
-            )
-        except RuntimeFault:
-            return None
-        return decision.p2p_mode if decision.allow else None
+    def _deny(self, decision: Decision) -> None:
+        self._door.counters["resume_denied"] += 1
+        self._refuse(f"denied: {decision.reason}", _code(decision))
 
     def _refuse(self, why: str, code: int) -> None:
         half = self._half
@@ -245,3 +246,8 @@ class ResumeHalf(Actor):
         half.refuse(code)
         self.disown(half)
         self.stop(shutdown(why))
+
+
+def _code(decision: Decision) -> ResetCode:
+    """The agent may ask again where policy only did not answer."""
+    return ResetCode.RELAY_FAULT if unknown(decision) else ResetCode.REJECTED

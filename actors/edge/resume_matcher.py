@@ -1,9 +1,10 @@
 """ResumeMatcher: joins the two halves of streams that came back without their pair.
 
-It owns nothing but a table of who waits: a half and the answer its actor is waiting for. When the
-second half of an id arrives its actor is told to lead, the first one to follow. Two halves match
-when they are of different agents of one tenant; any other half of the same id is refused, and
-whether the stream's former agents are the same is checked before (`half`).
+It owns nothing but a table of who waits: halves and the answers their actors are waiting for. When
+a half arrives that fits one, its actor is told to lead, the other to follow. Two halves fit when
+they are of different agents of one tenant, of the stream's own agents as far as one of them knows,
+and policy did not part them before. Those that do not fit wait beside each other: whoever claims
+another one's stream keeps nobody from it.
 
 Killed, it forgets everything; the halves' actors notice at once and announce themselves again.
 
@@ -19,6 +20,8 @@ from actors.runtime import DEFERRED, Actor, Deferred, MailboxSpec, Refusal, Repl
 
 #: Halves waiting at most; one more is refused.
 MAX_WAITING = 65_536
+#: Of one stream id; more than two only where somebody claims a stream that is not its own.
+MAX_PER_STREAM = 8
 
 
 @dataclass(slots=True)
@@ -44,21 +47,30 @@ class Park(Request[Match]):
     half: Half
 
 
+@dataclass(slots=True)
+class Leave:
+    """This half does not wait any more."""
+
+    half: Half
+
+
 class ResumeMatcher(Actor):
     """See the module docstring."""
 
     mailbox = MailboxSpec(bound=65_536)
 
     def __init__(self) -> None:
-        #: Bound: MAX_WAITING; overflow: refuse the newest.
-        self._waiting: dict[int, tuple[Half, Reply[Match]]] = {}
+        #: By tenant and stream id. Bounds: MAX_WAITING in all, MAX_PER_STREAM; overflow: refuse
+        #: the newest.
+        self._waiting: dict[tuple[str, int], list[tuple[Half, Reply[Match]]]] = {}
+        self._total = 0
         self._matched = 0
         self._refused = 0
 
     def describe(self) -> dict[str, object]:
         """How many wait."""
         return {
-            "waiting": len(self._waiting),
+            "waiting": self._total,
             "matched": self._matched,
             "refused": self._refused,
         }
@@ -66,39 +78,43 @@ class ResumeMatcher(Actor):
     @handles(Park)
     def _park(self, message: Park) -> Match | Refusal | Deferred:
         half = message.half
-        waiting = self._waiting.get(half.stream_id)
-        if waiting is not None and not self._waits(*waiting):
-            del self._waiting[half.stream_id]
-            waiting = None
-        if waiting is None:
-            return self._wait(half)
-        other, reply = waiting
-        if other.uri == half.uri:
-            # The same agent came back once more: the newer stream is the one it reads.
-            del self._waiting[half.stream_id]
-            other.refuse(0)
-            return self._wait(half)
-        if other.tenant != half.tenant:
+        key = half.tenant, half.stream_id
+        waiting = []
+        for entry in self._waiting.get(key, ()):
+            if not self._waits(*entry):
+                continue
+            if entry[0].uri == half.uri:
+                # The same agent came back once more: the newer stream is the one it reads.
+                entry[0].refuse(0)
+            else:
+                waiting.append(entry)
+        for entry in waiting:
+            other, reply = entry
+            if half.may_meet(other):
+                waiting.remove(entry)
+                self._keep(key, waiting)
+                self._matched += 1
+                reply.send(Match(False, half))
+                return Match(True, other)
+        self._keep(key, waiting)
+        if self._total >= MAX_WAITING:
+            for ended in list(self._waiting):
+                self._keep(ended, [one for one in self._waiting[ended] if self._waits(*one)])
+        if self._total >= MAX_WAITING or len(waiting) >= MAX_PER_STREAM:
             self._refused += 1
-            return Refusal("another tenant's stream")
-        del self._waiting[half.stream_id]
-        self._matched += 1
-        reply.send(Match(False, half))
-        return Match(True, other)
-
-    def _wait(self, half: Half) -> Refusal | Deferred:
-        if len(self._waiting) >= MAX_WAITING:
-            self._forget_ended()
-            if len(self._waiting) >= MAX_WAITING:
-                self._refused += 1
-                return Refusal("too many streams wait")
-        self._waiting[half.stream_id] = (half, self.defer())
+            return Refusal("too many streams wait")
+        self._keep(key, [*waiting, (half, self.defer())])
         return DEFERRED
 
-    def _forget_ended(self) -> None:
-        self._waiting = {
-            stream_id: entry for stream_id, entry in self._waiting.items() if self._waits(*entry)
-        }
+    @handles(Leave)
+    def _leave(self, message: Leave) -> None:
+        key = message.half.tenant, message.half.stream_id
+        self._keep(key, [one for one in self._waiting.get(key, ()) if one[0] is not message.half])
+
+    def _keep(self, key: tuple[str, int], waiting: list[tuple[Half, Reply[Match]]]) -> None:
+        self._total += len(waiting) - len(self._waiting.pop(key, ()))
+        if waiting:
+            self._waiting[key] = waiting
 
     @staticmethod
     def _waits(half: Half, reply: Reply[Match]) -> bool:

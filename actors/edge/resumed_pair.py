@@ -90,7 +90,7 @@ class ResumedPair(SplicedPair):
             (sides[1], ends[1], second, first),
         ):
             already = 0
-            echo = half.greeting(other.resume, other.uri)
+            echo = half.greeting(other.resume, row)
             if echo and not end.stream.write_closed:
                 end.stream.write(echo)
                 already = len(echo)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from actors.edge.pair_table import PairRow
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import ForwardStream, MigrateToRelay, StreamResume
@@ -23,6 +24,8 @@ class Half:
         uri, tenant: of the agent.
         relay: the other relay that brought it, where the agent is; empty: it is connected here.
         told: the other relay knows our positions already.
+        row: what the stream was opened for, as far as this relay or the other one knows.
+        provides: the services of an agent at another relay, as that one says.
     """
 
     def __init__(
@@ -35,10 +38,14 @@ class Half:
         *,
         relay: str = "",
         told: bool = False,
+        row: PairRow | None = None,
+        provides: tuple[str, ...] = (),
     ) -> None:
         self.stream = stream
         self.relay = relay
         self._told = told
+        self.row = row
+        self.provides = provides
         self.uri = uri
         self.tenant = tenant
         self.resume = StreamResume(
@@ -51,6 +58,8 @@ class Half:
         self.owned = False  # by its actor; until then by the agent's connection
         self.taken = False
         self.gone = False
+        #: Agents that policy does not let it meet. Bound: those that wait for the same stream.
+        self.parted: set[str] = set()
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -58,18 +67,27 @@ class Half:
         """Of the stream it belongs to; never 0."""
         return self.resume.stream_id
 
-    def greeting(self, positions: StreamResume, peer: str) -> bytes:
+    def greeting(self, positions: StreamResume, row: PairRow) -> bytes:
         """What goes in front of the peer's bytes.
 
         Args:
             positions: the peer's.
-            peer: its URI.
+            row: of the pair they are in now.
         """
         if not self.echo or self._told:
             return b""
         if self.relay:
-            return ForwardStream("", "", peer, positions.stream_id).encode() + positions.encode()
+            peer = row.other(self.uri)
+            first = ForwardStream("", "", peer, positions.stream_id, row.terms())
+            return first.encode() + positions.encode()
         return positions.encode()
+
+    def may_meet(self, other: Half) -> bool:
+        """Could they be of one stream, as far as either knows?"""
+        return self.uri != other.uri and all(
+            two.uri not in one.parted and (one.row is None or one.row.has(two.uri))
+            for one, two in ((self, other), (other, self))
+        )
 
     def abandon(self) -> None:
         """Its actor ended. If it did before it could take the stream, reset it."""
@@ -117,6 +135,7 @@ class Half:
 
     def _end(self) -> None:
         self.gone = True
+        self.held.clear()
         self._wake()
 
     def _wake(self) -> None:

@@ -17,16 +17,18 @@ Source: protocol sheet ORP 3.4, 3.6, 3.7; 6.1 R1, R4, R7, R8, R13.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from actors.control.messages import ClaimStream, P2PMode
 from actors.edge.door import Door
-from actors.edge.messages import Checkpointed, Migrated, Rejoin
+from actors.edge.messages import Checkpointed, Denied, Migrated, Rejoin
 from actors.edge.opening import StreamEnd
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
 from actors.edge.returning import Half
 from actors.edge.splice import Side, Splice
 from actors.edge.stream_account import StreamAccount
+from actors.edge.stream_policy import judge, unknown
 from actors.runtime import (
     Actor,
     ActorDown,
@@ -248,7 +250,7 @@ class SplicedPair(Actor):
         other = splice.other(side)
         if other.away or other.relay:
             return  # nothing of ours to offer
-        offered = Offered(row.tenant, other.uri, row.stream_id, other.received, side.received)
+        offered = Offered(row.tenant, other.uri, row.stream_id, other.received, side.received, row)
         self._offers[side.name] = [
             self.spawn_task(self._offer_to(relay_id, offered, side), "offer")
             for relay_id in self._door.relays.below()
@@ -258,8 +260,20 @@ class SplicedPair(Actor):
         wait = 0.0 if side.relay else self._door.relays.settings.offer_after
         deadline = self.now() + self._door.settings.hold
         half = await offer(self, self._door, relay_id, offered, wait, deadline)
-        if half is not None and isinstance(self._take_back(half), Refusal):
-            half.abort()
+        if half is None:
+            return
+        self.own(half, "half")
+        try:
+            assert self._row is not None
+            decision = await judge(self._door, self._row)
+            if decision.allow:
+                self._take_back(half, decision.p2p_mode)
+            elif not unknown(decision):
+                self._door.counters["resume_denied"] += 1
+                self._fail("denied")
+        finally:
+            self.disown(half)
+            half.abort()  # unless it was taken
 
     @handles(_HoldOver)
     def _hold_over(self, message: _HoldOver) -> None:
@@ -309,9 +323,25 @@ class SplicedPair(Actor):
 
         It may come before we noticed the loss: the agent knows better.
         """
-        return self._take_back(message.half)
+        return self._take_back(message.half, message.mode)
 
-    def _take_back(self, half: Half) -> Refusal | None:
+    @handles(Denied)
+    def _denied(self, _: Denied) -> None:
+        """An agent came back, and policy does not allow the stream any more."""
+        self._fail("denied")
+
+    def _judged(self, mode: P2PMode) -> PairRow:
+        """The decision of policy may be another one than when the pair began."""
+        assert self._row is not None
+        if self._row.p2p is not mode:
+            self._row = replace(self._row, p2p=mode)
+            if self._entry is not None:
+                self._entry.record.row = self._row
+            self.cancel_timer("p2p")
+            self._begin_p2p_deadline(mode)
+        return self._row
+
+    def _take_back(self, half: Half, mode: P2PMode) -> Refusal | None:
         splice = self._splice
         if splice is None or splice.finished or self._phase not in ("spliced", "held"):
             return Refusal("not spliced")
@@ -335,14 +365,14 @@ class SplicedPair(Actor):
         end = StreamEnd(half.take())
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
-        peer = splice.other(side).uri
+        row = self._judged(mode)
         side.relay = half.relay
         self._note_relay(side)
         splice.return_(
             side,
             end,
             resume,
-            greeting=lambda positions: half.greeting(positions, peer),
+            greeting=lambda positions: half.greeting(positions, row),
             held=half.held,
             ended=half.ended,
         )

@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 
 from actors.control.messages import (
-    Decide,
     Decision,
     P2PMode,
     Provider,
@@ -32,6 +31,7 @@ from actors.edge.opening import Gone, Opening, Rejected, StreamEnd
 from actors.edge.pair_table import PairRow
 from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
+from actors.edge.stream_policy import decide
 from actors.runtime import (
     NORMAL,
     ActorDown,
@@ -41,7 +41,6 @@ from actors.runtime import (
     Down,
     MailboxFull,
     ReplyError,
-    RuntimeFault,
     handles,
     shutdown,
 )
@@ -143,7 +142,7 @@ class StreamPair(SplicedPair):
         """Steps 4 to 8 of sheet 3.3, with the next provider when a relay cannot be reached."""
         unreachable = reject.SERVICE_NOT_FOUND
         for provider in await self._choose_providers():
-            callee = await self._decide(provider.uri, self._opening.tenant, self._opening.consumer)
+            callee = await self._decide(provider.uri, self._opening.consumer)
             if not callee.allow:
                 raise Rejected(reject.denied_callee(callee.reason))
             self._p2p = combine_p2p(self._caller_p2p, callee.p2p_mode)
@@ -160,11 +159,7 @@ class StreamPair(SplicedPair):
         message, opening = self._opening.message, self._opening
         if self._door.draining:
             raise Rejected(reject.RELAY_UNAVAILABLE)
-        caller = await self._decide(opening.consumer, opening.tenant, message.target_service)
-        if not caller.allow:
-            raise Rejected(reject.denied(caller.reason))
-        self._relay_mode = caller.relay_mode
-        self._caller_p2p = caller.p2p_mode
+        await self._ask_caller()
         if self._relay_mode is RelayMode.FORWARD and self._door.forward is None:
             raise Rejected(reject.FORWARD_UNAVAILABLE)
         settings = self._door.settings
@@ -191,15 +186,19 @@ class StreamPair(SplicedPair):
             raise Rejected(reject.INTER_RELAY_UNAVAILABLE)
         return remote[:MAX_RELAYS_TRIED]
 
-    async def _decide(self, caller: str, tenant: str, target: str) -> Decision:
+    async def _ask_caller(self) -> None:
+        """May the consumer reach the service, and how?"""
+        caller = await self._decide(self._opening.consumer, self._opening.message.target_service)
+        if not caller.allow:
+            raise Rejected(reject.denied(caller.reason))
+        self._relay_mode = caller.relay_mode
+        self._caller_p2p = caller.p2p_mode
+
+    async def _decide(self, caller: str, target: str) -> Decision:
         message = self._opening.message
-        try:
-            return await self._door.control().policy.ask_again(
-                Decide(tenant, caller, target, message.method, message.stream_id),
-                timeout=self._door.settings.policy_deadline,
-            )
-        except RuntimeFault:
-            return Decision(False, reject.NO_POLICY_SNAPSHOT)  # never open
+        return await decide(
+            self._door, self._opening.tenant, caller, target, message.method, message.stream_id
+        )
 
     async def _ask_provider(self, provider: Provider) -> bytes:
         """Steps 5, 6 and 8, or those of sheet 3.11 when the provider is at another relay.
@@ -266,6 +265,12 @@ class StreamPair(SplicedPair):
         message, opening = self._opening.message, self._opening
         if not message.stream_id:
             return
+        before = self._door.pairs.unfinished(message.stream_id, self.now())
+        if before is not None and (before.consumer, before.provider) != (
+            opening.consumer,
+            provider.uri,
+        ):
+            raise Rejected(reject.STREAM_ID_COLLISION)  # its own agents may come back to it
         claimed = await self._claim(message.stream_id, opening.consumer, provider.uri)
         if not claimed:
             refusal = reject.REGISTRY_UNAVAILABLE if claimed is None else None

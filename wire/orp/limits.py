@@ -59,6 +59,11 @@ MAX_TOKENS: Final = 64
 #: dialling (sheet 3.9), so the list is what a relay lets one agent make another one do.
 MAX_CANDIDATES: Final = 64
 
+#: Services of one agent that a relay names to another: each is a decision of policy there, and
+#: all fit, with the URIs, into a first frame.
+MAX_PROVIDED: Final = 64
+MAX_PROVIDED_BYTES: Final = 2 * KIB
+
 # ------------------------------------------------------------------------------------ sessions
 
 #: REGISTERs the relay has not answered yet. Each holds a registry call. Above: `TooManyRequests`.

@@ -29,6 +29,9 @@ _TEXT_LIMITS: Final[dict[str, int]] = {
     "source_agent_uri": limits.MAX_URI_BYTES,
     "service_name": limits.MAX_SERVICE_NAME_BYTES,
     "target_service": limits.MAX_SERVICE_NAME_BYTES,
+    "provides": limits.MAX_SERVICE_NAME_BYTES,
+    "consumer": limits.MAX_URI_BYTES,
+    "provider": limits.MAX_URI_BYTES,
     "service_id": limits.MAX_SERVICE_ID_BYTES,
     "method": limits.MAX_METHOD_BYTES,
     "local_addr": limits.MAX_ENDPOINT_BYTES,
@@ -40,6 +43,7 @@ _COUNT_LIMITS: Final[dict[str, int]] = {
     "capabilities": limits.MAX_TOKENS,
     "accepted_features": limits.MAX_TOKENS,
     "candidates": limits.MAX_CANDIDATES,
+    "provides": limits.MAX_PROVIDED,
 }
 _MAX_PORT: Final = 0xFFFF
 

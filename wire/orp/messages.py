@@ -221,15 +221,33 @@ class IncomingStream(FrameMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamTerms(Fields):
+    """What a stream was opened for, and by whom; not a frame of its own, and an extension."""
+
+    PROTO = orp_pb2.StreamTerms
+    consumer: str
+    provider: str
+    target_service: str
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardStream(FrameMessage):
-    """Relay hands a stream to the provider's relay; the reference leaves `stream_id` 0."""
+    """Relay hands a stream to the provider's relay; the reference leaves `stream_id` 0.
+
+    The last two are an extension, for a stream that came back: what it was opened for, as far as
+    the sending relay knows, or else what the source agent provides there.
+    """
 
     TYPE = FrameType.FORWARD_STREAM
-    PROTO = orp_pb2.IncomingStream
+    PROTO = orp_pb2.ForwardStream
+    NESTED: ClassVar[dict[str, type[Fields]]] = {"terms": StreamTerms}
     target_service: str
     method: str = ""
     source_agent_uri: str = ""
     stream_id: int = 0
+    terms: StreamTerms | None = None
+    provides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,34 @@ class IncomingStream(_message.Message):
     stream_id: int
     def __init__(self, target_service: _Optional[str] = ..., method: _Optional[str] = ..., source_agent_uri: _Optional[str] = ..., stream_id: _Optional[int] = ...) -> None: ...
 
+class ForwardStream(_message.Message):
+    __slots__ = ("target_service", "method", "source_agent_uri", "stream_id", "terms", "provides")
+    TARGET_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_AGENT_URI_FIELD_NUMBER: _ClassVar[int]
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDES_FIELD_NUMBER: _ClassVar[int]
+    target_service: str
+    method: str
+    source_agent_uri: str
+    stream_id: int
+    terms: StreamTerms
+    provides: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, target_service: _Optional[str] = ..., method: _Optional[str] = ..., source_agent_uri: _Optional[str] = ..., stream_id: _Optional[int] = ..., terms: _Optional[_Union[StreamTerms, _Mapping]] = ..., provides: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StreamTerms(_message.Message):
+    __slots__ = ("consumer", "provider", "target_service", "method")
+    CONSUMER_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    TARGET_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    consumer: str
+    provider: str
+    target_service: str
+    method: str
+    def __init__(self, consumer: _Optional[str] = ..., provider: _Optional[str] = ..., target_service: _Optional[str] = ..., method: _Optional[str] = ...) -> None: ...
+
 class StreamAccept(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

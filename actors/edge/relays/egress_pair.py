@@ -1,14 +1,14 @@
 """A stream another relay brought, to a provider that is connected here.
 
-The ingress relay asked the caller's policy; the callee's is asked here, and audited. The provider
-must be connected to this relay: nothing is passed on to a third one.
+Both decisions are made here as well, and audited: what policy the other relay asked, if any, is its
+word only. The provider must be connected to this relay: nothing is passed on to a third one.
 
 Source: protocol sheet ORP 2.5, 3.11; 6.4 X1, X2, X5.
 """
 
 from __future__ import annotations
 
-from actors.control.messages import Provider, Resolve
+from actors.control.messages import Provider, RelayMode, Resolve
 from actors.edge.messages import SendReady
 from actors.edge.opening import Rejected
 from actors.edge.stream_pair import StreamPair
@@ -24,6 +24,9 @@ class EgressPair(StreamPair):
         message, opening = self._opening.message, self._opening
         if self._door.draining:
             raise Rejected(reject.RELAY_UNAVAILABLE)
+        await self._ask_caller()
+        if self._relay_mode is RelayMode.FORWARD:
+            raise Rejected(reject.FORWARD_UNAVAILABLE)  # sheet 6.3 F6: never a splice
         try:
             resolution = await self._door.control().registry.ask_again(
                 Resolve(opening.tenant, message.target_service, self._door.settings.region),

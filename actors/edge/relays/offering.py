@@ -1,9 +1,11 @@
 """A stream that waits for an agent's return is offered to another relay, where it may be.
 
 An extension of the sheet's inter-relay stream: FORWARD_STREAM with an empty service, naming our
-agent, and a STREAM_RESUME with its positions. The other relay treats it like a half of that agent
-which came back to it, and answers with the same two frames about the other agent; then bytes
-follow. A relay that does not know this refuses the empty service.
+agent and what the stream was opened for (or, when nobody here knows, what the agent provides), and
+a STREAM_RESUME with its positions. The other relay treats it like a half of that agent which came
+back to it, and answers with the same two frames about the other agent; then bytes follow. Both
+relays ask their policy about what the frames say (`stream_policy`). A relay that does not know this
+refuses the empty service.
 
 Offering is a task of whoever holds the stream, so that it ends with it.
 
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 
 from actors.edge.door import Door
 from actors.edge.messages import OpenTowards
+from actors.edge.pair_table import PairRow
 from actors.edge.returning import Half
 from actors.runtime import (
     Actor,
@@ -49,6 +52,8 @@ class Offered:
         tenant, uri: of our agent.
         stream_id: never 0.
         sent, received: its positions.
+        row: what the stream was opened for; None: nobody here knows.
+        provides: then the services of our agent, by which the other relay may judge.
     """
 
     tenant: str
@@ -56,6 +61,8 @@ class Offered:
     stream_id: int
     sent: int
     received: int
+    row: PairRow | None = None
+    provides: tuple[str, ...] = ()
 
 
 class _Exchange:
@@ -66,7 +73,7 @@ class _Exchange:
         self._relay_id = relay_id
         self._offered = offered
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
-        self._peer = ""
+        self._peer: ForwardStream | None = None
         self._done: asyncio.Future[Half | None] = owner.system.loop.create_future()
         self.final = False  #: asking this relay again is of no use
         guard = owner.guard
@@ -76,7 +83,8 @@ class _Exchange:
         stream.on_lost = guard("offer", self._lost)
         stream.start()
         positions = StreamResume(offered.stream_id, offered.sent, offered.received)
-        first = ForwardStream("", "", offered.uri, offered.stream_id)
+        terms = None if offered.row is None else offered.row.terms()
+        first = ForwardStream("", "", offered.uri, offered.stream_id, terms, offered.provides)
         stream.write(first.encode() + positions.encode())
 
     async def answer(self, timeout: float) -> Half | None:
@@ -106,10 +114,10 @@ class _Exchange:
                     self._stream.consume(len(chunk))
                     return
                 message = decode(frame)
-                if isinstance(message, ForwardStream) and not self._peer:
-                    self._peer = message.source_agent_uri
-                elif isinstance(message, StreamResume) and self._peer:
-                    self._answered(message, len(chunk))
+                if isinstance(message, ForwardStream) and self._peer is None:
+                    self._peer = message
+                elif isinstance(message, StreamResume) and self._peer is not None:
+                    self._answered(self._peer, message, len(chunk))
                 else:
                     self.final = True
                     refused = isinstance(message, StreamReject)
@@ -118,23 +126,28 @@ class _Exchange:
             self.final = True
             self._finish(ResetCode.MALFORMED)
 
-    def _answered(self, resume: StreamResume, size: int) -> None:
+    def _answered(self, first: ForwardStream, resume: StreamResume, size: int) -> None:
         rest = bytes(self._reader.take_rest())
         stream, offered = self._stream, self._offered
         stream.consume(size - len(rest))
         stream.pause()
         stream.forget_callbacks()
+        peer, relay, row = first.source_agent_uri, self._relay_id, offered.row
         try:
-            identity = parse_identity(self._peer)
+            identity = parse_identity(peer)
         except IdentityError:
             identity = None
         member = isinstance(identity, AgentUri) and identity.tenant == offered.tenant
-        if not member or resume.stream_id != offered.stream_id or self._peer == offered.uri:
+        if row is None and first.terms is not None:
+            row = PairRow.of_terms(first.terms, offered.stream_id, offered.tenant)
+            member = member and row is not None
+        if row is not None:
+            member = member and row.has(offered.uri) and row.has(peer)
+        if not member or resume.stream_id != offered.stream_id or peer == offered.uri:
             self.final = True
             self._finish(ResetCode.MALFORMED)
             return
-        relay = self._relay_id
-        half = Half(stream, resume, rest, self._peer, offered.tenant, relay=relay, told=True)
+        half = Half(stream, resume, rest, peer, offered.tenant, relay=relay, told=True, row=row)
         half.owned = True
         self._done.set_result(half)
 

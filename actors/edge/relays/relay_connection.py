@@ -12,6 +12,7 @@ from actors.edge.door import Door
 from actors.edge.first_frame import FirstFrame
 from actors.edge.messages import Close, Forward
 from actors.edge.opening import Opening
+from actors.edge.pair_table import PairRow
 from actors.edge.peer_frames import PeerFrames
 from actors.edge.relays.egress_pair import EgressPair
 from actors.edge.relays.signalling import Signalling
@@ -120,7 +121,7 @@ class RelayConnection(StreamBringer):
         else:
             # Another relay's half of a stream: its positions follow.
             def positions(second: FirstFrame, frame: Frame, rest: bytes) -> None:
-                self._on_positions(second, frame, rest, source)
+                self._on_positions(second, frame, rest, source, message)
 
             self._read_frame(stream, positions, rest)
 
@@ -154,7 +155,12 @@ class RelayConnection(StreamBringer):
             self._door.counters["streams_from_relays"] += 1
 
     def _on_positions(
-        self, second: FirstFrame, frame: Frame, rest: bytes, source: AgentUri
+        self,
+        second: FirstFrame,
+        frame: Frame,
+        rest: bytes,
+        source: AgentUri,
+        first: ForwardStream,
     ) -> None:
         stream = second.stream
         message = self._decoded(stream, frame)
@@ -162,8 +168,22 @@ class RelayConnection(StreamBringer):
             if message is not None:
                 self._unexpected(stream)
             return
-        relay = self._identity.relay_id
-        half = Half(stream, message, rest, source.text, source.tenant, relay=relay)
+        row = None
+        if first.terms is not None:
+            row = PairRow.of_terms(first.terms, message.stream_id, source.tenant)
+            if row is None or not row.has(source.text):
+                self._unexpected(stream)
+                return
+        half = Half(
+            stream,
+            message,
+            rest,
+            source.text,
+            source.tenant,
+            relay=self._identity.relay_id,
+            row=row,
+            provides=first.provides,
+        )
         self._start_half(half, "halves_from_relays")
 
     @handles(Down)

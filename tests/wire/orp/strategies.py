@@ -33,6 +33,7 @@ from wire.orp.messages import (
     StreamReady,
     StreamReject,
     StreamResume,
+    StreamTerms,
 )
 
 uint32: Final = st.integers(0, 2**32 - 1)
@@ -83,7 +84,15 @@ messages: Final[st.SearchStrategy[Message]] = st.one_of(
     st.builds(StreamReady, uint64),
     st.builds(OpenStream, service, method, uint64),
     st.builds(IncomingStream, service, method, uri, uint64),
-    st.builds(ForwardStream, service, method, uri, uint64),
+    st.builds(
+        ForwardStream,
+        service,
+        method,
+        uri,
+        uint64,
+        st.none() | st.builds(StreamTerms, uri, uri, service, method),
+        st.lists(service, max_size=3).map(tuple),
+    ),
     st.just(StreamAccept()),
     st.builds(StreamReject, uint32, reason),
     st.builds(StreamResume, uint64, uint64, uint64),
