@@ -65,12 +65,10 @@ def test_a_door_that_opens_when_policy_is_away_is_caught(
 ) -> None:
     sound = stream_pair.StreamPair._decide
 
-    async def fail_open(
-        self: stream_pair.StreamPair, caller: str, tenant: str, target: str
-    ) -> Decision:
+    async def fail_open(self: stream_pair.StreamPair, caller: str, target: str) -> Decision:
         if not self._door.control().policy.alive:
             return Decision(True, "nobody there to ask")
-        return await sound(self, caller, tenant, target)
+        return await sound(self, caller, target)
 
     async def main() -> None:
         monkeypatch.setattr(stream_pair.StreamPair, "_decide", fail_open)
