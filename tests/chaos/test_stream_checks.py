@@ -66,6 +66,18 @@ def test_a_violation_says_which_stream_when_after_what_and_how_fast_the_machine_
     )
 
 
+def test_being_late_is_not_judged_where_the_machine_alone_is_late() -> None:
+    late = Probe(99.0, 6.0, "", "stream", "new.7")
+    for slowest, doubtful in ((0.1, False), (1.5, True)):
+        history = History(probes=[late, Probe(100.0, slowest, "", "direct")])
+        (violation,) = checks.new_streams_work(history)
+        assert violation.doubtful is doubtful
+        assert str(violation).startswith("not judged") is doubtful
+    wrong = History(transfers=[_stream("corrupt")], probes=[Probe(100.0, 1.5, "", "direct")])
+    (violation,) = checks.transfers_are_honest(wrong)
+    assert not violation.doubtful  # bytes are right on any machine
+
+
 def test_a_fault_that_found_nobody_explains_nothing() -> None:
     gone = _killed("/edge/agents/x", done=False)
     assert checks.resets_are_explained(History(actions=[gone], transfers=[_stream("reset")]))

@@ -25,13 +25,20 @@ GRACEFUL = frozenset({"normal", "shutdown"})
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken invariant."""
+    """One broken invariant.
+
+    Attributes:
+        doubtful: it is about time, and the machine alone was so slow meanwhile that it says nothing
+            about the relay.
+    """
 
     invariant: int
     text: str
+    doubtful: bool = False
 
     def __str__(self) -> str:
-        return f"invariant {self.invariant}: {self.text}"
+        judged = "not judged (the machine was too slow): " if self.doubtful else ""
+        return f"{judged}invariant {self.invariant}: {self.text}"
 
 
 def _field(event: Mapping[str, object], key: str) -> object:

@@ -83,7 +83,8 @@ def cli(
     """Hurt a running daemon through its control socket and check the invariants.
 
     The last line is the verdict; exit status 0 when it is ok, 1 when an invariant is broken, 2
-    when the streams cannot be set up, 3 when no daemon answers.
+    when the streams cannot be set up, 3 when no daemon answers, 4 when the machine was too slow to
+    judge.
     """
     if rate <= 0 or duration <= 0:
         raise click.UsageError("--rate and --duration must be positive")
@@ -152,8 +153,13 @@ def _report(plan: Plan, history: History, violations: list[Violation]) -> int:
         f"{sum(outcomes.values())} streams ({streams or 'none asked for'}), "
         f"{len(probes)} probes ({failed} failed)"
     )
-    if violations:
-        click.echo(f"verdict: broken: {len(violations)} violations; {summary}")
+    broken = sum(not violation.doubtful for violation in violations)
+    if broken:
+        click.echo(f"verdict: broken: {broken} violations; {summary}")
         return 1
+    if violations:
+        times = len(violations)
+        click.echo(f"verdict: unclear: the machine was too slow to judge {times} times; {summary}")
+        return 4
     click.echo(f"verdict: ok; {summary}")
     return 0

@@ -59,6 +59,16 @@ def circumstances(history: History, began: float, ended: float) -> str:
     )
 
 
+def _too_late(history: History, began: float, ended: float, within: float, text: str) -> Violation:
+    """16: something took longer than the promised seconds. Doubtful where the machine alone took as
+    long: there the tolerance for it is a guess."""
+    return Violation(
+        16,
+        text + circumstances(history, began, ended),
+        doubtful=machine_delay(history, began, ended) > within,
+    )
+
+
 def transfers_are_honest(history: History) -> list[Violation]:
     """3 and 23: every stream ends, and a clean end has every byte, unaltered."""
     return [
@@ -113,10 +123,12 @@ def refusals_are_explained(history: History, *, within: float = 1.0) -> list[Vio
     """
     places = (*CONNECTIONS, PAIRS, *DECIDERS)
     return [
-        Violation(
-            16,
-            f"{transfer.name} was refused without a recent fault: {transfer.detail}"
-            + circumstances(history, transfer.began, transfer.ended),
+        _too_late(
+            history,
+            transfer.began,
+            transfer.ended,
+            within,
+            f"{transfer.name} was refused without a recent fault: {transfer.detail}",
         )
         for transfer in history.transfers
         if transfer.outcome == "refused"
@@ -183,11 +195,13 @@ def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation
     that is busy with other things in `machine_delay`.
     """
     violations = [
-        Violation(
-            16,
+        _too_late(
+            history,
+            r.fault.at,
+            r.fault.at + min(r.seconds, STORY_SECONDS),
+            within,
             f"no new stream worked within {within:g} s of {r.fault.verb} {r.fault.path} "
-            f"(first after {r.seconds:.2f} s)"
-            + circumstances(history, r.fault.at, r.fault.at + min(r.seconds, STORY_SECONDS)),
+            f"(first after {r.seconds:.2f} s)",
         )
         for r in recoveries(history, within=within)
         if r.seconds > within
@@ -205,9 +219,9 @@ def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation
             outcome = probe.error or "worked"
             text = (
                 f"the new stream {probe.name} took {probe.seconds:.2f} s without a recent fault "
-                f"({outcome})" + circumstances(history, probe.at, probe.ended)
+                f"({outcome})"
             )
-            violations.append(Violation(16, text))
+            violations.append(_too_late(history, probe.at, probe.ended, within, text))
     return violations
 
 
