@@ -15,6 +15,8 @@ PYTHON ?=
 # Arguments handed on: make run ARGS="--set log.level=DEBUG", make test ARGS="-k pki"
 ARGS ?=
 SEEDS ?= 5000
+# One more than two cores: tests wait as much as they work. Files stay whole.
+TEST_WORKERS ?= 3
 SOAK_SECONDS ?= 600
 
 .PHONY: help
@@ -93,7 +95,7 @@ generated: $(STAMP) ## generated protobuf modules and reference pages are curren
 
 .PHONY: test
 test: $(STAMP) ## every test that must pass
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --durations=20 $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
