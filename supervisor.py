@@ -14,7 +14,7 @@ reached the root); 71 an operating-system resource was refused (address in use, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +23,15 @@ import click
 
 if TYPE_CHECKING:
     from actors.edge.tree import Edge
+    from actors.node.daemon import ReloadOutcome
     from actors.node.demo import DemoPlan
     from actors.node.dev_pki import DevPki
     from actors.runtime import ActorSystem, ChildSpec, Supervisor
     from actors.transport.tls import TlsIdentity
     from actors.wiring.cluster import Cluster
     from config.schema import Settings
+    from wire.admin.arguments import Arguments
+    from wire.admin.messages import Row
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2
@@ -193,6 +196,7 @@ async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
             node.watchdog_stall_seconds, node.watchdog_abort_seconds, system=system
         ),
     )
+    relay.ask_reload = daemon.reload
     try:
         return int(await daemon.run())
     finally:
@@ -223,7 +227,9 @@ class Relay:
         embedded = settings.control.backend == "embedded"
         self._claim = StateClaim(self.paths, database=embedded)
         self._pki: DevPki | None = None
-        self._identity = self._load_identity()
+        #: Set by whoever runs the daemon.
+        self.ask_reload: Callable[[], Awaitable[ReloadOutcome]]
+        self._identity = self._load_identity(settings)
         self._key_log = key_log(settings)
         self._mounts = MountTable()
         import_module("actors.observe.web")  # takes a while: before the loop runs
@@ -238,30 +244,34 @@ class Relay:
         self._controller_port = Port(served.host, served.port)
         self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None
 
-    def _load_identity(self) -> TlsIdentity:
+    def _load_identity(self, settings: Settings) -> TlsIdentity:
         from actors.files.ownership import check_secret
         from actors.node.dev_pki import ensure_dev_pki
-        from actors.transport.tls import TlsIdentity
+        from actors.wiring.certificates import check_served, load_relay_identity
 
-        tls, control = self.settings.edge.tls, self.settings.control
-        for secret in (control.tls.key, control.serve.tls.key):
-            if secret is not None:
-                check_secret(secret)
+        tls, control = settings.edge.tls, settings.control
+        if control.tls.key is not None:
+            check_secret(control.tls.key)
+        served = control.serve.tls
+        if served.certificate is not None and served.key is not None and served.ca is not None:
+            check_served(served.certificate, served.key, served.ca)
+        dials = bool(settings.edge.relays.accept)
         if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-            check_secret(tls.key)
-            return TlsIdentity.load(tls.certificate, tls.key, tls.ca)
+            return load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
         self._pki = ensure_dev_pki(
             self.paths.pki_directory,
-            tenant=self.settings.demo.tenant,
-            relay_id=self.settings.edge.relay_id,
+            tenant=settings.demo.tenant,
+            relay_id=settings.edge.relay_id,
         )
-        relay = self._pki.relay
-        return TlsIdentity.load(relay.certificate, relay.key, self._pki.ca_certificate)
+        relay, ca = self._pki.relay, self._pki.ca_certificate
+        return load_relay_identity(relay.certificate, relay.key, ca, dials=dials)
 
     def _plan_cluster(self) -> Cluster:
         from actors.wiring.cluster import plan_cluster
 
-        cluster = plan_cluster(self.settings, self.paths.pki_directory, self._policy_files())
+        cluster = plan_cluster(
+            self.settings, self.paths.pki_directory, self._policy_files(self.settings)
+        )
         self.settings = cluster.controller
         self._controller_port = cluster.port
         return cluster
@@ -285,13 +295,14 @@ class Relay:
         observed = observe_settings(settings)
         watch_system(self._meters, system)
         advertised = edge.advertise or edge.listen[0]
+        commands = {**OperatorCommands(system).commands(), "reload": self._reload_command}
         children = [
             control_spec(
                 backend(settings, self.paths.database),
                 relay_id=edge.relay_id,
                 region=edge.region,
                 endpoint="" if self._cluster else str(advertised),
-                policy_files=self._policy_files(),
+                policy_files=self._policy_files(settings),
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,
                 more=served(settings, self._controller_port),
@@ -321,26 +332,26 @@ class Relay:
             ),
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(
-                control_service(system, self._mounts, OperatorCommands(system).commands()),
+                control_service(system, self._mounts, commands),
                 self.paths.control_socket,
                 lock=self._claim.socket,
             ),
         ]
         return Supervisor(children, intensity=Intensity(restarts=10, period=60.0))
 
-    def _policy_files(self) -> list[Path]:
+    def _policy_files(self, settings: Settings) -> list[Path]:
         """The rule files; the demo without any writes one that allows its own tenant."""
         from actors.files.atomic import replace_file
 
-        files = list(self.settings.control.policy.files)
-        if files or not self.settings.demo.enabled:
+        files = list(settings.control.policy.files)
+        if files or not settings.demo.enabled:
             return files
         path = self.paths.state_directory / "demo-policy.toml"
         if not path.exists():
             rules = (
                 "# Rules of the demo: agents of its tenant may reach each other.\n"
                 "# Both checks of a stream must match: consumer -> service, provider -> consumer.\n"
-                f'[[rule]]\nid = "demo"\ntenant = "{self.settings.demo.tenant}"\n'
+                f'[[rule]]\nid = "demo"\ntenant = "{settings.demo.tenant}"\n'
                 'caller = "*"\ntarget = "*"\ndecision = "allow"\n'
             )
             replace_file(path, rules.encode(), 0o644)
@@ -406,43 +417,49 @@ class Relay:
         if self._edge is not None:
             await self._edge.drain()
 
-    async def reload(self, system: ActorSystem) -> None:
+    async def reload(self, system: ActorSystem) -> ReloadOutcome:
         """SIGHUP: settings, certificates, rules, log level; says what needs a restart."""
         from loguru import logger
 
-        from actors.control.operator_messages import ReloadPolicy
+        from actors.node.daemon import ReloadOutcome
         from actors.node.logging import install
-        from actors.node.pki_files import PkiError
-        from actors.runtime import RuntimeFault
-        from actors.transport.tls import TlsMaterialError
-        from config.errors import ConfigError
-        from config.reload import plan_reload
+        from actors.wiring.reload import ReloadRefused, reload
 
         try:
-            plan = plan_reload(self.settings, self._read())
-        except ConfigError as error:
-            logger.error("reload refused, nothing changed: {}", error)
-            return
-        self.settings = plan.settings
-        for change in plan.live:
+            done = await reload(
+                system,
+                self.settings,
+                self._read,
+                self._load_identity,
+                self._policy_files,
+                self._identity,
+            )
+        except ReloadRefused as refused:
+            logger.error("reload refused: {}", refused)
+            return ReloadOutcome(False, str(refused))
+        self.settings, self._identity = done.plan.settings, done.identity
+        for change in done.plan.live:
             logger.info("changed: {}", change)
-        for change in plan.needs_restart:
+        for change in done.plan.needs_restart:
             logger.warning("needs a restart: {}", change)
         install(self.settings.log.level, self.settings.log.format)
-        try:
-            self._identity = self._load_identity()
-        except (PkiError, TlsMaterialError, OSError) as error:
-            logger.error("certificates not reloaded: {}", error)
-        else:
-            if self._edge is not None:
-                self._edge.reload(self._identity)
-        policy = system.ref("/control/policy")
-        if policy is not None:
-            try:
-                await policy.ask(ReloadPolicy(tuple(self._policy_files())), timeout=5.0)
-            except RuntimeFault as error:
-                logger.error("rules not reloaded, the old ones stay: {}", error)
-        logger.info("reloaded")
+        if self._edge is not None:
+            self._edge.reload(self._identity)
+        logger.info("reloaded: {}", done)
+        return ReloadOutcome(True, str(done))
+
+    async def _reload_command(self, args: Arguments, initiator: str) -> tuple[list[Row], Row]:
+        """`trunkline ctl reload`. No args. Result: what is in force."""
+        from loguru import logger
+
+        from wire.admin.errors import Declined
+
+        args.finish()
+        logger.warning("reload asked for by {}", initiator)
+        outcome = await self.ask_reload()
+        if not outcome.done:
+            raise Declined(outcome.text)
+        return [], {"reloaded": outcome.text}
 
     def abort(self) -> None:
         """Release what outlives the tree."""

@@ -19,6 +19,7 @@ from tools.control_tree import nested
 from tools.ctl_policy import audit, policy
 from tools.ctl_running import (
     PLAIN_SECONDS,
+    RELOAD_SECONDS,
     SOCKET_VARIABLE,
     WALK_SECONDS,
     dump,
@@ -259,6 +260,21 @@ def _trace_line(row: Row) -> str:
 
 
 # The node.
+
+
+@cli.command("reload")
+@options
+def reload_(socket: Path | None, as_json: bool) -> None:
+    """Read settings, certificates and rules again, as SIGHUP does; all of them or none."""
+
+    async def work(client: ControlClient) -> None:
+        answer = await client.request("reload", timeout=RELOAD_SECONDS)
+        if as_json:
+            dump(answer)
+        else:
+            click.echo(f"reloaded: {text(answer.get('reloaded'))}")
+
+    run(socket, work)
 
 
 @cli.command()

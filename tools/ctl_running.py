@@ -24,6 +24,8 @@ SOCKET_VARIABLE = "TRUNKLINE_CONTROL_SOCKET"
 #: Seconds for answers that visit the whole tree, and for plain ones.
 WALK_SECONDS = 60.0
 PLAIN_SECONDS = 10.0
+#: For files and a store to be read again.
+RELOAD_SECONDS = 15.0
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

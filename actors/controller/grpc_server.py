@@ -10,7 +10,7 @@ Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from cryptography import x509
+from loguru import logger
 
 from actors.control.limits import MAX_CONTROLLER_MESSAGE
 from actors.controller.limits import (
@@ -32,13 +33,22 @@ from actors.controller.limits import (
 from actors.controller.port import Port
 
 
+def _anything(_certificate: Path, _key: Path, _ca: Path) -> None:
+    """The default check."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """PEM files: this side's chain and key, and the authorities callers must chain to."""
+    """PEM files: this side's chain and key, and the authorities callers must chain to.
+
+    Attributes:
+        check: called with the three before they are used; what it raises is why they are not.
+    """
 
     certificate: Path
     key: Path
     ca: Path
+    check: Callable[[Path, Path, Path], object] = _anything
 
 
 class GrpcServer:
@@ -115,17 +125,21 @@ class GrpcServer:
 
 
 def _credentials(tls: ServerTls) -> Any:  # the library ships no types
-    """Server credentials that take renewed files with the next handshake."""
-    stamp, configuration = _read(tls)
-    state = {"stamp": stamp}
+    """Server credentials that take renewed files with the next handshake, if they are good."""
+    seen, configuration = _read(tls)
 
     def fetch() -> object:
+        nonlocal seen
         try:
-            if _stamp(tls) == state["stamp"]:
+            stamp = _stamp(tls)
+            if stamp == seen:
                 return None
-            state["stamp"], renewed = _read(tls)
-        except OSError:
-            return None  # half written: the certificate before stays until it is readable
+            seen = stamp  # looked at once, good or not
+            _, renewed = _read(tls)
+        except Exception as error:  # noqa: BLE001  # the check may raise what it likes
+            # Half written or not good: the certificate before stays until there is a better one.
+            logger.error("the controller keeps the certificate it has: {}", error)
+            return None
         return renewed
 
     return grpc.dynamic_ssl_server_credentials(
@@ -139,6 +153,7 @@ def _stamp(tls: ServerTls) -> tuple[int, ...]:
 
 def _read(tls: ServerTls) -> tuple[tuple[int, ...], object]:
     stamp = _stamp(tls)
+    tls.check(tls.certificate, tls.key, tls.ca)
     pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
     return stamp, grpc.ssl_server_certificate_configuration([pair], tls.ca.read_bytes())
 

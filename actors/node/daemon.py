@@ -46,6 +46,19 @@ async def _nothing(_: ActorSystem) -> None:
     """The default hook."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadOutcome:
+    """Whether everything that was read is in force now, or nothing of it; and what or why."""
+
+    done: bool
+    text: str
+
+
+async def _no_reload(_: ActorSystem) -> ReloadOutcome:
+    """The default hook."""
+    return ReloadOutcome(True, "nothing to reload")
+
+
 @dataclass(slots=True)
 class Hooks:
     """What the composition root does at the turns of the daemon's life.
@@ -53,13 +66,13 @@ class Hooks:
     Attributes:
         ready: after the tree is up.
         drain: stop accepting and wait for streams; cancelled at the deadline.
-        reload: read settings, certificates, rules again; returns a line for the log, raises
-            nothing (it reports its own problems).
+        reload: read settings, certificates, rules again, all or none of them; what it raises
+            is a bug, and is logged.
     """
 
     ready: Callable[[ActorSystem], Awaitable[None]] = _nothing
     drain: Callable[[ActorSystem], Awaitable[None]] = _nothing
-    reload: Callable[[ActorSystem], Awaitable[None]] = _nothing
+    reload: Callable[[ActorSystem], Awaitable[ReloadOutcome]] = _no_reload
 
 
 class Daemon:
@@ -94,6 +107,8 @@ class Daemon:
         self._stop_asked = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reload_asked = asyncio.Event()
+        #: Who waits for the next outcome; bounded by the requests of the control socket.
+        self._reload_waiters: list[asyncio.Future[ReloadOutcome]] = []
 
     async def run(self) -> ExitCode:
         """Start, serve, stop. Returns the exit code of the process."""
@@ -178,13 +193,28 @@ class Daemon:
             draining.cancel()
             await asyncio.wait({draining}, timeout=1.0)
 
+    def reload(self) -> asyncio.Future[ReloadOutcome]:
+        """As SIGHUP does; the outcome of a reload that begins after this call."""
+        waiter: asyncio.Future[ReloadOutcome] = asyncio.get_running_loop().create_future()
+        self._reload_waiters.append(waiter)
+        self._reload_asked.set()
+        return waiter
+
     async def _serve_reloads(self, system: ActorSystem) -> None:
         while True:
             await self._reload_asked.wait()
             self._reload_asked.clear()
+            waiters, self._reload_waiters = self._reload_waiters, []
             self._manager.reloading(time.monotonic_ns() // 1000)
-            await self._hooks.reload(system)
-            self._manager.ready("serving")
+            try:
+                outcome = await self._hooks.reload(system)
+            except Exception as error:  # noqa: BLE001  # a pump entry: the next SIGHUP must work
+                logger.opt(exception=error).error("reload failed")
+                outcome = ReloadOutcome(False, f"failed: {type(error).__name__}, see the log")
+            self._manager.ready("serving" if outcome.done else "serving; last reload refused")
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(outcome)
 
     async def _ping(self) -> None:
         while True:

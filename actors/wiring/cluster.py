@@ -20,7 +20,7 @@ from actors.node.dev_pki import LeafFiles, ensure_dev_pki
 from actors.node.mounts import MountTable
 from actors.node.process import ProcessSpec, process_child
 from actors.runtime import ActorSystem, ChildSpec
-from actors.transport.tls import TlsIdentity
+from actors.wiring.certificates import load_relay_identity
 from actors.wiring.control import backend
 from actors.wiring.edge import edge_settings, quic_settings
 from config.endpoint import Endpoint
@@ -117,7 +117,8 @@ def relay(plan: RelayPlan) -> Callable[[ActorSystem], list[ChildSpec]]:
     """The tree of one relay process."""
     settings = plan.settings
     edge, control = settings.edge, settings.control
-    identity = TlsIdentity.load(Path(plan.certificate), Path(plan.key), Path(plan.ca))
+    files = Path(plan.certificate), Path(plan.key), Path(plan.ca)
+    identity = load_relay_identity(*files, dials=True)
 
     def build(system: ActorSystem) -> list[ChildSpec]:
         door = Edge(

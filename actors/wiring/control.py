@@ -12,6 +12,7 @@ from actors.controller.port import Port
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec
 from actors.runtime import ChildSpec
+from actors.wiring.certificates import check_served
 from config.schema import Settings
 
 
@@ -45,7 +46,7 @@ def served(settings: Settings, port: Port) -> list[ChildSpec]:
 
     server = None
     if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-        server = ServerTls(tls.certificate, tls.key, tls.ca)
+        server = ServerTls(tls.certificate, tls.key, tls.ca, check_served)
     return [
         controller_spec(
             port,

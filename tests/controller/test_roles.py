@@ -20,6 +20,7 @@ from actors.controller.authority import ANYBODY, NEEDED, Role, caller_of
 from actors.controller.grpc_server import ServerTls
 from actors.controller.server import ServerSettings
 from actors.node.dev_pki import LeafFiles
+from actors.wiring.certificates import check_served
 from tests.conftest import PkiFixture, eventually, run
 from tests.controller.rig import (
     Client,
@@ -220,7 +221,8 @@ def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, pki: Pk
         shutil.copy(pki.relay.certificate, files[0])
         shutil.copy(pki.relay.key, files[1])
         shutil.copy(pki.ca, files[2])
-        settings = ServerSettings(tls=ServerTls(*files))
+        files[1].chmod(0o600)
+        settings = ServerSettings(tls=ServerTls(files[0], files[1], files[2], check_served))
         controller = Controller(tmp_path / "c.db", settings=settings)
         async with controller.run() as rig:
             before = await asyncio.to_thread(shown, controller)
@@ -231,6 +233,15 @@ def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, pki: Pk
             assert after != before
             files[0].write_text("half written")
             assert await asyncio.to_thread(shown, controller) == after
+            # Nor is one that callers would refuse.
+            foreign = pki.foreign_agent
+            shutil.copy(foreign.certificate, files[0])
+            shutil.copy(foreign.key, files[1])
+            assert await asyncio.to_thread(shown, controller) == after
+            shutil.copy(pki.relay.certificate, files[0])
+            assert await asyncio.to_thread(shown, controller) == after
+            shutil.copy(pki.relay.key, files[1])
+            assert await asyncio.to_thread(shown, controller) == before
             assert server(rig)["listening"]
 
     run(main(), timeout=40)
