@@ -1,6 +1,7 @@
 """The frame around every RPC of the served controller: who may, how long, and what went wrong.
 
-A handler is a plain coroutine; what it refuses it raises as `Refused`. Failures of the store become
+The role of a caller is looked at before anything it sent: a request is bytes until then. A handler
+is a plain coroutine; what it refuses it raises as `Refused`. Failures of the store become
 the status that tells a caller whether to try again (R29). Anything else is a bug: the caller gets
 INTERNAL, and the server actor fails.
 
@@ -17,11 +18,12 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from actors.control.backend import BackendError, DuplicateRule
 from actors.control.grpc_codec import METHODS, WATCHING, Method
 from actors.controller.authority import ANYBODY, Caller, caller_of
+from actors.controller.complaints import Complaints
 from actors.controller.grpc_server import peer_identity
 from actors.controller.limits import CALL_SECONDS, WATCH_WRITE_SECONDS
 from actors.controller.request_checks import Refused
@@ -79,7 +81,7 @@ class Dispatcher:
         failed: told of a bug, as `guard` tells it.
         tls: False makes every caller `ANYBODY`.
         operators: identities with the role operator.
-        warn: logs a line.
+        warn: logs a line; called a few times a minute at most (`Complaints`).
     """
 
     def __init__(
@@ -93,9 +95,10 @@ class Dispatcher:
         self._failed = failed
         self._tls = tls
         self._operators = frozenset(operators)
-        self._warn = warn
+        self._complaints = Complaints(warn)
         self.served: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.malformed = 0
 
     def services(
         self, unary: Mapping[str, Unary], streamed: Mapping[str, Streamed]
@@ -112,16 +115,17 @@ class Dispatcher:
                 behaviour = self._unary_frame(method, unary[short])
             table.setdefault(service, {})[name] = make(
                 behaviour,
-                request_deserializer=method.request.FromString,
+                request_deserializer=None,  # after the role
                 response_serializer=_serialize,
             )
         return table
 
     def _unary_frame(self, method: Method, handler: Unary) -> Any:
-        async def frame(request: Message, context: Any) -> Message:
+        async def frame(data: bytes, context: Any) -> Message:
             problem: Refused
             try:
                 call = self._call(method, context)
+                request = self._request(method, data, call)
                 async with asyncio.timeout(CALL_SECONDS):
                     answer = await handler(call, request)
             except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
@@ -138,10 +142,11 @@ class Dispatcher:
         return frame
 
     def _stream_frame(self, method: Method, handler: Streamed) -> Any:
-        async def frame(request: Message, context: Any) -> None:
+        async def frame(data: bytes, context: Any) -> None:
             problem: Refused | None = None
             try:
                 call = self._call(method, context)
+                request = self._request(method, data, call)
                 await handler(call, request, Writer(context))
             except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
                 problem = self._problem(error)
@@ -158,12 +163,23 @@ class Dispatcher:
         if self._tls:
             caller = caller_of(peer_identity(context.auth_context()), self._operators)
         if not caller.may(method.short):
-            self._warn(f"{caller.name} may not call {method.short}")
             text = f"{caller.name} may not call {method.short}"
+            self._complaints.say(text)
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, text)
         pairs = context.invocation_metadata() or ()
         metadata = {key: value for key, value in pairs if isinstance(value, str)}
         return Call(caller, metadata, {})
+
+    def _request(self, method: Method, data: bytes, call: Call) -> Message:
+        """The message; `Refused` when it is none, as callers of the reference hear it."""
+        try:
+            request: Message = method.request.FromString(data)
+        except DecodeError:
+            self.malformed += 1
+            self._complaints.say(f"{call.caller.name} calls {method.short} with what is no message")
+            text = f"not a {method.request.DESCRIPTOR.full_name}"
+            raise Refused(grpc.StatusCode.INTERNAL, text) from None
+        return request
 
     def _problem(self, error: Exception) -> Refused:
         """The status for what a handler raised; a bug is reported."""

@@ -9,6 +9,7 @@ Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class GrpcServer:
 def _credentials(tls: ServerTls) -> Any:  # the library ships no types
     """Server credentials that take renewed files with the next handshake, if they are good."""
     seen, configuration = _read(tls)
+    loop = asyncio.get_running_loop()
 
     def fetch() -> object:
         nonlocal seen
@@ -138,13 +140,21 @@ def _credentials(tls: ServerTls) -> Any:  # the library ships no types
             _, renewed = _read(tls)
         except Exception as error:  # noqa: BLE001  # the check may raise what it likes
             # Half written or not good: the certificate before stays until there is a better one.
-            logger.error("the controller keeps the certificate it has: {}", error)
+            _say(loop, f"the controller keeps the certificate it has: {error}")
             return None
         return renewed
 
     return grpc.dynamic_ssl_server_credentials(
         configuration, fetch, require_client_authentication=True
     )
+
+
+def _say(loop: asyncio.AbstractEventLoop, text: str) -> None:
+    """Log a line for a thread of gRPC: a logger would give that thread a name for ever."""
+    try:
+        loop.call_soon_threadsafe(logger.error, "{}", text)
+    except RuntimeError:
+        pass  # the loop is closed: the server is gone
 
 
 def _stamp(tls: ServerTls) -> tuple[int, ...]:

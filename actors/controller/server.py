@@ -152,6 +152,7 @@ class ControllerServer(Actor):
             "watches_dropped": self._rule_watches.dropped + self._provider_watches.dropped,
             "served": dict(self._dispatcher.served) if served else {},
             "refused": dict(self._dispatcher.refused) if served else {},
+            "malformed": self._dispatcher.malformed if served else 0,
         }
 
     # What the store tells.

@@ -10,12 +10,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from loguru import logger
 
+from actors.controller.complaints import MAX_LINES, MINUTE_SECONDS, Complaints
 from actors.controller.limits import MAX_REQUEST
 from actors.controller.server import ServerSettings
 from actors.controller.watches import Watch, WatchEnded
-from tests.conftest import eventually, run
+from tests.conftest import PkiFixture, eventually, run
 from tests.controller.rig import Controller, client, link, server, watching
+from tests.controller.test_roles import caller, secured
 from wire.orp import control_pb2 as pb
 
 
@@ -155,6 +158,56 @@ def test_bytes_that_are_no_message_are_an_error_of_the_caller(tmp_path: Path) ->
             assert rig.describe("controller/server")["served"]["Registry/Resolve"] == 1
 
     run(main())
+
+
+def test_an_agent_cannot_write_the_log(
+    tmp_path: Path, pki: PkiFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has a certificate but no role is refused before what it sent is looked at."""
+
+    async def main() -> None:
+        controller = secured(tmp_path, pki)
+        async with controller.run() as rig:
+            async with caller(controller, pki.consumer, pki.ca) as agent:
+                channel: Any = agent._channel
+                for name in ("Registry/Resolve", "Registry/Watch", "Audit/Record") * 100:
+                    rpc = channel.unary_unary(f"/outrelay.control.v1.{name}")
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await rpc(b"\xff\xff\xff", timeout=5)
+                    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            told = rig.describe("controller/server")
+            assert told["refused"] == {"PERMISSION_DENIED": 300}
+            assert told["malformed"] == 0
+            async with caller(controller, pki.relay, pki.ca) as relay:
+                rpc = relay._channel.unary_unary("/outrelay.control.v1.Registry/Resolve")
+                for _ in range(100):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await rpc(b"\xff\xff\xff", timeout=5)
+                    assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert rig.describe("controller/server")["malformed"] == 100
+
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING")
+    try:
+        run(main(), timeout=40)
+    finally:
+        logger.remove(sink)
+    assert not caplog.records  # what the library says
+    assert sum("may not call" in line for line in lines) == 3
+    assert sum("no message" in line for line in lines) == 1
+    assert len(lines) == 4
+
+
+def test_many_callers_cannot_either() -> None:
+    lines: list[str] = []
+    now = 0.0
+    complaints = Complaints(lines.append, lambda: now)
+    for number in range(10_000):
+        complaints.say(f"caller {number}")
+    assert len(lines) == MAX_LINES
+    now = MINUTE_SECONDS
+    complaints.say("caller 1")
+    assert lines[MAX_LINES:] == ["9980 more complaints about callers were left out", "caller 1"]
 
 
 def test_an_address_in_use_is_an_error_and_not_shared(tmp_path: Path) -> None:
