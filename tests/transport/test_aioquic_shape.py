@@ -16,6 +16,8 @@ OVERRIDDEN = {
     "_parse_transport_parameters": ["self", "data", "from_session_ticket"],
     "_get_or_create_stream": ["self", "frame_type", "stream_id"],
     "_initialize": ["self", "peer_cid"],
+    "_handle_new_connection_id_frame": ["self", "context", "frame_type", "buf"],
+    "_payload_received": ["self", "context", "plain", "crypto_frame_required"],
     "_handle_connection_close_frame": ["self", "context", "frame_type", "buf"],
     "_on_max_stream_data_delivery": ["self", "delivery", "stream"],
     "_replenish_connection_ids": ["self"],

@@ -57,6 +57,7 @@ CORE_PROPERTIES = (
     "bytes_in_flight",
     "congestion_window",
     "loss_total",
+    "pto_count",
     "outstanding_application_packets",
     "smoothed_rtt",
     "stream_limits",

@@ -51,7 +51,6 @@ class Accepted(NamedTuple):
     original_cid: bytes  #: what the client chose first
     retry_cid: bytes | None  #: ours in the Retry, when there was one
     source: str  #: for `Admission.enter`
-    peer_cid: bytes  #: what the client is to be called
 
 
 def plain_host(address: Address) -> str:
@@ -155,12 +154,12 @@ class Admission:
                 )
             except ValueError:
                 return self._drop("bad_token")
-            return Accepted(original, header.destination_cid, source, header.source_cid)
+            return Accepted(original, header.destination_cid, source)
         if len(header.destination_cid) < 8:
             return self._drop("short_cid")  # RFC 9000 section 7.2
         if self.pending >= self._settings.retry_above:
             return self._send_retry(header, address, now)
-        return Accepted(header.destination_cid, None, source, header.source_cid)
+        return Accepted(header.destination_cid, None, source)
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> bytes:
         self._counters["retry"] += 1

@@ -349,7 +349,6 @@ class QuicEndpoint:
             original_destination_cid=accepted.original_cid,
             retry_source_cid=accepted.retry_cid,
             reset_token=self._reset_key.token,
-            peer_cid=accepted.peer_cid,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=False)
 

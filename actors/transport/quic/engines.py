@@ -1,9 +1,10 @@
 """Which engine connections get: native when it works here, aioquic otherwise.
 
 The native engine stands on private parts of two libraries, so it is used only with the versions it
-was written for, and only after two of its connections did a handshake with certificates on both
-sides and echoed a stream in this process (a few tens of milliseconds, once). Whatever goes wrong
-there is a reason to use aioquic, is logged, and is shown in the inspector.
+was written for, and only after connections of it did a handshake with certificates on both sides
+and echoed a stream in this process, once for a client with a connection id and once for one
+without (a few tens of milliseconds). Whatever goes wrong there is a reason to use aioquic, is
+logged, and is shown in the inspector.
 """
 
 from __future__ import annotations
@@ -46,12 +47,8 @@ class EngineMaker(Protocol):
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
         reset_token: Callable[[bytes], bytes] | None = None,
-        peer_cid: bytes | None = None,
     ) -> Engine:
-        """A fresh connection.
-
-        `peer_cid`: servers: the source connection id of the client's first packet.
-        """
+        """A fresh connection."""
         ...
 
 
@@ -80,10 +77,8 @@ def make_aioquic(
     original_destination_cid: bytes | None = None,
     retry_source_cid: bytes | None = None,
     reset_token: Callable[[bytes], bytes] | None = None,
-    peer_cid: bytes | None = None,
 ) -> Engine:
     """An aioquic connection."""
-    del peer_cid  # any will do
     return AioquicEngine(
         settings,
         configuration(settings, identity, alpn, client=client, server_name=server_name),
@@ -133,40 +128,16 @@ def _probe_native() -> tuple[EngineMaker, str]:
             raise EngineUnavailable(f"{name} {version} is not {series}x")
         versions.append(f"{name} {version}")
     try:
-        from actors.transport.quic.native_engine import NativeEngine
+        from actors.transport.quic.native_engine import NativeClientWithoutId, NativeEngine
         from actors.transport.quic.self_test import SelfTestFailed, self_test
     except ImportError as error:
         raise EngineUnavailable(f"import failed: {error}") from None
 
-    def make_native(
-        settings: QuicSettings,
-        identity: TlsIdentity,
-        alpn: tuple[str, ...],
-        *,
-        client: bool,
-        server_name: str | None = None,
-        original_destination_cid: bytes | None = None,
-        retry_source_cid: bytes | None = None,
-        reset_token: Callable[[bytes], bytes] | None = None,
-        peer_cid: bytes | None = None,
-    ) -> Engine:
-        # qh3's core keeps writing the first destination id to a client that has none of its own.
-        make = make_aioquic if peer_cid == b"" and not client else NativeEngine
-        return make(
-            settings,
-            identity,
-            alpn,
-            client=client,
-            server_name=server_name,
-            original_destination_cid=original_destination_cid,
-            retry_source_cid=retry_source_cid,
-            reset_token=reset_token,
-        )
-
     try:
-        self_test(make_native)
+        self_test(NativeEngine)
+        self_test(NativeEngine, NativeClientWithoutId)
     except SelfTestFailed as failure:
         raise EngineUnavailable(f"self-test failed: {failure}") from None
     except Exception as error:  # noqa: BLE001  # whatever broke, the other engine serves
         raise EngineUnavailable(f"self-test failed: {type(error).__name__}: {error}") from None
-    return make_native, ", ".join(versions)
+    return NativeEngine, ", ".join(versions)

@@ -58,8 +58,12 @@ class _End:
                 self.engine.write(event.stream_id, event.data, end=event.end)
 
 
-def self_test(make: EngineMaker) -> None:
+def self_test(make: EngineMaker, make_client: EngineMaker | None = None) -> None:
     """Run it.
+
+    Args:
+        make: what is tested, on both sides.
+        make_client: makes the client instead.
 
     Raises:
         SelfTestFailed: what did not happen.
@@ -67,7 +71,8 @@ def self_test(make: EngineMaker) -> None:
     identity = _identity()
     settings = QuicSettings(stream_window=_WINDOW, connection_window=2 * _WINDOW)
     now = 1.0
-    client = _End(make(settings, identity, _ALPN, client=True, server_name="localhost"))
+    dial = make_client or make
+    client = _End(dial(settings, identity, _ALPN, client=True, server_name="localhost"))
     client.engine.connect(_SERVER, now)
     flight = client.engine.transmit(now)
     if not flight:

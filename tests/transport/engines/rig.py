@@ -1,12 +1,19 @@
-"""Making engines for the suite: native, aioquic, and a stock aioquic client."""
+"""Making engines for the suite: native, aioquic, and stock aioquic clients.
+
+Clients whose name ends in "-bare" have no connection id, like those of quic-go, and begin with a
+destination id that is not as long as ours.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 
 from actors.node.dev_pki import LeafFiles
 from actors.transport.quic.engine import Engine
 from actors.transport.quic.engines import EngineMaker, select
+from actors.transport.quic.native_engine import NativeClientWithoutId
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture
@@ -14,13 +21,26 @@ from tests.transport.engines.link import Link, Weather
 from tests.transport.engines.stock import stock_client
 
 ALPN = ("orp/1",)
+SERVERS = ("native", "aioquic")
 #: Every pairing: client, server.
-OURS = [(c, s) for c in ("native", "aioquic") for s in ("native", "aioquic")]
-PAIRINGS = [*OURS, ("stock", "native"), ("stock", "aioquic")]
+OURS = [(c, s) for c in ("native", "aioquic", "native-bare") for s in SERVERS]
+PAIRINGS = [*OURS, *((c, s) for c in ("stock", "stock-bare") for s in SERVERS)]
+BARE = [(c, s) for c in ("native-bare", "stock-bare") for s in SERVERS]
+#: The length of the destination id that a client without an id begins with.
+FIRST_CID_LENGTH = 17
 
 
-def maker(name: str) -> EngineMaker:
+def is_stock(client: str) -> bool:
+    """True for clients that are not ours."""
+    return client.startswith("stock")
+
+
+def maker(name: str, first_cid_length: int = FIRST_CID_LENGTH) -> EngineMaker:
     """What makes engines of this kind."""
+    if name == "native-bare":
+        return partial(NativeClientWithoutId, original_destination_cid=os.urandom(first_cid_length))
+    if name == "stock-bare":
+        return partial(stock_client, cid_length=0, first_cid_length=first_cid_length)
     return stock_client if name == "stock" else select(name).make
 
 
@@ -43,14 +63,12 @@ def server_of(
     """Makes the server's engine from the first datagram, as the endpoint does."""
 
     def make(first: bytes) -> Engine:
-        after = 6 + first[5]
         return maker(name)(
             settings,
             identity,
             alpn,
             client=False,
             original_destination_cid=first_destination_cid(first),
-            peer_cid=first[after + 1 : after + 1 + first[after]],
         )
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Sequence
 
@@ -36,6 +37,7 @@ class StockClient:
         alpn: tuple[str, ...],
         *,
         cid_length: int = 8,
+        first_cid_length: int = 8,
     ) -> None:
         configuration = QuicConfiguration(
             is_client=True,
@@ -52,6 +54,9 @@ class StockClient:
             configuration.certificate_chain = list(identity.chain[1:])
             configuration.private_key = identity.key
         self.quic = QuicConnection(configuration=configuration)
+        # The library makes it as long as its own ids (RFC 9000 section 7.2: at least 8 bytes).
+        self.quic._peer_cid.cid = os.urandom(first_cid_length)
+        self.quic._original_destination_connection_id = self.quic._peer_cid.cid
         if not cid_length:
             # The library would issue more ids of length zero, which no peer may accept.
             self.quic._replenish_connection_ids = lambda: None  # type: ignore[method-assign]
@@ -176,8 +181,11 @@ def stock_client(
     original_destination_cid: bytes | None = None,
     retry_source_cid: bytes | None = None,
     reset_token: Callable[[bytes], bytes] | None = None,
-    peer_cid: bytes | None = None,
+    cid_length: int = 8,
+    first_cid_length: int = 8,
 ) -> Engine:
     """In the form of an `EngineMaker`."""
     assert client
-    return StockClient(settings, identity, alpn)
+    return StockClient(
+        settings, identity, alpn, cid_length=cid_length, first_cid_length=first_cid_length
+    )

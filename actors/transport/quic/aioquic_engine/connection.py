@@ -30,6 +30,7 @@ from actors.transport.quic.aioquic_engine import congestion
 from actors.transport.quic.aioquic_engine.marks import Marks
 from actors.transport.quic.aioquic_engine.streams import BoundedRanges, SendQueue, StreamTable
 from actors.transport.quic.datagram_size import BlackHole, DatagramSearch
+from actors.transport.quic.first_packet import begins_with_crypto
 from actors.transport.quic.settings import QuicSettings
 
 #: A limit is announced when it moved by this part of the window (quic-go: a quarter).
@@ -85,6 +86,8 @@ class RelayedConnection(QuicConnection):
         self._reset_token = None if self._is_client else reset_token
         self._set_reset_tokens(self._host_cids)
         self.peer_closed = False
+        if not self._is_client:
+            self._payload_received = self._first_payload  # type: ignore[method-assign]
         self._search = DatagramSearch(settings.max_datagram, settings.max_probed)
         self._black_hole = BlackHole(settings.max_datagram)
         self._time = 0.0
@@ -227,6 +230,25 @@ class RelayedConnection(QuicConnection):
             )
         buf.seek(at)
         super()._handle_ack_frame(context, frame_type, buf)
+
+    def _handle_new_connection_id_frame(self, context: Any, frame_type: int, buf: Any) -> None:
+        if not self._peer_cid.cid:
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type=frame_type,
+                reason_phrase="a connection id of a client that has none",
+            )
+        super()._handle_new_connection_id_frame(context, frame_type, buf)
+
+    def _first_payload(
+        self, context: Any, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        """Stands in for `_payload_received` until a packet came that can be a client's first."""
+        if not begins_with_crypto(plain):
+            self._set_state(QuicConnectionState.FIRSTFLIGHT)  # as if it had not come
+            return False, True
+        del self._payload_received
+        return self._payload_received(context, plain, crypto_frame_required)
 
     def _handle_connection_close_frame(self, context: Any, frame_type: int, buf: Any) -> None:
         self.peer_closed = True

@@ -25,7 +25,7 @@ What differs from the aioquic engine:
 * a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; three changes of
   address per connection (see `paths`);
 * connection ids after the first, and their stateless reset tokens, are the core's random ones;
-* a server cannot talk to a client without a connection id (`engines` gives it the other engine);
+* a server ignores what comes before an Initial packet with CRYPTO that opens (`first_flight`);
 * a client searches for the path's datagram size; a server keeps to the base size, as the core
   searches on clients only and cannot be told a size later;
 * keys are updated after `KEY_UPDATE_PACKETS`.
@@ -34,5 +34,6 @@ What differs from the aioquic engine:
 from __future__ import annotations
 
 from actors.transport.quic.native_engine.engine import NativeEngine
+from actors.transport.quic.native_engine.without_id import NativeClientWithoutId
 
-__all__ = ["NativeEngine"]
+__all__ = ["NativeClientWithoutId", "NativeEngine"]

@@ -25,13 +25,17 @@ _ENDLESS = 1 << 60
 def open_core(
     settings: QuicSettings,
     cids: CidSet,
-    initial_cid: bytes,
+    peer_cid: bytes,
     address: Address,
     now: float,
     *,
     client: bool,
 ) -> Any:
-    """A packet core with Initial keys of `initial_cid`, ready to send to `address`."""
+    """A packet core that sends to `peer_cid` at `address`.
+
+    It has the Initial keys of that id, which are those of a client that made the id up; a server
+    has to install its own.
+    """
     local: Address = ("::", 0, 0, 0) if ":" in address[0] else ("0.0.0.0", 0)
     return QuicConnectionCore(
         client,
@@ -39,7 +43,7 @@ def open_core(
         local,
         address,
         cids.ours,
-        initial_cid,
+        peer_cid,
         client or cids.retry is not None,  # the peer's address is validated
         ACTIVE_CID_LIMIT,
         settings.max_datagram,

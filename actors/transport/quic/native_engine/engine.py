@@ -62,7 +62,7 @@ class NativeEngine(NativeHandshake):
         alpn: protocols offered or accepted.
         client: our side.
         server_name: SNI of a client.
-        original_destination_cid: servers: what the client chose first.
+        original_destination_cid: what the client chose first; made up by a client without it.
         retry_source_cid: servers: our id in the Retry packet, when there was one.
         reset_token: servers: the stateless reset token of a connection id of ours.
     """
@@ -297,6 +297,14 @@ class NativeEngine(NativeHandshake):
                 frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
                 result.append((packets.packet(frames), address))
         except PacketNumberLost as error:
+            self._packets_lost(error)
+
+    def _packets_lost(self, error: PacketNumberLost) -> None:
+        if self._cids.peers == b"":
+            # Nothing else makes packets that do not open, and the core does not refuse it.
+            text = "a connection id of a client that has none"
+            self.close(_PROTOCOL_VIOLATION, text, application=False)
+        else:
             self.close(_INTERNAL_ERROR, f"packet number: {error}", application=False)
 
     def next_timer(self) -> float | None:
@@ -315,6 +323,12 @@ class NativeEngine(NativeHandshake):
             timer = self._core.get_timer()
             if timer is not None and timer[1] <= now:
                 self._core.handle_timer(now)
+                if self._packets is not None and self._core.pto_count:
+                    # Nothing is acknowledged: are they what they are believed to be?
+                    try:
+                        self._packets.check()
+                    except PacketNumberLost as error:
+                        self._packets_lost(error)
             self._flow.handle_timer(now)
             self._pump()
 

@@ -24,6 +24,7 @@ from actors.transport.quic.engine import Address, Closed, Established, Event, St
 from actors.transport.quic.farewell import Farewell
 from actors.transport.quic.native_engine.closing import APPLICATION_ERROR, connection_close
 from actors.transport.quic.native_engine.core import apply_parameters, install_keys, open_core
+from actors.transport.quic.native_engine.first_flight import FirstFlight
 from actors.transport.quic.native_engine.packets import PacketMaker, PacketNumberLost
 from actors.transport.quic.native_engine.paths import PeerAddresses
 from actors.transport.quic.native_engine.send import SendQueue
@@ -44,6 +45,9 @@ _UNEXPECTED_MESSAGE = 0x100 + 10
 class NativeHandshake(ABC):
     """The part of `NativeEngine` that ends with `Established`; see there for the arguments."""
 
+    #: Of our connection ids, bytes.
+    cid_length = CID_LENGTH
+
     def __init__(
         self,
         settings: QuicSettings,
@@ -59,7 +63,7 @@ class NativeHandshake(ABC):
         self._settings = settings
         self._client = client
         original = original_destination_cid or os.urandom(CID_LENGTH)
-        self._cids = CidSet(os.urandom(CID_LENGTH), original, retry_source_cid)
+        self._cids = CidSet(os.urandom(self.cid_length), original, retry_source_cid)
         token = None
         if not client:
             token = reset_token(self._cids.ours) if reset_token else os.urandom(16)
@@ -86,6 +90,10 @@ class NativeHandshake(ABC):
         self._closed_reported = False
         self._terminated = False
         self._events: list[Event] = []
+        #: Servers, until the handshake is complete: opens what goes to the client's choice of id.
+        self._initials = (
+            None if client else FirstFlight(retry_source_cid or original, self._cids.ours)
+        )
         #: CRYPTO bytes of a client's first flight, to be sent again after a Retry.
         self._first_flight: list[tuple[int, int, bytes]] = []
         self._flight_datagrams = 0
@@ -107,10 +115,10 @@ class NativeHandshake(ABC):
     def _pump(self) -> None:
         """Take events out of the core."""
 
-    def _create_core(self, address: Address, initial_cid: bytes, now: float) -> None:
+    def _create_core(self, address: Address, peer_cid: bytes, now: float) -> None:
         self._addresses = PeerAddresses(address, now)
         self._core = open_core(
-            self._settings, self._cids, initial_cid, address, now, client=self._client
+            self._settings, self._cids, peer_cid, address, now, client=self._client
         )
 
     def _name(self, address: Address, now: float) -> Address:
@@ -121,32 +129,55 @@ class NativeHandshake(ABC):
         """A datagram before the handshake is complete."""
         if self._terminated or not data:
             return
-        if self._core is None:
-            if self._client or self._closed_reported or len(data) < _SMALLEST_INITIAL:
-                return
-            self._create_core(address, self._cids.retry or self._cids.original, now)
+        if self._core is None and (
+            self._client or self._closed_reported or len(data) < _SMALLEST_INITIAL
+        ):
+            return
         if self._client and data[0] & _LONG_HEADER and self._receive_retry(data, address, now):
             return
-        name = self._name(address, now)
         # Packet by packet: TLS has to make the keys for the next packet of the datagram.
         offset = 0
         while offset < len(data):
             try:
-                header = pull_quic_header(data, offset, CID_LENGTH)
+                header = pull_quic_header(data, offset, self.cid_length)
             except ValueError:
                 return
             end = max(header[9], offset + 1)
-            report = self._core.receive_datagram(data[offset:end], name, now, len(data))
-            if report[2] and data[offset] & _LONG_HEADER and not self._parameters_applied:
-                # The packet was authentic: this is the id that the parameters must name.
-                self._cids.peers = header[4]
-            self._pump()
+            self._receive_packet(data[offset:end], header, len(data), address, now)
             offset = end
+
+    def _receive_packet(
+        self,
+        packet: bytes,
+        header: tuple[Any, ...],
+        datagram_bytes: int,
+        address: Address,
+        now: float,
+    ) -> None:
+        cids, source = self._cids, header[4]
+        long = packet[0] & _LONG_HEADER
+        if long and cids.peers is not None and source != cids.peers:
+            return  # the peer's id does not change in the handshake (RFC 9000 section 7.2)
+        if self._initials is not None:
+            readdressed = self._initials.readdress(packet, header, first=self._core is None)
+            if readdressed is None:
+                return
+            packet = readdressed
+            if self._core is None:
+                cids.peers = source
+                self._create_core(address, source, now)
+                for keys in self._initials.initial_keys():
+                    install_keys(self._core, keys)
+        report = self._core.receive_datagram(packet, self._name(address, now), now, datagram_bytes)
+        if cids.peers is None and report[2] and long:
+            # The packet was authentic: this is the id that the parameters must name.
+            cids.peers = source
+        self._pump()
 
     def _receive_retry(self, data: bytes, address: Address, now: float) -> bool:
         """True when this was a Retry; a valid one starts the handshake again."""
         try:
-            header = parse_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+            header = parse_header(Buffer(data=data), host_cid_length=self.cid_length)
         except ValueError:
             return True
         if header.packet_type is not QuicPacketType.RETRY:
@@ -195,7 +226,7 @@ class NativeHandshake(ABC):
         if not self._closed_reported:
             self._advance_handshake()
             if self._established and not self._client:
-                self._tls = None
+                self._tls = self._initials = None
 
     def _advance_handshake(self) -> None:
         """Carry what TLS made into the core."""
@@ -205,7 +236,7 @@ class NativeHandshake(ABC):
             install_keys(core, keys)
             if keys.epoch == _APPLICATION_EPOCH and keys.direction == "send":
                 advance = partial(core.restore_send_packet_number, _APPLICATION_SPACE)
-                self._packets = PacketMaker(keys, len(self._cids.peers or b""), advance)
+                self._packets = PacketMaker(keys, self._cids.peers or b"", advance)
         for piece in driver.take_outgoing():
             if self._client and piece.epoch == _INITIAL_EPOCH:
                 self._first_flight.append(piece)
@@ -236,6 +267,8 @@ class NativeHandshake(ABC):
         """
         core, packets = self._core, self._packets
         if packets is not None and not self._confirmed:
+            if self._client:
+                packets.begin(self._datagrams_sent)
             if packets.ready:
                 with suppress(PacketNumberLost):
                     packet = packets.packet(connection_close(code, frame_type, reason))

@@ -2,9 +2,9 @@
 
 The core has no way to send MAX_STREAM_DATA, so such a packet is made here, with the core's keys
 and between its packet numbers: the number after the last one the core used, read back from the
-core's last datagram, and the core is told to go on behind it. No number is ever used twice, so
-neither is a nonce. The core takes acknowledgements of such packets without knowing them; whether
-they arrived is judged in `flow`.
+core's last datagram, which is opened to be sure, and the core is told to go on behind it. No
+number is ever used twice, so neither is a nonce. The core takes acknowledgements of such packets
+without knowing them; whether they arrived is judged in `flow`.
 
 Source: RFC 9001 sections 5.3, 5.4, 6; RFC 9000 section 17.3.1.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
@@ -40,19 +41,22 @@ class PacketMaker:
 
     Args:
         keys: those keys.
-        cid_length: of the peer's connection ids, bytes; all ids of a peer are of one length.
+        cid: the peer's first connection id; all ids of a peer are of one length.
         advance: tells the core the next packet number to use.
     """
 
-    def __init__(self, keys: PacketKeys, cid_length: int, advance: Callable[[int], None]) -> None:
+    def __init__(self, keys: PacketKeys, cid: bytes, advance: Callable[[int], None]) -> None:
         self._advance = advance
-        self._cid_length = cid_length
+        self._cid = cid
+        self._cid_length = len(cid)
         self._secret = keys.secret
         self._cipher = keys.algorithms[0]
         self._hash: HashAlgorithm = SHA384() if self._cipher == "aes-256-gcm" else SHA256()
         self._phase = 0
         self._aead = _aead(self._cipher, keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
+        #: The AEAD and IV of the phase before.
+        self._before = self._aead, self._iv
         self._mask = _mask_maker(keys.algorithms[1], keys.hp)
         #: The last short header datagram, its number if it is ours, and how many followed it.
         self._last = b""
@@ -73,6 +77,25 @@ class PacketMaker:
     def ready(self) -> bool:
         """True once a packet number is known to go on from."""
         return bool(self._last)
+
+    def begin(self, most_sent: int) -> None:
+        """Become ready without a packet of the core's that shows its number.
+
+        Args:
+            most_sent: it has not sent more than so many.
+        """
+        if not self.ready:
+            self._last = bytes([_SHORT]) + self._cid
+            self._last_number = most_sent + _MOST_SKIPPED
+
+    def check(self) -> None:
+        """Make sure that the core's last packet is what it is believed to be.
+
+        Raises:
+            PacketNumberLost: it is not.
+        """
+        if self._followed:
+            self._number_of_last()
 
     def packet(self, frames: bytes) -> bytes:
         """A packet with these frames, to the id that the core's last packet went to.
@@ -104,22 +127,30 @@ class PacketMaker:
         A datagram is one packet, so the number is known but for those coalesced behind the
         handshake and those the core skips; anything else would mean that a nonce is used twice.
         """
-        data, start = self._last, 1 + self._cid_length
+        data = self._last
+        start = 1 + self._cid_length
         mask = self._mask(data[start + 4 : start + 4 + _SAMPLE])
-        length = ((data[0] ^ mask[0]) & 0x03) + 1
-        truncated = 0
-        for index in range(length):
-            truncated = truncated << 8 | (data[start + index] ^ mask[1 + index])
-        size = 1 << (8 * length)
+        first = data[0] ^ (mask[0] & 0x1F)
+        length = (first & 0x03) + 1
+        encoded = bytes(data[start + index] ^ mask[1 + index] for index in range(length))
+        truncated, size = int.from_bytes(encoded, "big"), 1 << (8 * length)
         least = self._last_number + self._followed
         number = least + (truncated - least) % size
         if number > least + _MOST_SKIPPED:
             raise PacketNumberLost(f"{number} read, at least {least} expected")
+        same_phase = bool(first & _KEY_PHASE) == bool(self._phase)
+        aead, iv = (self._aead, self._iv) if same_phase else self._before
+        header = bytes([first]) + data[1:start] + encoded
+        try:
+            aead.decrypt((iv ^ number).to_bytes(12, "big"), data[start + length :], header)
+        except InvalidTag:
+            raise PacketNumberLost(f"a packet does not open as number {number}") from None
         return number
 
     def _update_keys(self) -> None:
         """The core went on to the next key phase (RFC 9001 section 6.1)."""
         self._phase ^= 1
+        self._before = self._aead, self._iv
         self._secret = self._expand(b"quic ku", self._hash.digest_size)
         length = 32 if self._cipher != "aes-128-gcm" else 16
         self._aead = _aead(self._cipher, self._expand(b"quic key", length))
