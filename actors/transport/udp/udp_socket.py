@@ -14,7 +14,7 @@ a destination causes is counted and costs that datagram only.
 Knows nothing of what the datagrams mean. The owner is the actor that calls `abort()`; exceptions
 in the callbacks reach it through `guard`.
 
-Source: performance notes on UDP batching; udp(7).
+Source: udp(7).
 """
 
 from __future__ import annotations
