@@ -72,6 +72,11 @@ class ControllerTlsSettings(Room):
     server_name: ServerName = Field(
         "localhost", description="DNS name the controller's certificate must have."
     )
+    require_relay: bool = Field(
+        True,
+        description="The controller's certificate must have a relay's identity, as an agent's may "
+        "have the same DNS name; false: any certificate of the CA with the name.",
+    )
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -23,6 +21,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from actors.control.backend import BackendError, BackendUnavailable
+from actors.control.controller_identity import ClientTls, controller_leaf
 from actors.control.grpc_codec import METHODS, Method
 from actors.control.limits import MAX_CONTROLLER_MESSAGE
 
@@ -60,22 +59,6 @@ class MethodUnknown(BackendError):
     """The controller does not have this method."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """How to authenticate, and whom to expect.
-
-    Attributes:
-        certificate, key: PEM files of this side.
-        ca: PEM file of the authorities the controller's certificate must chain to.
-        server_name: DNS name its certificate must have.
-    """
-
-    certificate: Path
-    key: Path
-    ca: Path
-    server_name: str = "localhost"
-
-
 class ControllerChannel:
     """See the module docstring. A resource.
 
@@ -88,6 +71,11 @@ class ControllerChannel:
         self._address = address
         self._tls = tls
         self._channel: Any = None
+        self._closed = False
+        #: The certificate the controller is known by, and whether it is to be asked (again).
+        self._leaf = b""
+        self._to_ask = False
+        self._asking = asyncio.Lock()
         self._stamp: tuple[int, ...] = ()
         self.opened = 0
         self.reopen()
@@ -99,6 +87,16 @@ class ControllerChannel:
             OSError: a certificate file cannot be read; the channel is closed then.
         """
         self.abort()
+        self._closed = False
+        self.opened += 1
+        self._leaf = b""
+        if self._tls is None or not self._tls.require_relay:
+            self._connect()
+        else:
+            self._stamp = _stamp(self._tls)
+            self._to_ask = True
+
+    def _connect(self) -> None:
         options: list[tuple[str, object]] = [
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
             ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
@@ -115,13 +113,12 @@ class ControllerChannel:
         else:
             self._stamp = _stamp(self._tls)
             credentials = grpc.ssl_channel_credentials(
-                root_certificates=self._tls.ca.read_bytes(),
+                root_certificates=self._leaf or self._tls.ca.read_bytes(),
                 private_key=self._tls.key.read_bytes(),
                 certificate_chain=self._tls.certificate.read_bytes(),
             )
             options.append(("grpc.ssl_target_name_override", self._tls.server_name))
             self._channel = grpc.aio.secure_channel(self._address, credentials, options=options)
-        self.opened += 1
 
     def renewed(self) -> bool:
         """True when the certificate files are others than those it was opened with.
@@ -129,17 +126,19 @@ class ControllerChannel:
         gRPC would dial with the old ones for ever. Files that cannot be read are half written.
         """
         try:
-            return self._tls is not None and (
-                self._channel is None or _stamp(self._tls) != self._stamp
-            )
+            return self._tls is not None and (self._closed or _stamp(self._tls) != self._stamp)
         except OSError:
             return False
 
     def abort(self) -> None:
         """Close it; calls on it fail."""
+        self._closed = True
         channel, self._channel = self._channel, None
-        if channel is None:
-            return
+        if channel is not None:
+            self._drop(channel)
+
+    @staticmethod
+    def _drop(channel: Any) -> None:
         closing = channel.close(None)
         try:
             closing.send(None)  # without a grace it closes in its first step
@@ -164,7 +163,7 @@ class ControllerChannel:
         """
         method = METHODS[name]
         assert method.response is response
-        multicallable = self._open().unary_unary(
+        multicallable = (await self._open()).unary_unary(
             method.path,
             request_serializer=_serialize,
             response_deserializer=response.FromString,
@@ -174,6 +173,7 @@ class ControllerChannel:
             answer: M = await call
             trailing = await call.trailing_metadata()
         except grpc.aio.AioRpcError as error:
+            self._lost(error)
             raise _failure(method, error) from None
         except asyncio.CancelledError:
             raise_if_cancelled()
@@ -195,7 +195,7 @@ class ControllerChannel:
         """
         method = METHODS[name]
         assert method.response is response
-        multicallable = self._open().unary_stream(
+        multicallable = (await self._open()).unary_stream(
             method.path,
             request_serializer=_serialize,
             response_deserializer=response.FromString,
@@ -208,6 +208,7 @@ class ControllerChannel:
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as error:
+            self._lost(error)
             raise _failure(method, error) from None
         except asyncio.CancelledError:
             raise_if_cancelled()
@@ -215,10 +216,37 @@ class ControllerChannel:
         finally:
             call.cancel()
 
-    def _open(self) -> Any:  # the library ships no types
-        if self._channel is None:
+    async def _open(self) -> Any:  # the library ships no types
+        if self._to_ask and not self._closed and self._tls is not None:
+            async with self._asking:
+                if self._to_ask:
+                    await self._ask_who(self._tls)
+        if self._closed or self._channel is None:
             raise BackendUnavailable("the connection is closed")
         return self._channel
+
+    async def _ask_who(self, tls: ClientTls) -> None:
+        opened = self.opened
+        leaf = await controller_leaf(self._address, tls)
+        if self._closed or opened != self.opened:
+            return
+        self._to_ask = False
+        if leaf == self._leaf:
+            return
+        self._leaf = leaf
+        older, self._channel = self._channel, None
+        if older is not None:
+            self._drop(older)
+        try:
+            self._connect()
+        except OSError as error:
+            self._closed = True
+            raise BackendUnavailable(str(error)) from None
+
+    def _lost(self, error: Any) -> None:  # as above
+        """It may come back with another certificate."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE and self._leaf:
+            self._to_ask = True
 
 
 def raise_if_cancelled() -> None:

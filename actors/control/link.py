@@ -37,9 +37,9 @@ from actors.control.backend import (
     PolicyChanged,
     PolicySource,
 )
+from actors.control.controller_identity import ClientTls
 from actors.control.fleet_requests import FindRelays, WatchLosses
 from actors.control.grpc_channel import (
-    ClientTls,
     ControllerChannel,
     ControllerRefused,
     DeadlineMissed,

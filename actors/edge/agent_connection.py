@@ -428,7 +428,7 @@ class AgentConnection(StreamBringer):
     @handles(SendReady)
     def _send_ready(self, message: SendReady) -> None:
         if self._session.state is RelayState.READY:
-            self._session.send(StreamReady(message.stream_id))
+            self._session.send(StreamReady(message.stream_id, message.peer))
             self._write_ctrl()
 
     @handles(SendGranted)

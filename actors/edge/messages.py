@@ -27,9 +27,10 @@ class OpenTowards(Request[None]):
 
 @dataclass(slots=True)
 class SendReady:
-    """To an agent connection: tell the agent that this stream is spliced."""
+    """To an agent connection: tell the agent that this stream is spliced, and who is across."""
 
     stream_id: int
+    peer: str
 
 
 @dataclass(slots=True)

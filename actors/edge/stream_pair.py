@@ -414,9 +414,10 @@ class StreamPair(SplicedPair):
         """Tell both agents that the stream is spliced."""
         message = self._opening.message
         if message.stream_id:
-            self._opening.connection.try_tell(SendReady(message.stream_id))
+            consumer = self._opening.consumer
+            self._opening.connection.try_tell(SendReady(message.stream_id, provider.uri))
             if provider.connection is not None:
-                provider.connection.try_tell(SendReady(message.stream_id))
+                provider.connection.try_tell(SendReady(message.stream_id, consumer))
 
     def _ends(self) -> list[StreamEnd]:
         if self._splice is not None:

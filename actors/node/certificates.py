@@ -104,19 +104,22 @@ def create_leaf(
     lifetime: timedelta,
     now: datetime,
     key: ec.EllipticCurvePrivateKey | None = None,
+    server: bool = True,
 ) -> KeyPair:
-    """A leaf for one identity URI, good as TLS server and client.
+    """A leaf for one identity URI, good as TLS client, and as server.
 
     Args:
         identity: from `agent_identity` or `relay_identity`; the only URI in the SAN.
         lifetime: above zero, at most ten years; cut to the end of the CA's own validity.
         key: an existing key to certify again; None generates one.
+        server: False: it is no server's, neither by purpose nor by name.
 
     Raises:
         ValueError: the lifetime is out of range or the CA is not valid at `now`.
     """
     key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
-    return KeyPair(certify(ca, identity, key.public_key(), lifetime=lifetime, now=now), key)
+    leaf = certify(ca, identity, key.public_key(), lifetime=lifetime, now=now, server=server)
+    return KeyPair(leaf, key)
 
 
 def certify(
@@ -126,6 +129,7 @@ def certify(
     *,
     lifetime: timedelta,
     now: datetime,
+    server: bool = True,
 ) -> x509.Certificate:
     """A leaf for one identity URI and a key of somebody else; see `create_leaf`.
 
@@ -140,8 +144,11 @@ def certify(
             f"the CA is valid until {issuer.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only"
         )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name(identity))])
-    names = [x509.UniformResourceIdentifier(identity), x509.DNSName(SERVER_NAME)]
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if server:
+        names.append(x509.DNSName(SERVER_NAME))
+        usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
     end = min(now + lifetime, issuer.not_valid_after_utc)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     builder = (

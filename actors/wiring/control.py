@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from actors.control.backend import BackendSpec
+from actors.control.controller_identity import ClientTls
 from actors.control.embedded import embedded_backend
 from actors.control.grpc_backend import grpc_backend
-from actors.control.grpc_channel import ClientTls
 from actors.control.link import LinkSettings
 from actors.controller.grpc_server import ServerTls
 from actors.controller.port import Port
@@ -26,7 +26,9 @@ def backend(settings: Settings, database: str) -> BackendSpec:
     tls = control.tls
     client = None
     if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-        client = ClientTls(tls.certificate, tls.key, tls.ca, tls.server_name)
+        client = ClientTls(
+            tls.certificate, tls.key, tls.ca, tls.server_name, require_relay=tls.require_relay
+        )
     return grpc_backend(
         LinkSettings(
             str(control.address),

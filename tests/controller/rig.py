@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from actors.control.controller_identity import ClientTls
 from actors.control.grpc_backend import grpc_backend
-from actors.control.grpc_channel import ClientTls
 from actors.control.grpc_codec import METHODS
 from actors.control.link import LinkSettings
 from actors.control.messages import Decide, Decision

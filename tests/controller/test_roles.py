@@ -8,18 +8,19 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from actors.control.grpc_channel import ClientTls
+from actors.control.controller_identity import ClientTls
 from actors.control.grpc_codec import METHODS
 from actors.control.messages import AuditRecord
 from actors.controller.authority import ANYBODY, NEEDED, Role, caller_of
 from actors.controller.grpc_server import ServerTls
 from actors.controller.server import ServerSettings
-from actors.node.dev_pki import LeafFiles
+from actors.node.dev_pki import LeafFiles, ensure_dev_pki
 from actors.wiring.certificates import check_served
 from tests.conftest import PkiFixture, eventually, run
 from tests.controller.rig import (
@@ -245,3 +246,50 @@ def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, pki: Pk
             assert server(rig)["listening"]
 
     run(main(), timeout=40)
+
+
+def test_an_agents_certificate_is_no_controllers(tmp_path: Path, pki: PkiFixture) -> None:
+    """It has the authority, the name and the purpose; only its identity is another one."""
+    tls = ClientTls(pki.relay.certificate, pki.relay.key, pki.ca)
+
+    async def main() -> None:
+        impostor = ServerSettings(tls=ServerTls(pki.provider.certificate, pki.provider.key, pki.ca))
+        controller = Controller(tmp_path / "c.db", settings=impostor)
+        async with controller.run() as rig, controller.relay("r1", tls=tls) as relay:
+            await eventually(lambda: link(relay)["failures"] > 2)
+            assert not link(relay)["watching"]
+            assert "is not a relay" in str(link(relay)["last_error"])
+            assert server(rig)["served"] == {}
+        lax = replace(tls, require_relay=False)
+        async with controller.run(), controller.relay("r1", tls=lax) as relay:
+            await watching(relay)
+
+    run(main(), timeout=40)
+
+
+def test_a_controller_comes_back_with_another_certificate(tmp_path: Path, pki: PkiFixture) -> None:
+    """Of a relay; the one it was known by before is gone."""
+    further = ensure_dev_pki(pki.dev.directory, relay_id="r7").relay
+    tls = ClientTls(pki.relay.certificate, pki.relay.key, pki.ca)
+
+    async def main() -> None:
+        first = Controller(
+            tmp_path / "c.db", settings=ServerSettings(tls=ServerTls(*_files(pki.relay, pki)))
+        )
+        async with first.relay("r1", tls=tls) as relay:
+            async with first.run():
+                await watching(relay)
+            second = Controller(
+                tmp_path / "c.db",
+                settings=ServerSettings(tls=ServerTls(*_files(further, pki))),
+            )
+            second.port = first.port
+            async with second.run():
+                await watching(relay)
+                await relay.connect("u1", "web")
+
+    run(main(), timeout=40)
+
+
+def _files(leaf: LeafFiles, pki: PkiFixture) -> tuple[Path, Path, Path]:
+    return leaf.certificate, leaf.key, pki.ca

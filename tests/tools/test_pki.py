@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from actors.node.certificates import identity_of
 from actors.node.pki_files import read_certificate
+from actors.transport.certificate_path import IdentityRejected
+from actors.transport.tls import CLIENT, SERVER, verify_peer
 from tools.pki.lifetime import format_span, parse_lifetime
 from tools.pki.main import cli
 
@@ -75,6 +77,23 @@ def test_issue_agent_with_and_without_uuid(out: Path) -> None:
     uuids = {UUID(p.stem.removeprefix("agent-")) for p in out.glob("agent-*.crt")}
     assert len(uuids) == 2
     assert all(uuid.version == 4 for uuid in uuids)
+
+
+@pytest.mark.parametrize("client_only", [False, True])
+def test_a_client_only_certificate_is_no_servers(out: Path, client_only: bool) -> None:
+    options = ("--client-only",) if client_only else ()
+    result = _pki("issue-agent", "--out", str(out), "--name", "cam", *options)
+    assert result.exit_code == 0, result.output
+    chain = [read_certificate(out / "cam.crt")]
+    authorities = [read_certificate(out / "ca.crt")]
+    verify_peer(chain, authorities, purpose=CLIENT)
+    if client_only:
+        with pytest.raises(IdentityRejected):
+            verify_peer(chain, authorities, purpose=SERVER, server_name="localhost")
+        with pytest.raises(IdentityRejected):
+            verify_peer(chain, authorities, purpose=SERVER)
+    else:
+        verify_peer(chain, authorities, purpose=SERVER, server_name="localhost")
 
 
 def test_ttl(out: Path) -> None:

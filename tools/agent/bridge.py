@@ -123,7 +123,9 @@ class Bridge(Actor):
         identity = TlsIdentity.load(
             Path(settings.certificate), Path(settings.key), Path(settings.ca)
         )
-        tunnel = ForwardTunnel(identity, granted, self.guard, peer_uri=peer_uri)
+        tunnel = ForwardTunnel(
+            identity, granted, self.guard, peer_uri=peer_uri, provider=self._peer_uri
+        )
         self._forwarded = self.own(
             Forwarded(relay_stream, tunnel, self._relay_over, self.guard), "tunnel"
         )

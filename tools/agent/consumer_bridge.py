@@ -141,8 +141,9 @@ class ConsumerBridge(Bridge):
         stream.write(OpenStream(self._service, "", self._stream_id).encode())
         return await self._decided
 
-    def _mode(self, stream_id: int, granted: AllocGranted | None) -> None:
+    def _mode(self, stream_id: int, granted: AllocGranted | None, peer: str) -> None:
         if stream_id == self._stream_id:  # else: late words about a lost one
+            self._peer_uri = peer
             self._decide(granted)
 
     def _decide(self, outcome: StreamReject | AllocGranted | None) -> None:

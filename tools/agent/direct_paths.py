@@ -95,11 +95,12 @@ class DirectPaths:
         self._connections.pop(connection, None)
 
     async def reach(
-        self, candidates: Sequence[Candidate], *, server_name: str, budget: float
+        self, candidates: Sequence[Candidate], *, peer: str, server_name: str, budget: float
     ) -> tuple[Connection, Candidate] | None:
-        """A connection to whoever is at the best of these addresses that answers.
+        """A connection to an agent, at the best of these addresses where it answers.
 
         Args:
+            peer: who it must be; empty: any agent of our tenant.
             budget: seconds for all of them together.
         """
         loop = asyncio.get_running_loop()
@@ -113,6 +114,8 @@ class DirectPaths:
                 left = min(DIAL_SECONDS, deadline - loop.time())
                 if connection is None and left > 0:
                     connection = await self._dial(address, server_name, left)
+                if connection is not None and connection.peer.uri != (peer or connection.peer.uri):
+                    connection = None  # another agent of our tenant: of no use for this stream
             if not lock.locked():
                 self._dials.pop(address, None)
             if connection is not None:

@@ -56,17 +56,25 @@ class ForwardTunnel:
         identity: what we present, and whom we trust.
         granted: our ALLOC_GRANTED.
         guard: wraps callbacks (`Actor.guard`).
-        peer_uri: as the provider, the consumer that may connect; empty as the consumer, which
-            accepts any agent of its own tenant.
+        peer_uri: as the provider, the consumer that may connect; empty as the consumer.
+        provider: as the consumer, who must answer; empty, where the relay does not say: any agent
+            of the own tenant.
     """
 
     def __init__(
-        self, identity: TlsIdentity, granted: AllocGranted, guard: Guard, *, peer_uri: str = ""
+        self,
+        identity: TlsIdentity,
+        granted: AllocGranted,
+        guard: Guard,
+        *,
+        peer_uri: str = "",
+        provider: str = "",
     ) -> None:
         self._identity = identity
         self._granted = granted
         self._guard = guard
         self._peer_uri = peer_uri
+        self._provider = provider
         self._relay = _literal(granted.forward_endpoint)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -126,8 +134,9 @@ class ForwardTunnel:
             await asyncio.wait({dialling})
             if not dialling.cancelled():
                 dialling.exception()  # given up: what came of it does not matter
-        if not self._same_tenant(connection.peer.uri):
-            raise TunnelFailed("the provider is no agent of this tenant")
+        uri = connection.peer.uri
+        if not self._same_tenant(uri) or uri != (self._provider or uri):
+            raise TunnelFailed(f"{uri} is not the provider")
         connection.start()
         stream = connection.open_stream()
         if stream is None:

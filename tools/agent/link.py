@@ -38,10 +38,10 @@ from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
 from tools.agent.messages import OpenService, Promote, WatchMode
 from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
+from tools.agent.relays_only import RelaysOnly
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_keeper import StreamKeeper
-from tools.agent.targets import Targets
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
@@ -95,7 +95,6 @@ class RelayLink(StreamKeeper):
     def __init__(self, settings: AgentSettings, bridges: str, table: StreamTable) -> None:
         super().__init__(settings, table)
         self._bridges = bridges
-        self._targets = Targets(settings.provide)
         self._ctrl: Stream | None = None
         self._registered: list[str] = []
         self._rounds = 0
@@ -111,7 +110,7 @@ class RelayLink(StreamKeeper):
         self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
         #: connection.
-        self._watched: dict[int, Callable[[AllocGranted | None], object]] = {}
+        self._watched: dict[int, Callable[[AllocGranted | None, str], object]] = {}
 
     def init(self) -> None:
         """Read the certificates; dialling follows."""
@@ -239,7 +238,10 @@ class RelayLink(StreamKeeper):
     ) -> Connection | None:
         settings = self._settings
         winner, why = await race(
-            endpoint, relays, server_name=settings.server_name, timeout=settings.dial_timeout
+            RelaysOnly(endpoint, settings.relay_ids),
+            relays,
+            server_name=settings.server_name,
+            timeout=settings.dial_timeout,
         )
         if winner is None:
             self._last_error = why
@@ -293,7 +295,7 @@ class RelayLink(StreamKeeper):
         connection.on_closed = self.guard("connection", self._lost)
         connection.on_stream = self.guard("connection", self._incoming)
         connection.on_stream_credit = self.guard("connection", self._on_credit)
-        services = [Register(service) for service in self._targets.services]
+        services = [Register(mapping.service) for mapping in self._settings.provide]
         self._session = AgentSession(self._uri, services, self.now())
         ctrl = connection.open_stream()
         if ctrl is None:
@@ -374,7 +376,8 @@ class RelayLink(StreamKeeper):
             elif isinstance(event, (StreamReady, AllocGranted)):
                 decided = self._watched.pop(event.stream_id, None)
                 if decided is not None:
-                    decided(event if isinstance(event, AllocGranted) else None)
+                    granted = event if isinstance(event, AllocGranted) else None
+                    decided(granted, event.peer_agent_uri)
             elif isinstance(event, SessionFailed) and self._connection is not None:
                 self._connection.close(event.error.code, event.error.reason)
                 return
@@ -421,10 +424,10 @@ class RelayLink(StreamKeeper):
     def _incoming(self, stream: Stream) -> None:
         bridges = self.system.ref(self._bridges)
         self._serial += 1
-        settings, link, table, targets = self._settings, self.ref, self._table, self._targets
+        settings, link, table = self._settings, self.ref, self._table
         spec = ChildSpec(
             f"in-{stream.stream_id}~{self._serial}",
-            lambda: ProviderBridge(settings, stream, link, table, targets),
+            lambda: ProviderBridge(settings, stream, link, table),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )

@@ -30,9 +30,10 @@ class WatchMode(Request[None]):
     """To the link: call `decided` when ctrl tells how this stream travels.
 
     With None for STREAM_READY (through the relay's stream), with the grant for ALLOC_GRANTED
-    (through the forward plane). A callback, not a message back: the bridge is waiting inside its
-    opening and serves no mailbox. It must be guarded by its owner and harmless when late.
+    (through the forward plane); and with the agent across, where the relay says it. A callback,
+    not a message back: the bridge is waiting inside its opening and serves no mailbox. It must be
+    guarded by its owner and harmless when late.
     """
 
     stream_id: int
-    decided: Callable[[AllocGranted | None], object]
+    decided: Callable[[AllocGranted | None, str], object]

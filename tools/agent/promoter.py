@@ -171,7 +171,10 @@ class Promoter:
             return False
         candidates = await answer
         reached = await self.paths.reach(
-            candidates, server_name=self._settings.server_name, budget=self._settings.p2p_budget
+            candidates,
+            peer=stream.peer,
+            server_name=self._settings.server_name,
+            budget=self._settings.p2p_budget,
         )
         if reached is None:
             self._owner.log.debug("no candidate pair: {:016x}", stream.stream_id)

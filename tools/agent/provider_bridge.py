@@ -6,6 +6,7 @@ Source: protocol sheet ORP 3.3, 2.5.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
 from actors.transport.stream import CloseReason, Stream, StreamClosed
@@ -15,7 +16,6 @@ from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import WatchMode
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
-from tools.agent.targets import Targets
 from wire.errors import PeerError
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
@@ -38,21 +38,14 @@ class ProviderBridge(Bridge):
         stream: not started yet.
         link: the relay link.
         table: of the agent's resumable streams.
-        targets: of the agent's services.
     """
 
     patience = UNCERTAIN_SECONDS
 
     def __init__(
-        self,
-        settings: AgentSettings,
-        stream: Stream,
-        link: ActorRef,
-        table: StreamTable,
-        targets: Targets,
+        self, settings: AgentSettings, stream: Stream, link: ActorRef, table: StreamTable
     ) -> None:
         super().__init__(settings, table)
-        self._targets = targets
         self._link = link
         self._mode: asyncio.Future[AllocGranted | None]
         self._stream = stream
@@ -82,11 +75,15 @@ class ProviderBridge(Bridge):
             return
         self._service, self._stream_id = incoming.target_service, incoming.stream_id
         self._peer_uri = incoming.source_agent_uri
-        if self._service not in self._targets:
+        target = next(
+            (m for m in self._settings.provide if m.service == incoming.target_service), None
+        )
+        if target is None:
             self._refuse(reject.NO_HANDLER)
             return
         try:
-            sock = await self._targets.connect(self._service, timeout=self._settings.target_timeout)
+            async with asyncio.timeout(self._settings.target_timeout):
+                sock = await self._dial(target.host, target.port)
         except TimeoutError:
             self._refuse(reject.backend_dial_failed("timed out"))
             return
@@ -150,11 +147,31 @@ class ProviderBridge(Bridge):
     def _stream_died(self) -> bool:
         return self._broken  # changed by callbacks while we wait
 
-    def _decide(self, granted: AllocGranted | None) -> None:
+    def _decide(self, granted: AllocGranted | None, _: str = "") -> None:
         if not self._mode.done():
             self._mode.set_result(granted)
             if self._stream is not None:
                 self._stream.pause()  # what happens until the pump takes over is held for it
+
+    async def _dial(self, host: str, port: int) -> socket.socket:
+        loop = self.system.loop
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        error: OSError | None = None
+        for family, kind, protocol, _, address in infos:
+            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, address)
+            except OSError as failed:
+                sock.close()
+                error = failed
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+        raise error or OSError(0, f"no address for {host}")
 
     def _refuse(self, answer: StreamReject) -> None:
         stream = self._stream

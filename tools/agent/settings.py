@@ -23,6 +23,7 @@ class AgentSettings:
         relays: (host, port), in order of preference.
         relays_tcp: the same over TCP, for networks that let no UDP through; tried when no relay
             answers by QUIC, and left again as soon as one does.
+        relay_ids: of the relays that may answer there, as in their certificates; empty: any relay.
         provide, consume: services.
         uri: own identity; empty: the certificate's first URI SAN.
         intercept: services that are reached by virtual addresses.
@@ -48,6 +49,7 @@ class AgentSettings:
     provide: tuple[Mapping, ...] = ()
     consume: tuple[Mapping, ...] = ()
     relays_tcp: tuple[tuple[str, int], ...] = ()
+    relay_ids: tuple[str, ...] = ()
     intercept: tuple[str, ...] = ()
     transparent_listen: tuple[str, int] | None = None
     dns_listen: tuple[str, int] | None = None

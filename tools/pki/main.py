@@ -120,16 +120,24 @@ def issue_relay(
 @_out
 @click.option("--tenant", default="acme", show_default=True, help="Tenant of the agent.")
 @click.option("--uuid", type=click.UUID, help="Its UUID; a random one when absent.")
+@click.option("--client-only", is_flag=True,
+              help="No TLS server's: nobody takes its holder for a relay, and it answers no "
+              "direct path or forward tunnel. Enough for agents that only consume.")  # fmt: skip
 @_ttl
 @_name
 def issue_agent(
-    directory: Path, tenant: str, uuid: UUID | None, ttl: timedelta, name: str | None
+    directory: Path,
+    tenant: str,
+    uuid: UUID | None,
+    client_only: bool,
+    ttl: timedelta,
+    name: str | None,
 ) -> None:
     """Issue an agent certificate: outrelay://TENANT/agent/UUID."""
     uuid = uuid4() if uuid is None else uuid
     with _reported():
         identity = agent_identity(tenant, uuid)
-        _issue(directory, name or f"agent-{uuid}", identity, ttl)
+        _issue(directory, name or f"agent-{uuid}", identity, ttl, server=not client_only)
 
 
 @cli.command()
@@ -209,10 +217,12 @@ def show(file: Path) -> None:
         click.echo(line)
 
 
-def _issue(directory: Path, stem: str, identity: str, ttl: timedelta) -> None:
+def _issue(
+    directory: Path, stem: str, identity: str, ttl: timedelta, *, server: bool = True
+) -> None:
     ca = _authority(directory)
     paths = pair_paths(directory, _plain(stem))
-    leaf = create_leaf(ca, identity, lifetime=ttl, now=datetime.now(UTC))
+    leaf = create_leaf(ca, identity, lifetime=ttl, now=datetime.now(UTC), server=server)
     write_pair(paths, leaf)
     _say_written(paths)
     click.echo(f"identity  {identity}")

@@ -16,6 +16,7 @@ compared with the certificate byte for byte. `canonical` is for building URIs, n
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, NewType
 
@@ -138,6 +139,24 @@ def parse_identity(text: str) -> AgentUri | RelayUri:
     digits = match[match.lastindex or 0].replace("-", "").lower()
     uuid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     return AgentUri(text, Tenant(authority), uuid)
+
+
+def relay_problem(text: str, ids: Collection[str] = ()) -> str:
+    """Why the holder of this identity is not the relay that was dialled; empty when it is.
+
+    Args:
+        text: the URI SAN of its certificate; empty when it has none.
+        ids: of the relays that may answer; empty: any relay.
+    """
+    try:
+        identity = parse_identity(text)
+    except IdentityError as error:
+        return str(error)
+    if not isinstance(identity, RelayUri):
+        return f"{identity} is not a relay"
+    if ids and identity.relay_id not in ids:
+        return f"{identity} is not {' or '.join(sorted(ids))}"
+    return ""
 
 
 # The peer chose the text: escaped, and short enough for a log line.

@@ -27,6 +27,7 @@ _TEXT_LIMITS: Final[dict[str, int]] = {
     "kind": limits.MAX_TOKEN_BYTES,
     "agent_uri": limits.MAX_URI_BYTES,
     "source_agent_uri": limits.MAX_URI_BYTES,
+    "peer_agent_uri": limits.MAX_URI_BYTES,
     "service_name": limits.MAX_SERVICE_NAME_BYTES,
     "target_service": limits.MAX_SERVICE_NAME_BYTES,
     "provides": limits.MAX_SERVICE_NAME_BYTES,

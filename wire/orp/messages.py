@@ -174,7 +174,10 @@ class MigrateToP2P(FrameMessage):
 
 @dataclass(frozen=True, slots=True)
 class AllocGranted(FrameMessage):
-    """Forward mode: both allocation ids (never 0) and the ``ip:port`` of the forward socket."""
+    """Forward mode: both allocation ids (never 0) and the ``ip:port`` of the forward socket.
+
+    `peer_agent_uri` as in `StreamReady`.
+    """
 
     TYPE = FrameType.ALLOC_GRANTED
     PROTO = orp_pb2.AllocGranted
@@ -183,15 +186,21 @@ class AllocGranted(FrameMessage):
     my_allocation: int
     peer_allocation: int
     forward_endpoint: str
+    peer_agent_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamReady(FrameMessage):
-    """Splice mode: the provider accepted, application bytes flow."""
+    """Splice mode: the provider accepted, application bytes flow.
+
+    `peer_agent_uri` is an extension: the agent across, who alone may prove to be the other end of
+    a direct path. A reference relay leaves it empty.
+    """
 
     TYPE = FrameType.STREAM_READY
     PROTO = orp_pb2.StreamReady
     stream_id: int
+    peer_agent_uri: str = ""
 
 
 # ------------------------------------------------------- first or second frame of a data stream

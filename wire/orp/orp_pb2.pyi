@@ -193,19 +193,23 @@ class MigrateToRelay(_message.Message):
     def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class AllocGranted(_message.Message):
-    __slots__ = ("stream_id", "my_allocation", "peer_allocation", "forward_endpoint")
+    __slots__ = ("stream_id", "my_allocation", "peer_allocation", "forward_endpoint", "peer_agent_uri")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     MY_ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     PEER_ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     FORWARD_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    PEER_AGENT_URI_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
     my_allocation: int
     peer_allocation: int
     forward_endpoint: str
-    def __init__(self, stream_id: _Optional[int] = ..., my_allocation: _Optional[int] = ..., peer_allocation: _Optional[int] = ..., forward_endpoint: _Optional[str] = ...) -> None: ...
+    peer_agent_uri: str
+    def __init__(self, stream_id: _Optional[int] = ..., my_allocation: _Optional[int] = ..., peer_allocation: _Optional[int] = ..., forward_endpoint: _Optional[str] = ..., peer_agent_uri: _Optional[str] = ...) -> None: ...
 
 class StreamReady(_message.Message):
-    __slots__ = ("stream_id",)
+    __slots__ = ("stream_id", "peer_agent_uri")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_AGENT_URI_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
-    def __init__(self, stream_id: _Optional[int] = ...) -> None: ...
+    peer_agent_uri: str
+    def __init__(self, stream_id: _Optional[int] = ..., peer_agent_uri: _Optional[str] = ...) -> None: ...

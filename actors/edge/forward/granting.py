@@ -61,7 +61,8 @@ def tell_granted(stream_id: int, granted: Granted, connections: tuple[ActorRef, 
     """ALLOC_GRANTED to both agents, the consumer first (sheet 3.5 step 2)."""
     for side, connection in enumerate(connections):
         ids = granted.record.ids
-        message = AllocGranted(stream_id, ids[side], ids[1 - side], granted.endpoints[side])
+        across = granted.record.members[1 - side].uri
+        message = AllocGranted(stream_id, ids[side], ids[1 - side], granted.endpoints[side], across)
         connection.try_tell(SendGranted(message))
 
 

@@ -43,4 +43,5 @@ class EgressPair(StreamPair):
         """The other relay tells the consumer; the provider hears it from us."""
         self._consumer_end.stream.write(StreamAccept().encode())
         if provider.connection is not None:
-            provider.connection.try_tell(SendReady(self._opening.message.stream_id))
+            ready = SendReady(self._opening.message.stream_id, self._opening.consumer)
+            provider.connection.try_tell(ready)

@@ -37,7 +37,7 @@ from actors.transport.quic import DialFailed
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.events import PeerFrame
-from wire.orp.identity import IdentityError, RelayUri, parse_identity
+from wire.orp.identity import relay_problem
 
 #: Streams waiting for a connection or for stream credit; one more is refused.
 MAX_WAITING = 4096
@@ -191,8 +191,6 @@ class RelayLink(Actor):
                 error = str(failed)
             else:
                 error = self._stranger(connection)
-                if not error and connection.closed is not None:
-                    error = str(connection.closed)  # it sent us away as soon as it knew us
                 if not error:
                     self._adopt(connection)
                     return
@@ -209,15 +207,8 @@ class RelayLink(Actor):
 
     def _stranger(self, connection: Connection) -> str:
         """Why the peer is not the relay we want; empty when it is."""
-        try:
-            identity = parse_identity(connection.peer.uri)
-        except IdentityError as error:
-            return str(error)
-        if not isinstance(identity, RelayUri):
-            return f"{identity} is not a relay"
-        if self._settings.check_id and identity.relay_id != self._relay_id:
-            return f"{identity} answers for {self._relay_id}"
-        return ""
+        ids = (self._relay_id,) if self._settings.check_id else ()
+        return relay_problem(connection.peer.uri, ids)
 
     def _adopt(self, connection: Connection) -> None:
         self._failures = 0

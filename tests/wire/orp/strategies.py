@@ -80,8 +80,9 @@ messages: Final[st.SearchStrategy[Message]] = st.one_of(
         st.integers(1, 2**32 - 1),
         st.integers(1, 2**32 - 1),
         text(limits.MAX_ENDPOINT_BYTES, min_size=1),
+        uri,
     ),
-    st.builds(StreamReady, uint64),
+    st.builds(StreamReady, uint64, uri),
     st.builds(OpenStream, service, method, uint64),
     st.builds(IncomingStream, service, method, uri, uint64),
     st.builds(
