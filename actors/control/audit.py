@@ -9,7 +9,7 @@ runtime says when the tree stops): those counters belong to the system and outli
 does the queue: an actor that is killed hands its records back to its own mailbox, which its place
 keeps ("keep"); a batch that was being written then may be stored twice.
 
-Source: protocol sheet ORP 4.4 (audit); actors.md 4.2 rule 18.
+Source: protocol sheet ORP 4.4 (audit); docs/chaos.md 18.
 """
 
 from __future__ import annotations

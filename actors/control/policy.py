@@ -13,7 +13,7 @@ message, without reading the files. Decisions asked for meanwhile wait in the ma
 Every decision gives one `AuditRecord`, told to the audit actor. With `enforce=False` everything is
 allowed and nothing recorded, and `describe()` says so.
 
-Source: protocol sheet ORP 4.4; 6.2 R22 to R24; actors.md 4.2 rules 16 to 18.
+Source: protocol sheet ORP 4.4; 6.2 R22 to R24; docs/chaos.md 16 to 18.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ URI counts: the end of an older connection takes nothing with it (R17).
 Queued requests survive a restart (mailbox "keep"); those that were waiting for an answer fail
 with `ActorDown` and are safe to repeat.
 
-Source: protocol sheet ORP 3.1 to 3.3, 3.11, 4.1; 6.2 R15, R17 to R21; actors.md 4.2 rules 15, 16.
+Source: protocol sheet ORP 3.1 to 3.3, 3.11, 4.1; 6.2 R15, R17 to R21; docs/chaos.md 15, 16.
 """
 
 from __future__ import annotations

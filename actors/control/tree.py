@@ -10,7 +10,7 @@
 
 Later children depend on earlier ones. Registry, policy and audit keep their mailboxes over a
 restart, so that what doors ask meanwhile waits instead of failing; the pauses between restarts
-stay below the second a new stream may wait (actors.md 4.2 rule 16).
+stay below the second a new stream may wait (docs/chaos.md, 16).
 
 Source: architecture section 4.
 """

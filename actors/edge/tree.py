@@ -52,7 +52,7 @@ from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
 
 #: While a part of the door is away new streams wait: the pauses stay below the second that they
-#: may wait (actors.md 4.2 rule 16); how often is the business of the restart budget.
+#: may wait (docs/chaos.md, 16); how often is the business of the restart budget.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 
 

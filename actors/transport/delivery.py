@@ -10,6 +10,9 @@ from abc import abstractmethod
 
 from actors.transport.stream import CloseReason, Stream
 
+#: What is held lies in pieces of about this size, so that crumbs cost no more than bytes.
+_PIECE = 4096
+
 
 class DeliveredStream(Stream):
     """See the module docstring. The transport calls the `take_` methods."""
@@ -89,7 +92,7 @@ class DeliveredStream(Stream):
             return
         if not self._running or self._held:
             if data:
-                self._held.append(data)
+                self._hold(data)
             if end:
                 self._held_end = "eof"
             return
@@ -97,6 +100,13 @@ class DeliveredStream(Stream):
             self.on_data(data)
         if end:
             self._deliver_eof()
+
+    def _hold(self, data: bytes) -> None:
+        held = self._held
+        if held and len(held[-1]) + len(data) <= _PIECE:
+            held[-1] += data
+        else:
+            held.append(data)
 
     def _deliver_eof(self) -> None:
         """EOF now, or held when the callback for the last bytes paused the stream."""

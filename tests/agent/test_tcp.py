@@ -10,7 +10,7 @@ import pytest
 
 from actors.runtime import ActorSystem
 from tests.agent.rig import agent_systems, says
-from tests.agent.test_resume import FAULTS
+from tests.agent.test_resume import FAULTS, _children
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Relay, relay
 from tools.chaos.history import History, Transfer
@@ -71,7 +71,9 @@ def test_streams_over_tcp_survive_the_death_of(pki: PkiFixture, tmp_path: Path, 
             await eventually(lambda: running.streams() == len(PLANS))
             for _ in range(3 if fault != "none" else 0):
                 await asyncio.sleep(0.3)
-                if running.system.find("/edge/agents") and not all(t.done() for t in transfers):
+                if all(transfer.done() for transfer in transfers):
+                    break
+                if _children(running, "/edge/agents"):
                     FAULTS_TOO[fault](running)
             assert await outcomes(transfers) == COMPLETE
             await eventually(lambda: running.streams() == 0, timeout=40)

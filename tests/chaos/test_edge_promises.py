@@ -1,4 +1,4 @@
-"""Promises of actors.md 4.2 that take many deaths, or an operator, to see: 10, 11, 15, 20, 25."""
+"""Invariants of docs/chaos.md that take many deaths, or an operator, to see: 10, 11, 15, 20, 25."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control actors die at random under load; the rules of actors.md 4.2, 3 and 15 to 18, hold."""
+"""Control actors die at random under load; invariants 3 and 15 to 18 of docs/chaos.md hold."""
 
 from __future__ import annotations
 

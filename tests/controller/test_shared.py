@@ -9,6 +9,7 @@ from pathlib import Path
 from actors.control.backend import AuditFilter
 from actors.control.messages import RelayMode
 from actors.control.operator_messages import ListRules, QueryAudit, RemoveRule
+from actors.controller.port import Port
 from tests.conftest import eventually, run
 from tests.control.rig import Rig
 from tests.controller.rig import (
@@ -192,3 +193,16 @@ def test_what_an_earlier_life_of_a_relay_left_is_withdrawn(tmp_path: Path) -> No
                 assert await foreign.resolve("other") == ["u1@bb"]
 
     run(main())
+
+
+def test_a_controller_by_a_name_that_has_other_addresses_too(tmp_path: Path) -> None:
+    """`localhost` may be ::1 first; the controller listens on 127.0.0.1 only."""
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run():
+            by_name = Controller(tmp_path / "unused", port=Port("localhost", controller.port.port))
+            async with by_name.relay("a") as a:
+                await watching(a)
+
+    run(main(), timeout=40)

@@ -210,7 +210,8 @@ async def relay(
     Relays with the same `tmp_path` share their registry, as over a controller.
     """
     rule_file = tmp_path / "rules.toml"
-    rule_file.write_text(rules)
+    if not rule_file.exists() or rule_file.read_text() != rules:
+        rule_file.write_text(rules)  # not while another relay reads it
     system = ActorSystem("test")
     edge = Edge(
         system,

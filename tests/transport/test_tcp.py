@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.stream import BacklogExceeded, CloseReason, Stream, StreamClosed
 from actors.transport.tcp import TcpEndpoint, TcpSettings
+from actors.transport.tcp.yamux_connection import YamuxConnection
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import identity
@@ -242,6 +243,104 @@ def test_the_end_of_a_connection_is_told_to_every_stream(pki: PkiFixture) -> Non
             assert server.statistics().connections == 0
 
     run(main())
+
+
+def test_who_hears_that_a_connection_is_lost_opens_nothing_on_it(pki: PkiFixture) -> None:
+    """The peer's kernel resets: no GO_AWAY tells the session. Nobody would hear of that stream."""
+
+    async def main() -> None:
+        async with serving(pki) as server, connected(pki, server) as connection:
+            opened: list[Stream | None] = []
+            stream = connection.open_stream()
+            assert stream is not None
+            stream.on_lost = lambda reason: opened.append(connection.open_stream())
+            stream.start()
+            stream.write(b"x")
+            await eventually(lambda: server.statistics().connections == 1)
+            assert isinstance(connection, YamuxConnection)
+            connection.connection_lost(ConnectionResetError())
+            assert opened == [None]
+            assert connection.open_stream() is None
+            assert connection.statistics().streams == 0
+
+    run(main())
+
+
+def test_who_closes_a_connection_hears_nothing_of_it_any_more(pki: PkiFixture) -> None:
+    """One segment opens two streams; whoever gets the first closes the connection."""
+    taken: list[Stream] = []
+
+    def take(connection: Connection) -> None:
+        def on_stream(stream: Stream) -> None:
+            taken.append(stream)
+            connection.close(1, "enough")
+
+        connection.on_stream = on_stream
+        connection.start()
+
+    async def main() -> None:
+        async with serving(pki, then=take) as server, connected(pki, server) as connection:
+            reasons: list[CloseReason] = []
+            connection.on_closed = reasons.append
+            for _ in range(2):
+                stream = connection.open_stream()
+                assert stream is not None
+                stream.write(b"x")
+            await eventually(lambda: reasons)
+            assert len(taken) == 1
+
+    run(main())
+
+
+def test_a_reset_of_the_peer_is_told_also_behind_our_fin(pki: PkiFixture) -> None:
+    """It did not confirm what we wrote: whoever keeps that must hear that it may be lost."""
+    streams: list[Stream] = []
+
+    def take(connection: Connection) -> None:
+        connection.on_stream = streams.append
+        connection.start()
+
+    async def main() -> None:
+        async with serving(pki, then=take) as server, connected(pki, server) as connection:
+            mine = connection.open_stream()
+            assert mine is not None
+            reader = Reader(mine)
+            codes: list[int] = []
+            mine.on_stop_sending = codes.append
+            mine.write(b"x")
+            await eventually(lambda: streams)
+            streams[0].write_eof()
+            await eventually(lambda: reader.eof)
+            mine.write(bytes(3 << 19))  # more than the peer gives credit for
+            mine.write_eof()
+            peer = streams[0].connection
+            assert isinstance(peer, YamuxConnection)
+            peer.session.reset(streams[0].stream_id, 10)
+            peer.touch()
+            await eventually(lambda: codes)
+            assert codes == [10]
+
+    run(main())
+
+
+def test_what_is_written_is_not_cut_to_fit_the_buffer(pki: PkiFixture) -> None:
+    room: list[int] = []
+
+    async def main() -> None:
+        settings = TcpSettings(write_buffer=64 * 1024)
+        async with serving(pki, settings) as server, connected(pki, server, settings) as mine:
+            assert isinstance(mine, YamuxConnection)
+            take = mine.session.data_to_send
+
+            def looked(most: int, now: float) -> object:
+                room.append(most)
+                return take(most, now)
+
+            mine.session.data_to_send = looked  # type: ignore[assignment,method-assign]
+            assert await exchange(mine, bytes(4 << 20)) == bytes(4 << 20)
+
+    run(main())
+    assert min(room) >= 32 * 1024  # a frame
 
 
 def test_a_silent_handshake_delays_nobody_and_ends(pki: PkiFixture) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors.runtime import Actor, ActorSystem, ChildSpec, Restart, Supervisor
 from actors.transport.udp import Address, PrefixedSocket, UdpSocket, bind_udp
@@ -113,6 +115,61 @@ def test_offload_takes_fewer_calls_than_datagrams() -> None:
         assert received.runs < 50
         sender.abort()
         receiver.abort()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_single_datagrams_of_one_sender_become_a_run(offload: bool) -> None:
+    async def scenario() -> None:
+        received = Received()
+        receiver = UdpSocket(bind_udp("127.0.0.1", 0), received.take, offload=offload)
+        datagrams = numbered(50, 1200, 300)
+        with bind_udp("127.0.0.1", 0) as plain:
+            for datagram in datagrams:
+                plain.sendto(datagram, receiver.address)
+        await eventually(lambda: len(received.datagrams) == 50)
+        assert received.datagrams == datagrams
+        assert received.runs == 1
+        receiver.abort()
+
+    run(scenario())
+
+
+@settings(max_examples=60)
+@given(
+    flights=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 40, 40, 1200, 1200, 1200])),
+        min_size=1,
+        max_size=100,
+    ),
+    offload=st.booleans(),
+)
+def test_runs_keep_every_datagram_and_the_order_of_each_sender(
+    flights: list[tuple[int, int]], offload: bool
+) -> None:
+    async def scenario() -> None:
+        taken: dict[Address, list[bytes]] = {}
+
+        def take(buffer: memoryview, segment_size: int, address: Address) -> None:
+            assert segment_size >= 1
+            one = Received()
+            one.take(buffer, segment_size, address)
+            taken.setdefault(address, []).extend(one.datagrams)
+
+        receiver = UdpSocket(bind_udp("127.0.0.1", 0), take, offload=offload)
+        senders = [bind_udp("127.0.0.1", 0) for _ in range(3)]
+        sent: dict[Address, list[bytes]] = {}
+        for number, (who, size) in enumerate(flights):
+            datagram = number.to_bytes(4, "big").ljust(size, b".")[:size]
+            senders[who].sendto(datagram, receiver.address)
+            sent.setdefault(senders[who].getsockname(), []).append(datagram)
+        await eventually(lambda: sum(map(len, taken.values())) == len(flights))
+        assert taken == sent
+        assert receiver.statistics().datagrams_in == len(flights)
+        receiver.abort()
+        for sender in senders:
+            sender.close()
 
     run(scenario())
 
@@ -297,7 +354,7 @@ def test_abort_in_a_callback_ends_the_batch() -> None:
         holder.append(receiver)
         with bind_udp("127.0.0.1", 0) as plain:
             for index in range(5):
-                plain.sendto(bytes([index]), receiver.address)
+                plain.sendto(bytes(index + 1), receiver.address)  # each longer: five runs
         await eventually(lambda: bool(seen))
         assert seen == [b"\0"]
 

@@ -5,11 +5,11 @@ Source: protocol sheet ORP 3.12.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
 from actors.transport.connection import Connection, DialFailed
+from actors.transport.dialling import first_to_connect
 
 
 class Dialler(Protocol):
@@ -34,28 +34,12 @@ async def race(
         relays: addresses; none is tried twice.
         timeout: seconds for each.
     """
-    attempts = [
-        asyncio.create_task(endpoint.connect(relay, server_name=server_name, timeout=timeout))
-        for relay in relays
-    ]
-    winner: Connection | None = None
-    why = "no relay to dial"
+
+    async def attempt(relay: tuple[str, int]) -> Connection:
+        return await endpoint.connect(relay, server_name=server_name, timeout=timeout)
+
     try:
-        for attempt in asyncio.as_completed(attempts):
-            try:
-                winner = await attempt
-            except (DialFailed, OSError) as error:
-                why = str(error)
-            else:
-                break
-    finally:
-        for task in attempts:
-            task.cancel()
-        if attempts:
-            await asyncio.wait(attempts)
-        for task in attempts:
-            if not task.cancelled() and task.exception() is None:
-                connection = task.result()
-                if connection is not winner:
-                    connection.close(0, "")
-    return winner, why
+        winner = await first_to_connect(relays, attempt, lambda late: late.close(0, ""), stagger=0)
+    except (DialFailed, OSError) as error:
+        return None, str(error) if relays else "no relay to dial"
+    return winner, ""

@@ -42,6 +42,7 @@ from tools.agent.relays_only import RelaysOnly
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_keeper import StreamKeeper
+from tools.agent.targets import Targets
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
@@ -95,6 +96,7 @@ class RelayLink(StreamKeeper):
     def __init__(self, settings: AgentSettings, bridges: str, table: StreamTable) -> None:
         super().__init__(settings, table)
         self._bridges = bridges
+        self._targets = Targets(settings.provide)
         self._ctrl: Stream | None = None
         self._registered: list[str] = []
         self._rounds = 0
@@ -295,7 +297,7 @@ class RelayLink(StreamKeeper):
         connection.on_closed = self.guard("connection", self._lost)
         connection.on_stream = self.guard("connection", self._incoming)
         connection.on_stream_credit = self.guard("connection", self._on_credit)
-        services = [Register(mapping.service) for mapping in self._settings.provide]
+        services = [Register(service) for service in self._targets.services]
         self._session = AgentSession(self._uri, services, self.now())
         ctrl = connection.open_stream()
         if ctrl is None:
@@ -424,10 +426,10 @@ class RelayLink(StreamKeeper):
     def _incoming(self, stream: Stream) -> None:
         bridges = self.system.ref(self._bridges)
         self._serial += 1
-        settings, link, table = self._settings, self.ref, self._table
+        settings, link, table, targets = self._settings, self.ref, self._table, self._targets
         spec = ChildSpec(
             f"in-{stream.stream_id}~{self._serial}",
-            lambda: ProviderBridge(settings, stream, link, table),
+            lambda: ProviderBridge(settings, stream, link, table, targets),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )

@@ -6,7 +6,6 @@ Source: protocol sheet ORP 3.3, 2.5.
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
 from actors.transport.stream import CloseReason, Stream, StreamClosed
@@ -16,6 +15,7 @@ from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import WatchMode
 from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
+from tools.agent.targets import Targets
 from wire.errors import PeerError
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
@@ -38,14 +38,21 @@ class ProviderBridge(Bridge):
         stream: not started yet.
         link: the relay link.
         table: of the agent's resumable streams.
+        targets: of the agent's services.
     """
 
     patience = UNCERTAIN_SECONDS
 
     def __init__(
-        self, settings: AgentSettings, stream: Stream, link: ActorRef, table: StreamTable
+        self,
+        settings: AgentSettings,
+        stream: Stream,
+        link: ActorRef,
+        table: StreamTable,
+        targets: Targets,
     ) -> None:
         super().__init__(settings, table)
+        self._targets = targets
         self._link = link
         self._mode: asyncio.Future[AllocGranted | None]
         self._stream = stream
@@ -75,15 +82,11 @@ class ProviderBridge(Bridge):
             return
         self._service, self._stream_id = incoming.target_service, incoming.stream_id
         self._peer_uri = incoming.source_agent_uri
-        target = next(
-            (m for m in self._settings.provide if m.service == incoming.target_service), None
-        )
-        if target is None:
+        if self._service not in self._targets:
             self._refuse(reject.NO_HANDLER)
             return
         try:
-            async with asyncio.timeout(self._settings.target_timeout):
-                sock = await self._dial(target.host, target.port)
+            sock = await self._targets.connect(self._service, timeout=self._settings.target_timeout)
         except TimeoutError:
             self._refuse(reject.backend_dial_failed("timed out"))
             return
@@ -152,26 +155,6 @@ class ProviderBridge(Bridge):
             self._mode.set_result(granted)
             if self._stream is not None:
                 self._stream.pause()  # what happens until the pump takes over is held for it
-
-    async def _dial(self, host: str, port: int) -> socket.socket:
-        loop = self.system.loop
-        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        error: OSError | None = None
-        for family, kind, protocol, _, address in infos:
-            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-            sock.setblocking(False)
-            try:
-                await loop.sock_connect(sock, address)
-            except OSError as failed:
-                sock.close()
-                error = failed
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return sock
-        raise error or OSError(0, f"no address for {host}")
 
     def _refuse(self, answer: StreamReject) -> None:
         stream = self._stream

@@ -19,31 +19,50 @@ class Limits:
         window: most unconsumed bytes of one stream; at least INITIAL_WINDOW. What is more is
             announced with the first frame of the stream, while `max_unconsumed` allows it for all.
         max_unconsumed: of all streams together. yamux has no window for a session, and the first
-            256 KiB of a stream cannot be withheld: beyond this, a stream that holds more than its
-            share is reset when more of it arrives, and any stream beyond twice as much.
-        max_inbound: live streams the peer opened; one more is reset.
+            256 KiB of a stream cannot be withheld: beyond this, new streams are reset, and so is a
+            stream that holds more than its share when more of it arrives; beyond twice as much, any
+            stream. The default holds the first window of 1024 streams.
+        max_inbound: streams the peer opened that live, or are over and not consumed; one more is
+            reset.
         max_unaccepted: of those, not accepted yet; one more is reset.
         max_unacknowledged: streams we opened and the peer did not answer; one more must wait.
+        max_unconfirmed: streams that are over, and of which the peer did not say yet that it has
+            read them; with one more, none is opened by either side.
         max_frame: payload of the DATA frames we send, so that no stream waits long for another.
-        max_resets: resets of excess streams waiting to be sent; one more ends the session.
-        max_pings: pings of the peer within a second; one more ends the session.
+        max_resets: resets of excess streams waiting to be sent; one more ends the session. So does
+            a stream more with `max_inbound` resets of any other kind before it.
+        max_pings: pings of the peer within a second; one more ends the session. Far above what a
+            peer needs that asks once per round trip.
         max_pongs: answers waiting to be sent; a ping more stays unanswered.
-        max_unknown: frames for streams that are not there, within a second; one more ends it.
+        max_unknown: frames within a second for streams that never were; one more ends the session.
+            What is late for a stream that was is free, up to the credit it had.
+        ping_interval: least time between two PINGs of ours.
         keepalive: PING after this much silence; 0 turns it off.
         ping_timeout: silence after a PING until the peer is taken for dead.
         linger: a peer that goes on sending after we said FIN and STOP is reset after so long.
+        fin_hold: our FIN waits so long for the first answer of the peer. Where the FIN is there
+            before the application accepts, the reference never answers (2.4 rows 8, 29).
+        answer_timeout: a stream whose FIN went out unanswered counts so long among those the peer
+            did not answer.
+        stall: the peer said FIN and gives no credit for what waits: after so long it is taken for
+            gone, and the stream is reset (2.4 row 25). Peers of the reference reset it as late.
     """
 
     window: int = 1024 * 1024
-    max_unconsumed: int = 64 * 1024 * 1024
+    max_unconsumed: int = 256 * 1024 * 1024
     max_inbound: int = 4096
     max_unaccepted: int = 256
     max_unacknowledged: int = 256
+    max_unconfirmed: int = 16_384
     max_frame: int = 32 * 1024
     max_resets: int = 1024
-    max_pings: int = 1000
+    max_pings: int = 100_000
     max_pongs: int = 64
     max_unknown: int = 10_000
+    ping_interval: float = 0.005
     keepalive: float = 10.0
     ping_timeout: float = 10.0
     linger: float = 5.0
+    fin_hold: float = 1.0
+    answer_timeout: float = 10.0
+    stall: float = 300.0

@@ -1,10 +1,10 @@
 """PING of one session: at most one of ours at a time, and the answers we owe.
 
 A PING behind the last FIN of a stream asks whether the peer has read everything: its answer comes
-behind whatever the peer had to say before. Streams that end while one is under way wait for the
-next.
+behind whatever the peer had to say before. Streams that end while one is under way, or soon after
+one, wait for the next: however many streams end, PINGs leave `ping_interval` apart.
 
-Source: protocol sheet rendezvous 2.4, 2.6.
+Source: protocol sheet rendezvous 2.4, 2.5, 2.6.
 """
 
 from __future__ import annotations
@@ -15,48 +15,66 @@ from wire.yamux.limits import Limits
 
 
 class Pings:
-    """See the module docstring.
+    """See the module docstring. The session says what time it is with `clock`.
 
     Attributes:
         sent: when ours left that is not answered yet; None: there is none.
         round_trip: of the last one, seconds; 0 while unknown.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self.sent: float | None = None
         self.round_trip = 0.0
-        self._token = 0
+        self._token = MAX_NUMBER  # the first is 0
+        self._now = now
+        self._not_before = now
+        # Bound of both together: max_unconfirmed, and the streams that live then.
         self._asked: list[int] = []  # streams that finish with the answer
         self._to_ask: list[int] = []
         self._unsent_answers = 0
+        self._second = now
         self._seen = 0
+
+    def clock(self, now: float) -> None:
+        """It is so late now."""
+        self._now = now
 
     @property
     def due(self) -> bool:
-        """True when streams wait for a PING, and none is under way."""
-        return bool(self._to_ask) and self.sent is None
+        """True when streams wait for a PING, and it may go now."""
+        return bool(self._to_ask) and self.sent is None and self._now >= self._not_before
+
+    @property
+    def full(self) -> bool:
+        """True when the peer owes an answer for more streams than may be."""
+        return len(self._asked) + len(self._to_ask) >= self._limits.max_unconfirmed
+
+    def next_timer(self) -> float | None:
+        """When a PING becomes due; None: it waits for something else, or there is none."""
+        return self._not_before if self._to_ask and self.sent is None else None
 
     def ask_behind(self, stream_id: int) -> None:
         """Ask whether the peer has read the last of this stream."""
         self._to_ask.append(stream_id)
 
-    def question(self, now: float) -> bytes:
+    def question(self) -> bytes:
         """A PING, for all streams that wait; only while none is under way."""
         self._asked, self._to_ask = self._to_ask, []
-        return self.keepalive(now)
+        return self.keepalive()
 
-    def keepalive(self, now: float) -> bytes:
+    def keepalive(self) -> bytes:
         """A PING that asks about no stream."""
         self._token = (self._token + 1) & MAX_NUMBER
-        self.sent = now
+        self.sent = self._now
+        self._not_before = self._now + self._limits.ping_interval
         return header(FrameType.PING, Flag.SYN, 0, self._token)
 
-    def answered(self, token: int, now: float) -> list[int]:
+    def answered(self, token: int) -> list[int]:
         """The peer's answer; returns the streams it has read to their end."""
         if self.sent is None or token != self._token:
             return []
-        self.round_trip = now - self.sent
+        self.round_trip = self._now - self.sent
         self.sent = None
         asked, self._asked = self._asked, []
         return asked
@@ -67,6 +85,8 @@ class Pings:
         Raises:
             YamuxError: more pings within a second than a peer needs.
         """
+        if self._now - self._second >= 1.0:
+            self._second, self._seen = self._now, 0
         self._seen += 1
         if self._seen > self._limits.max_pings:
             raise YamuxError("too_many_pings", f"{self._seen} within a second")
@@ -78,7 +98,3 @@ class Pings:
     def answers_sent(self) -> None:
         """All answers were handed to the transport."""
         self._unsent_answers = 0
-
-    def new_second(self) -> None:
-        """The peer may ping again."""
-        self._seen = 0

@@ -191,6 +191,8 @@ class RelayLink(Actor):
                 error = str(failed)
             else:
                 error = self._stranger(connection)
+                if not error and connection.closed is not None:
+                    error = str(connection.closed)  # it sent us away as soon as it knew us
                 if not error:
                     self._adopt(connection)
                     return

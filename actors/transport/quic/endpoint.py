@@ -28,6 +28,7 @@ from cryptography import x509
 from loguru import logger
 
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
+from actors.transport.dialling import Target, first_to_connect, resolve
 from actors.transport.quic.admission import Accepted, Admission, plain_host
 from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
@@ -228,26 +229,38 @@ class QuicEndpoint:
     async def connect(
         self, address: tuple[str, int], *, server_name: str = "localhost", timeout: float = 5.0
     ) -> Connection:
-        """Dial, and verify the server.
+        """Dial, and verify the server. A name is tried by all its addresses.
+
+        Args:
+            timeout: seconds for all of it, the lookup of a name included.
 
         Raises:
             DialFailed: refused, not verified, or not done within `timeout` seconds.
             OSError: no socket could be bound, or the name does not resolve.
         """
-        loop = asyncio.get_running_loop()
-        infos = await loop.getaddrinfo(*address, type=socket.SOCK_DGRAM)
-        family, _, _, _, target = infos[0]
-        if int(family) not in self._sockets:
-            self._open("::" if family == socket.AF_INET6 else "0.0.0.0", 0, _unguarded)
+        try:
+            async with asyncio.timeout(timeout):
+                return await first_to_connect(
+                    await resolve(*address),
+                    lambda target: self._dial(target, server_name),
+                    lambda late: late.close(0, ""),
+                )
+        except TimeoutError:
+            raise DialFailed(CloseReason("handshake", 0, False, "timed out")) from None
+
+    async def _dial(self, target: Target, server_name: str) -> Connection:
+        """As `connect`, for one address; cancelled when its time is over."""
+        if target.family not in self._sockets:
+            self._open("::" if target.family == socket.AF_INET6 else "0.0.0.0", 0, _unguarded)
         engine = self.engine.make(
-            self._settings_for(str(target[0])),
+            self._settings_for(target.address[0]),
             self._identity,
             self._alpn,
             client=True,
             server_name=server_name,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=True)
-        done: asyncio.Future[Connection] = loop.create_future()
+        done: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
         def established(event: Established) -> None:
             if self._verify(connection, event, SERVER, server_name) and not done.done():
@@ -261,14 +274,10 @@ class QuicEndpoint:
         connection.on_established = established
         connection.on_failed = failed
         self._admit(connection, "")
-        engine.connect(tuple(target), time.monotonic())  # type: ignore[arg-type]  # 2 or 4 long
+        engine.connect(target.address, time.monotonic())
         self.touch(connection)
         try:
-            async with asyncio.timeout(timeout):
-                result = await done
-        except TimeoutError:
-            connection.abort()
-            raise DialFailed(CloseReason("handshake", 0, False, "timed out")) from None
+            result = await done
         except BaseException:
             connection.abort()
             raise

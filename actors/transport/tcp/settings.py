@@ -17,7 +17,7 @@ class TcpSettings:
         handshake_timeout: from the accepted connection to a verified peer.
         stream_window: most unconsumed bytes of one stream; at least 256 KiB, which is implied.
         connection_window: the same for all streams of a connection together, as far as yamux
-            allows: beyond four times as much, streams that hold more than their share are reset.
+            allows: beyond 16 times as much, streams that hold more than their share are reset.
         max_streams: concurrent streams the peer may open.
         max_backlog: room offered to writers of one stream (`Stream.room`).
         max_pending: handshakes in progress; above it connections are closed and counted.
@@ -26,7 +26,7 @@ class TcpSettings:
         ping_timeout: silence after a PING until the peer is taken for dead.
         write_timeout: the peer's kernel takes nothing for so long: it is taken for dead.
         write_buffer: most bytes between the streams and the kernel: what a pong, or credit for
-            another stream, may have to wait for.
+            another stream, may have to wait for; a frame is written while there is room for one.
         key_log: where TLS secrets are written to, if anywhere.
     """
 

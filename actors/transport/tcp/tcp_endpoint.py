@@ -21,6 +21,7 @@ from cryptography import x509
 
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
+from actors.transport.dialling import Target, connect_to, first_to_connect, resolve
 from actors.transport.stream import CloseReason
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.tls_context import client_context, peer_chain, server_context
@@ -268,27 +269,43 @@ class TcpEndpoint:
     async def connect(
         self, address: tuple[str, int], *, server_name: str = "localhost", timeout: float = 5.0
     ) -> Connection:
-        """Dial, and verify the server.
+        """Dial, and verify the server. A name is tried by all its addresses.
+
+        Args:
+            timeout: seconds for all of it, the lookup of a name included.
 
         Raises:
             DialFailed: refused, not verified, or not done within `timeout` seconds.
         """
-        loop = asyncio.get_running_loop()
-        connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
         try:
             async with asyncio.timeout(timeout):
-                await loop.create_connection(
-                    lambda: connection,
-                    *address,
-                    ssl=self._client,
-                    server_hostname=server_name,
-                    ssl_handshake_timeout=timeout,
-                    ssl_shutdown_timeout=GOODBYE_SECONDS,
+                return await first_to_connect(
+                    await resolve(*address),
+                    lambda target: self._dial(target, server_name, timeout),
+                    lambda late: late.close(0, ""),
                 )
         except TimeoutError:
             raise DialFailed(CloseReason("handshake", text="timed out")) from None
-        except (OSError, ssl.SSLError) as error:
-            raise DialFailed(CloseReason("handshake", text=_label(error))) from None
+        except OSError as error:
+            text = str(error) if isinstance(error, socket.gaierror) else _label(error)
+            raise DialFailed(CloseReason("handshake", text=text)) from None
+
+    async def _dial(self, target: Target, server_name: str, timeout: float) -> Connection:
+        """As `connect`, for one address; cancelled when its time is over."""
+        sock = await connect_to(target)
+        connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                sock=sock,
+                ssl=self._client,
+                server_hostname=server_name,
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=GOODBYE_SECONDS,
+            )
+        except BaseException:
+            sock.close()
+            raise
         refusal = self._verified(connection, SERVER, server_name)
         if refusal:
             connection.abort()

@@ -37,6 +37,8 @@ from wire.yamux.session import Session
 
 #: GO_AWAY codes from here on carry an application code in their lower 16 bits ("OR").
 CODE_BASE: Final = 0x4F52_0000
+#: Connection windows of unread bytes before streams are reset: yamux cannot withhold what QUIC can.
+WINDOWS_HELD: Final = 16
 
 
 def _ignore(*_: object) -> None:
@@ -65,7 +67,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
             now=self._loop.time(),
             limits=Limits(
                 window=max(INITIAL_WINDOW, settings.stream_window),
-                max_unconsumed=4 * settings.connection_window,
+                max_unconsumed=WINDOWS_HELD * settings.connection_window,
                 max_inbound=settings.max_streams,
                 keepalive=settings.keepalive,
                 ping_timeout=settings.ping_timeout,
@@ -91,7 +93,9 @@ class YamuxConnection(Connection, asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         buffer = self.settings.write_buffer
-        transport.set_write_buffer_limits(high=buffer, low=buffer // 2)
+        # Where writing is not paused there is room for a frame: none is cut to fit.
+        high = buffer - min(buffer // 2, self.session.limits.max_frame)
+        transport.set_write_buffer_limits(high=high, low=high // 2)
         name = transport.get_extra_info("peername") or ("", 0)
         self._remote = (str(name[0]).removeprefix("::ffff:"), int(name[1]))
         sock = transport.get_extra_info("socket")
@@ -173,7 +177,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     def open_stream(self) -> YamuxStream | None:
         """See `Connection`."""
-        stream_id = self.session.open()
+        stream_id = None if self._closed is not None else self.session.open()
         if stream_id is None:
             return None
         stream = self._streams[stream_id] = YamuxStream(self, stream_id)
@@ -227,6 +231,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
         streams = self._streams
         for event in events:
             kind = type(event)
+            if self._closed is not None:
+                return  # by who was told of the events before
             if kind is DataReceived:
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is not None:
@@ -326,7 +332,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     def _write(self, transport: asyncio.Transport) -> list[Event]:
         room = self.settings.write_buffer - transport.get_write_buffer_size()
-        buffers, events = self.session.data_to_send(max(room, 1), self._loop.time())
+        buffers, events = self.session.data_to_send(max(room, 0), self._loop.time())
         if buffers:
             # One piece, so that headers do not become TLS records of their own.
             data = b"".join(buffers)
@@ -339,10 +345,14 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     def _set_timer(self) -> None:
         """One timer, which looks again when it comes too early."""
-        if self._timer is None and self._closed is None:
-            when = self.session.next_timer()
-            if when is not None:
-                self._timer = self._loop.call_at(when, self._due)
+        when = self.session.next_timer()
+        if when is None or self._closed is not None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._due)
 
     def _due(self) -> None:
         self._timer = None

