@@ -127,7 +127,7 @@ def test_a_program_reaches_a_service_by_its_name(pki: PkiFixture, tmp_path: Path
                 intercept=(SERVICE, "other"),
                 virtual_network="127.64.0.0/16",
                 transparent_listen=("0.0.0.0", 0),
-                dns_listen=("127.0.0.1", 0),
+                dns_listen=("0.0.0.0", 0),
                 dns_suffix="outrelay",
             ) as (_, systems),
         ):
@@ -138,7 +138,7 @@ def test_a_program_reaches_a_service_by_its_name(pki: PkiFixture, tmp_path: Path
             async def lookup(name: str) -> list[str]:
                 question = dns.message.make_query(f"{name}.outrelay.", "A")
                 answer = await asyncio.to_thread(
-                    dns.query.udp, question, "127.0.0.1", 5.0, int(resolver)
+                    dns.query.udp, question, "127.0.0.2", 5.0, int(resolver)
                 )
                 return [record.to_text() for rrset in answer.answer for record in rrset]
 

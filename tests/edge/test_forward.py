@@ -154,6 +154,25 @@ def test_a_wildcard_is_never_advertised(
     run(main())
 
 
+@pytest.mark.parametrize("asked", ["127.0.0.2", "127.0.0.3"])
+def test_what_is_forwarded_leaves_from_the_address_that_was_asked(
+    pki: PkiFixture, tmp_path: Path, asked: str
+) -> None:
+    """The host has several; an agent behind a NAT hears from that one only."""
+
+    async def main() -> None:
+        settings = ForwardSettings(listen=("0.0.0.0", 0), advertise=(asked, 0))
+        async with forward_relay(pki, tmp_path, settings) as up:
+            stream = await up.open(1)
+            stream.register()
+            await stream.exchange("through a wildcard")
+            endpoint = stream.grants[0].forward_endpoint
+            assert endpoint.startswith(f"{asked}:")
+            assert stream.consumer.sources | stream.provider.sources == {endpoint}
+
+    run(main())
+
+
 def test_forged_datagrams_reach_nobody(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         async with forward_relay(pki, tmp_path) as up:

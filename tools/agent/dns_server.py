@@ -5,14 +5,13 @@ Source: protocol sheet ORP 3.15.
 
 from __future__ import annotations
 
-import socket
+from functools import partial
 
 from actors.runtime import Actor
+from actors.transport.udp import Address, UdpSocket, bind_udp
 from tools.agent.dns_answers import DnsAnswers
-from tools.agent.ends import WatchedSocket
 
-#: Datagrams per wake-up, and the largest question that is looked at (RFC 6891 section 6.2.5).
-BATCH = 64
+#: The largest question that is looked at (RFC 6891 section 6.2.5).
 MAX_QUERY_BYTES = 4096
 
 
@@ -34,18 +33,11 @@ class DnsServer(Actor):
     def init(self) -> None:
         """Bind. A restarted server binds the same address."""
         host, port = self._address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.setblocking(False)
-            sock.bind((host, self._bound[0] if self._bound else port))
-        except OSError:
-            sock.close()
-            raise
-        self._sock = sock
-        self._bound[:] = [int(sock.getsockname()[1])]
-        self.own(WatchedSocket(self, sock), "socket")
-        self.system.loop.add_reader(sock, self.guard("dns", self._readable))
+        sock = bind_udp(host, self._bound[0] if self._bound else port)
+        self._sock = self.own(
+            UdpSocket(sock, self._asked, guard=partial(self.guard, "dns")), "socket"
+        )
+        self._bound[:] = [self._sock.address[1]]
         self.log.info("DNS on {}:{}", host, self._bound[0])
 
     def describe(self) -> dict[str, object]:
@@ -57,20 +49,12 @@ class DnsServer(Actor):
             "dropped": self._dropped,
         }
 
-    def _readable(self) -> None:
-        for _ in range(BATCH):
-            try:
-                query, client = self._sock.recvfrom(MAX_QUERY_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                continue  # an earlier answer could not be delivered
-            answer = self._answers.answer(query)
-            if answer is None:
-                self._dropped += 1
-                continue
-            try:
-                self._sock.sendto(answer, client)
+    def _asked(self, buffer: memoryview, size: int, client: Address) -> None:
+        """Questions of one program; answered from the address it asked."""
+        for start in range(0, len(buffer), size):
+            query = bytes(buffer[start : start + size])
+            answer = self._answers.answer(query) if len(query) <= MAX_QUERY_BYTES else None
+            if answer is not None and self._sock.send(answer, client):
                 self._answered += 1
-            except OSError:
+            else:
                 self._dropped += 1

@@ -44,7 +44,7 @@ from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmission import runs
 from actors.transport.stream import CloseReason
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity
-from actors.transport.udp import Guard, UdpSocket, UdpStatistics, bind_udp
+from actors.transport.udp import AskedAddress, Guard, UdpSocket, UdpStatistics, bind_udp
 
 #: Rounds of transmission per flush: deliveries of one may give others something to send.
 FLUSH_ROUNDS = 4
@@ -156,11 +156,13 @@ class QuicEndpoint:
             self.touch(connection)
         return self._address
 
-    def _open(self, host: str, port: int, guard: Guard) -> UdpSocket:
+    def _open(self, host: str, port: int, guard: Guard, *, answering: bool = True) -> UdpSocket:
         self._loop = asyncio.get_running_loop()
         sock = bind_udp(host, port, whole=True)
         family = int(sock.family)
-        opened = self._make_socket(sock, self._received, on_drained=self._flush, guard=guard)
+        opened = self._make_socket(
+            sock, self._received, on_drained=self._flush, guard=guard, answering=answering
+        )
         self._sockets[family] = opened
         return opened
 
@@ -251,7 +253,8 @@ class QuicEndpoint:
     async def _dial(self, target: Target, server_name: str) -> Connection:
         """As `connect`, for one address; cancelled when its time is over."""
         if target.family not in self._sockets:
-            self._open("::" if target.family == socket.AF_INET6 else "0.0.0.0", 0, _unguarded)
+            wildcard = "::" if target.family == socket.AF_INET6 else "0.0.0.0"
+            self._open(wildcard, 0, _unguarded, answering=False)
         engine = self.engine.make(
             self._settings_for(target.address[0]),
             self._identity,
@@ -373,6 +376,7 @@ class QuicEndpoint:
 
         connection.on_established = established
         connection.on_failed = failed
+        connection.asked = address if isinstance(address, AskedAddress) else None
         self._admit(connection, accepted.source)
         self.add_cid(connection, accepted.retry_cid or accepted.original_cid)
         return connection
@@ -497,17 +501,21 @@ class QuicEndpoint:
             return
         if datagrams:
             connection.datagrams_out += len(datagrams)
-            connection.octets_out += self._send(datagrams)
+            connection.octets_out += self._send(datagrams, connection.asked)
         self._deliver(connection)
         if connection.engine.terminated:
             self._forget(connection)
         else:
             self._timers.set(connection, self._wanted(connection), now)
 
-    def _send(self, datagrams: list[tuple[bytes, Address]]) -> int:
-        """Send, a run in one call. Returns the bytes in all."""
+    def _send(
+        self, datagrams: list[tuple[bytes, Address]], asked: AskedAddress | None = None
+    ) -> int:
+        """Send, a run in one call, from the address that was `asked`. Returns the bytes in all."""
         total = 0
         for run, size, address in runs(datagrams):
+            if asked is not None:
+                address = asked.moved(address)  # engines keep plain addresses
             opened = self._sockets.get(_family(address))
             if opened is None:
                 self.counters["drop_no_socket"] += len(run)

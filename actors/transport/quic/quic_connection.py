@@ -28,6 +28,7 @@ from actors.transport.stream import CloseReason
 if TYPE_CHECKING:
     from actors.transport.quic.endpoint import QuicEndpoint
     from actors.transport.quic.settings import QuicSettings
+    from actors.transport.udp import AskedAddress
 
 
 def plain_address(address: Address | None) -> tuple[str, int]:
@@ -52,6 +53,8 @@ class QuicConnectionHandle(Connection):
         self.timer_at = 0.0
         self.established = False
         self.source = ""
+        #: The address the peer wrote to first, when this host has several: answers leave from it.
+        self.asked: AskedAddress | None = None
         self.datagrams_in = self.datagrams_out = 0
         self.octets_in = self.octets_out = 0
         self.on_established: Callable[[Established], None] | None = None

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from actors.transport.udp.bind import bind_udp
+from actors.transport.udp.packet_info import AskedAddress
 from actors.transport.udp.prefixed import PrefixedSocket
 from actors.transport.udp.udp_socket import Address, Guard, UdpSocket, UdpStatistics
 
-__all__ = ["Address", "Guard", "PrefixedSocket", "UdpSocket", "UdpStatistics", "bind_udp"]
+__all__ = [
+    "Address",
+    "AskedAddress",
+    "Guard",
+    "PrefixedSocket",
+    "UdpSocket",
+    "UdpStatistics",
+    "bind_udp",
+]

@@ -11,6 +11,9 @@ While the kernel takes nothing (EAGAIN) datagrams are held in order, at most `MA
 and `MAX_BACKLOG_DATAGRAMS`; newer ones are dropped and counted, as any wire would. An error that
 a destination causes is counted and costs that datagram only.
 
+On a socket bound to a wildcard the addresses given to `on_batch` remember which address of ours was
+written to (`packet_info`); what is sent to such an address leaves from there.
+
 Knows nothing of what the datagrams mean. The owner is the actor that calls `abort()`; exceptions
 in the callbacks reach it through `guard`.
 
@@ -28,7 +31,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
-from actors.transport.udp.segmentation import Segmentation, enable_coalescing
+from actors.transport.udp.packet_info import (
+    AskedAddress,
+    PacketInfo,
+    enable_packet_info,
+    source_host,
+)
+from actors.transport.udp.segmentation import SOL_UDP, Segmentation, enable_coalescing
 from actors.transport.udp.shedding import shed
 
 #: As the socket module gives and takes it: (host, port) or (host, port, flow, scope).
@@ -48,7 +57,9 @@ FLUSH_CALLS: Final = 64
 
 #: One UDP datagram, or what UDP_GRO puts together, is never longer; nor is a run much longer.
 _CALL_BYTES: Final = 65_536
-_CONTROL_BYTES: Final = 64
+#: Room for the segment size and for where it was sent to.
+_CONTROL_BYTES: Final = 128
+_NOBODY: Final[Address] = ("", -1)
 #: Errors that mean this descriptor is unusable: the owner's failure.
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT})
 
@@ -94,6 +105,8 @@ class UdpSocket:
             least 1 (an empty datagram is an empty buffer). The view is valid during the call only.
         guard: wraps what the event loop calls; see `Guard`.
         offload: False: one datagram per call, both ways.
+        answering: False: nobody asks us by this socket, so it is all the same which of our
+            addresses is written to.
         on_drained: called after the last `on_batch` of a wake-up.
     """
 
@@ -105,6 +118,7 @@ class UdpSocket:
         on_drained: Callable[[], None] | None = None,
         guard: Guard = _unguarded,
         offload: bool = True,
+        answering: bool = True,
     ) -> None:
         self.on_batch = on_batch
         self.on_drained = on_drained
@@ -117,6 +131,9 @@ class UdpSocket:
         self._guard = guard
         self._segmentation = Segmentation(sock, allowed=offload)
         self._coalescing = offload and enable_coalescing(sock)
+        self._answering = answering and enable_packet_info(sock)
+        self._control = self._coalescing or self._answering
+        self._packet_info = PacketInfo()
         # A run is gathered in the first half; a call needs room for the longest datagram.
         self._view = memoryview(bytearray(2 * _CALL_BYTES))
         self._receive_calls = self._send_calls = 0
@@ -185,11 +202,12 @@ class UdpSocket:
     def _readable(self) -> None:
         sock, view = self._sock, self._view
         start = end = segment_size = 0  # the run gathered so far: view[start:end], of `sender`
-        sender: Address | None = None
+        sender = _NOBODY
+        there: tuple[int, bytes] | None = None  # which address of ours the run was sent to
         total = 0
         for _ in range(RECEIVE_CALLS):
             try:
-                if self._coalescing:
+                if self._control:
                     size, ancillary, _, address = sock.recvmsg_into([view[end:]], _CONTROL_BYTES)
                 else:
                     size, address = sock.recvfrom_into(view[end:])
@@ -203,35 +221,40 @@ class UdpSocket:
             self._receive_calls += 1
             self.bytes_in += size
             total += size
-            if ancillary:
-                length = int.from_bytes(ancillary[0][2], sys.byteorder)
-                self.datagrams_in += -(-size // length)
-            else:
-                length = size
-                self.datagrams_in += 1
+            coalesced, here = 0, None
+            for level, _, told in ancillary:
+                if level == SOL_UDP:
+                    coalesced = int.from_bytes(told, sys.byteorder)
+                else:
+                    here = (level, told)
+            length = coalesced or size
+            self.datagrams_in += -(-size // length) if coalesced else 1
             if (
                 address == sender
+                and here == there
                 and 0 < length <= segment_size
-                and (length == segment_size or not ancillary)
+                and (length == segment_size or not coalesced)
             ):
                 end += size  # one run with what came before; a shorter one ends it
             else:
-                if sender is not None:
+                if sender is not _NOBODY:
                     self.on_batch(view[start:end], segment_size, sender)
                     if self._closed:
                         return
                 start, end = end, end + size
-                sender, segment_size = address, length or 1
+                sender, there, segment_size = address, here, length or 1
+                if here is not None:
+                    sender = self._packet_info.asked(address, *here)
             # Only a whole last datagram can be followed by another one of the run.
             if end > _CALL_BYTES or (end - start) % segment_size or not size:
-                self.on_batch(view[start:end], segment_size, address)
+                self.on_batch(view[start:end], segment_size, sender)
                 if self._closed:
                     return
                 start = end = 0
-                sender = None
+                sender = _NOBODY
             if total >= RECEIVE_BYTES:
                 break
-        if sender is not None:
+        if sender is not _NOBODY:
             self.on_batch(view[start:end], segment_size, sender)
 
     # Sending.
@@ -240,7 +263,10 @@ class UdpSocket:
         """Send one datagram. Returns 1 if it was taken, 0 if it was dropped."""
         if not self._backlog and not self._closed:
             try:  # the way without lists and outcomes, for flows that do not come in runs
-                self.bytes_out += self._sock.sendto(datagram, address)
+                if self._answering and type(address) is AskedAddress:
+                    self.bytes_out += self._sock.sendmsg((datagram,), address.source, 0, address)
+                else:
+                    self.bytes_out += self._sock.sendto(datagram, address)
             except OSError:
                 pass  # asked again below, where the answer matters
             else:
@@ -304,7 +330,12 @@ class UdpSocket:
         """One system call for `count` datagrams to one destination."""
         sock = self._sock
         try:
-            if count > 1:
+            if self._answering and type(address) is AskedAddress:
+                control = address.source
+                if count > 1:
+                    control = [*control, *self._segmentation.ancillary(segment_size)]
+                sent = sock.sendmsg(segments, control, 0, address)
+            elif count > 1:
                 sent = sock.sendmsg(
                     segments, self._segmentation.ancillary(segment_size), 0, address
                 )
@@ -325,9 +356,9 @@ class UdpSocket:
     def _narrow(self, error: OSError, count: int, segment_size: int, address: Address) -> bool:
         """True if a run was refused because of segmentation, and narrower limits are set now.
 
-        A hostile address can cause the same errno (port 0, a link-local address without scope);
-        it must not cost the socket its offload. Connecting to it, which sends nothing, tells the
-        two apart.
+        A hostile address can cause the same errno (port 0, a link-local address without scope),
+        and so can an address of ours that is gone; they must not cost the socket its offload.
+        Connecting from one to the other, which sends nothing, tells the two apart.
         """
         if error.errno == errno.EINVAL and not self._reachable(address):
             return False
@@ -337,6 +368,10 @@ class UdpSocket:
         """True if the kernel takes this address: asked with a socket that sends nothing."""
         with socket.socket(self._sock.family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             try:
+                if type(address) is AskedAddress:
+                    host, scope = source_host(address)
+                    ipv6 = self._sock.family == socket.AF_INET6
+                    probe.bind((host, 0, 0, scope) if ipv6 else (host, 0))
                 probe.connect(address)
             except OSError:
                 return False
