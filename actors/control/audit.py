@@ -2,7 +2,7 @@
 
 Records are collected in a bounded queue and written in batches by a linked task; whoever tells a
 record never waits. A failing store is asked again a few times with growing pauses, then the batch
-is given up. A record that finds the queue full is dropped (the newest).
+is given up. When the queue is full, who holds most of it loses records (`AuditQueue`).
 
 What is lost is a dead letter of type `AuditRecord` (why: `queue full`, `not stored`, or what the
 runtime says when the tree stops): those counters belong to the system and outlive this actor. So
@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import count, islice
+from itertools import count
 
+from actors.control.audit_queue import AuditQueue
 from actors.control.backend import AuditFilter, BackendError, BackendUnavailable, Connect
 from actors.control.limits import (
     AUDIT_ATTEMPTS,
@@ -46,6 +47,9 @@ from actors.runtime import (
     handles,
 )
 
+#: Tenants `describe` names, those that lost most.
+SHOWN_TENANTS = 10
+
 
 class _Flush:
     """The oldest record waited long enough for company."""
@@ -66,15 +70,16 @@ class _Stop:
 class _Held:
     """The records not yet stored; released, they go back to the mailbox of their place."""
 
-    def __init__(self, place: ActorRef, lose: Callable[[AuditRecord, str], None]) -> None:
+    def __init__(
+        self, place: ActorRef, most: int, lose: Callable[[AuditRecord, str], None]
+    ) -> None:
         self._place = place
         self._lose = lose
-        self.records: deque[AuditRecord] = deque()
+        self.records = AuditQueue(most)
 
     def abort(self) -> None:
         """The incarnation ends: the next one gets them, or the dead letters do."""
-        while self.records:
-            record = self.records.popleft()
+        for record in self.records.drain():
             if not self._place.try_tell(record):
                 self._lose(record, "queue full")
 
@@ -105,7 +110,10 @@ class AuditActor(Actor):
         pause: float = AUDIT_PAUSE_SECONDS,
         meters: Meters | None = None,
     ) -> None:
-        self._counters = (meters or Meters()).counters
+        meters = meters or Meters()
+        self._counters = meters.counters
+        self._lost_by_tenant = meters.family("audit_lost_total", "tenant")
+        self._meters = meters
         self._connect = connect
         self._queue = queue
         self._linger = linger
@@ -122,7 +130,9 @@ class AuditActor(Actor):
     def init(self) -> None:
         """Connect to the backend."""
         self._backend = self._connect(self)
-        self._held = self.own(_Held(self.ref, self._lose), "audit records")
+        held = _Held(self.ref, self._queue, self._lose)
+        self._held = self.own(held, "audit records")
+        self._meters.gauges["audit_queued"] = lambda: len(held.records)
 
     def on_stop(self, reason: ExitReason) -> bool:
         """Take in what was told before, then stop."""
@@ -151,6 +161,7 @@ class AuditActor(Actor):
             "queue": self._queue,
             "stored": self._stored,
             "lost": lost_records(self),
+            "lost_by_tenant": dict(self._lost_by_tenant.most_common(SHOWN_TENANTS)),
             "retries": self._retries,
             "last_error": self._last_error,
         }
@@ -158,10 +169,10 @@ class AuditActor(Actor):
     @handles(AuditRecord)
     def _record(self, record: AuditRecord) -> None:
         records = self._held.records
-        if len(records) >= self._queue:
-            self._lose(record, "queue full")
+        lost = records.put(record)
+        if lost is not None:
+            self._lose(lost, "queue full")
             return
-        records.append(record)
         if len(records) >= AUDIT_BATCH:
             self._write()
         elif len(records) == 1:
@@ -197,7 +208,7 @@ class AuditActor(Actor):
     async def _store_batch(self) -> bool:
         """Store one batch, or give it up. False: it was not stored."""
         records = self._held.records
-        batch = tuple(islice(records, AUDIT_BATCH))
+        batch = records.batch(AUDIT_BATCH)
         pause = self._first_pause
         for attempt in count(1):
             if not batch:
@@ -224,13 +235,13 @@ class AuditActor(Actor):
                 self._last_error = ""
                 self._stored += len(batch)
                 self._counters["audit_events_total"] += len(batch)
-                for _ in batch:
-                    records.popleft()
+                records.stored()
                 return True
         if not self._stopping.is_set():
             self.log.error("{} audit records not stored: {}", len(batch), self._last_error)
-            for _ in batch:
-                self._lose(records.popleft(), "not stored")
+            records.stored()
+            for record in batch:
+                self._lose(record, "not stored")
         return False
 
     async def _answer_queries(self) -> None:
@@ -242,6 +253,7 @@ class AuditActor(Actor):
                 reply.send(Refusal(Unavailable(str(exc))))
 
     def _lose(self, record: AuditRecord, why: str) -> None:
+        self._lost_by_tenant[record.tenant] += 1
         self.system.dead_letters.add("", self.path, record, why)
 
 
