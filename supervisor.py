@@ -298,7 +298,7 @@ class Relay:
         commands = {**OperatorCommands(system).commands(), "reload": self._reload_command}
         children = [
             control_spec(
-                backend(settings, self.paths.database),
+                backend(settings, self.paths.database, self._meters),
                 relay_id=edge.relay_id,
                 region=edge.region,
                 endpoint="" if self._cluster else str(advertised),

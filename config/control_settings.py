@@ -55,7 +55,29 @@ class AuditSettings(Room):
         4096,
         ge=1,
         le=1_000_000,
-        description="Decisions waiting to be stored; above it the newest is dropped and counted.",
+        description=(
+            "Decisions waiting to be stored; above it the tenant, and of it the caller, that has "
+            "most of them waiting loses one, and it is counted by tenant."
+        ),
+    )
+    max_age_seconds: float = Field(
+        7_776_000.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Age at which decisions are removed from the store (90 days). 0: never.",
+    )
+    max_kept_events: int = Field(
+        1_000_000,
+        ge=0,
+        description=(
+            "Decisions kept; above it the oldest of the tenant with the most are removed. 0: any "
+            "number."
+        ),
+    )
+    max_kept_bytes: int = Field(
+        1_073_741_824,
+        ge=0,
+        description="The same by what they take on disk, about. 0: any size.",
     )
 
 

@@ -95,6 +95,14 @@ class LogSettings(Room):
     access_file: OptionalPath = Field(
         None, description="The access log: one JSON line per stream. Empty: none is kept."
     )
+    max_file_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description=(
+            "Size at which access log and metrics dump are renamed to NAME.1, in the place of the "
+            "one before. 0: never."
+        ),
+    )
 
 
 class MetricsSettings(Room):

@@ -24,7 +24,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from actors.control.limits import BUSY_TIMEOUT_SECONDS, GROUP_COMMIT
+from actors.control.limits import BUSY_TIMEOUT_SECONDS, GROUP_COMMIT, KEPT_LOG_BYTES
 from actors.control.schema import migrate
 from actors.files.ownership import open_private
 
@@ -72,13 +72,14 @@ def open_database(path: str) -> sqlite3.Connection:
             ours alone (`FileRefused`).
     """
     if path != IN_MEMORY:
-        os.close(open_private(Path(path)))
+        os.close(open_private(Path(path), narrow=True))
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         # With WAL, NORMAL keeps the file consistent over a power loss and every commit over a
         # crash of the process; the last commits before a power loss may be missing.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {KEPT_LOG_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
         migrate(connection, path)
     except BaseException:

@@ -10,7 +10,9 @@ from pathlib import Path
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import BackendSpec, ControlBackend
 from actors.control.limits import RELAY_ALIVE_SECONDS
+from actors.control.retention import Retention
 from actors.control.store import StoreActor
+from actors.observe.meters import Meters
 from actors.runtime import Actor, Backoff, ChildSpec
 
 #: The store's id below control.
@@ -21,6 +23,8 @@ def embedded_backend(
     database: str | Path,
     *,
     relay_alive_seconds: float = RELAY_ALIVE_SECONDS,
+    retention: Retention = Retention(),  # noqa: B008  # frozen value
+    meters: Meters | None = None,
     backoff: Backoff = Backoff(base=0.02, cap=0.5, stable_after=5.0),  # noqa: B008  # frozen value
 ) -> BackendSpec:
     """The backend that keeps everything in one SQLite file.
@@ -28,6 +32,8 @@ def embedded_backend(
     Args:
         database: the file; its directory must exist. `:memory:` keeps nothing.
         relay_alive_seconds: a relay without a heartbeat for so long is not resolved; 0: for ever.
+        retention: how much of the audit is kept.
+        meters: what is counted, for operators.
         backoff: pauses between restarts of the store.
     """
     path = str(database)
@@ -39,5 +45,8 @@ def embedded_backend(
             raise LookupError(f"{actor.path}: there is no {place}")
         return ActorBackend(store, relay_alive_seconds=relay_alive_seconds)
 
-    child = ChildSpec(STORE, lambda: StoreActor(path), start_timeout=30.0, backoff=backoff)
+    def store() -> StoreActor:
+        return StoreActor(path, retention=retention, meters=meters)
+
+    child = ChildSpec(STORE, store, start_timeout=30.0, backoff=backoff)
     return BackendSpec((child,), connect)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from actors.control.backend import Relay, Withdrawn
+from actors.control.retention import forget_agents_and_relays
 from actors.control.store_requests import RETURNING, StoreRequest
 from actors.runtime import ActorRef
 
@@ -60,16 +61,7 @@ class ExpireDead(StoreRequest[tuple[Withdrawn, ...]]):
             {"alive": self.alive_since_ms, "silent": self.silent_too},
         )
         gone = tuple(Withdrawn(*row) for row in deleted.fetchall())
-        connection.execute(
-            "DELETE FROM relay_instances WHERE last_heartbeat_unix_ms < ?"
-            " AND id NOT IN (SELECT relay_id FROM services)",
-            (self.forget_before_ms,),
-        )
-        connection.execute(
-            "DELETE FROM agents WHERE last_seen_unix_ms < ?"
-            " AND uri NOT IN (SELECT agent_uri FROM services)",
-            (self.forget_before_ms,),
-        )
+        forget_agents_and_relays(connection, self.forget_before_ms)
         return gone
 
 

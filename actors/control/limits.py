@@ -85,6 +85,16 @@ GROUP_COMMIT: Final = 256
 #: Actors told about changed rules.
 MAX_WATCHERS: Final = 64
 
+#: Records appended until it is looked whether some must go; they also go with every sweep.
+PRUNE_AFTER_RECORDS: Final = 1_000
+#: Seconds between two portions of records removed, and between two sweeps for what is too old.
+PRUNE_PAUSE_SECONDS: Final = 0.02
+SWEEP_SECONDS: Final = 3_600.0
+#: Seconds after which agents, relays, services of vanished relays and expired rules are forgotten.
+FORGET_SECONDS: Final = 30 * 86_400.0
+#: Bytes the write-ahead log keeps on the disk once they were written back.
+KEPT_LOG_BYTES: Final = 16 * 1024 * 1024
+
 # Link to a remote controller.
 
 #: Seconds an RPC may take; below what the control actors wait for their backend.

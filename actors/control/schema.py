@@ -3,8 +3,8 @@
 `PRAGMA user_version` counts the migrations. 0 is an empty file or the database of a reference
 controller, which never counts; such a database may lack the columns that came later. Columns,
 names and constraints are those of the sheet, with one difference: services are unique per
-(tenant, name, agent_uri) instead of (tenant, name), see docs/decisions/0020; and relays have a
-column that tells whether they repeat their announcement.
+(tenant, name, agent_uri) instead of (tenant, name), see docs/decisions/0020; relays have a column
+that tells whether they repeat their announcement; and `audit_usage` is ours (docs/decisions/0079).
 
 Migrations run in one transaction: a crash leaves the database as it was. A database that is newer
 than this program is refused, because an older program would write wrong rows.
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+
+from actors.control.audit_usage import count_all
 
 _AGENTS = """
 CREATE TABLE IF NOT EXISTS agents (
@@ -79,6 +81,13 @@ CREATE TABLE IF NOT EXISTS audit_events (
     stream_id  TEXT NOT NULL DEFAULT ''
 )
 """
+_USAGE = """
+CREATE TABLE audit_usage (
+    tenant TEXT NOT NULL PRIMARY KEY,
+    rows   INTEGER NOT NULL,
+    bytes  INTEGER NOT NULL
+) WITHOUT ROWID
+"""
 _INDEXES = (
     "CREATE INDEX IF NOT EXISTS agents_tenant ON agents (tenant)",
     "CREATE INDEX IF NOT EXISTS services_agent ON services (tenant, agent_uri)",
@@ -128,11 +137,19 @@ def _heartbeats(connection: sqlite3.Connection) -> None:
     )
 
 
+def _audit_usage(connection: sqlite3.Connection) -> None:
+    """3 -> 4: how much audit each tenant has, and its records by age."""
+    connection.execute(_USAGE)
+    connection.execute("CREATE INDEX IF NOT EXISTS audit_time ON audit_events (tenant, ts_unix_ms)")
+    count_all(connection)
+
+
 #: Migration n turns user_version n into n + 1.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _sheet,
     _several_providers,
     _heartbeats,
+    _audit_usage,
 )
 VERSION = len(MIGRATIONS)
 

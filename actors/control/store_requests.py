@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, TypeVar
 
+from actors.control.audit_usage import add_usage, record_bytes
 from actors.control.backend import (
     AuditFilter,
     DuplicateRule,
@@ -403,6 +404,13 @@ class AppendAudit(StoreRequest[None]):
                 f" reason, stream_id) VALUES {_values(8, count)}",
                 values,
             )
+        used: dict[str, list[int]] = {}
+        for _, tenant, caller, target, method, _, reason, stream_id in rows:
+            texts = (tenant, caller, target, method, reason, stream_id)
+            of = used.setdefault(str(tenant), [0, 0])
+            of[0] += 1
+            of[1] += record_bytes(*map(str, texts))
+        add_usage(connection, [(tenant, n, size) for tenant, (n, size) in used.items()])
 
 
 def _storable(text: str) -> str:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 from actors.control.backend import BackendError
-from actors.controller.limits import FORGET_SECONDS, SWEEPS_PER_LIFE
+from actors.control.limits import FORGET_SECONDS
+from actors.controller.limits import SWEEPS_PER_LIFE
 from actors.controller.store_access import ControllerStore
 from actors.runtime import Actor, handles
 

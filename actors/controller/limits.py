@@ -40,5 +40,3 @@ MIN_PING_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 2.0
 #: Seconds between two looks for relays that stopped; it is a quarter of their time to live.
 SWEEPS_PER_LIFE: Final = 4
-#: Seconds after which relays and agents without services are forgotten.
-FORGET_SECONDS: Final = 30 * 86_400.0

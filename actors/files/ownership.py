@@ -98,8 +98,12 @@ def _check_above(path: Path) -> None:
             )
 
 
-def open_private(path: Path, flags: int = os.O_RDWR) -> int:
+def open_private(path: Path, flags: int = os.O_RDWR, *, narrow: bool = False) -> int:
     """Open a file of ours, or make it with mode 0600. Answer: the descriptor.
+
+    Args:
+        narrow: one that others could only read gets mode 0600; else it is refused like one they
+            could write.
 
     Raises:
         FileRefused: a symbolic link, not a regular file, not ours, or open to others.
@@ -117,7 +121,9 @@ def open_private(path: Path, flags: int = os.O_RDWR) -> int:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise FileRefused(f"{path}: not a regular file")
-            _check_file(path, found, 0)
+            _check_file(path, found, stat.S_IRGRP | stat.S_IROTH if narrow else 0)
+            if narrow and found.st_mode & 0o077:
+                os.fchmod(descriptor, SECRET_MODE)
         except BaseException:
             os.close(descriptor)
             raise

@@ -75,7 +75,7 @@ class StateClaim:
             check_directory(path.parent)
             lock = path.with_name(path.name + ".lock")
             self._take(lock, f"database {path}", "stop it, or name another in control.database")
-        os.close(open_private(path))
+        os.close(open_private(path, narrow=True))
 
     def abort(self) -> None:
         """Let everything go; idempotent."""

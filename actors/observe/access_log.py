@@ -45,7 +45,8 @@ class AccessLog(Actor):
 
     mailbox = MailboxSpec(bound=QUEUE)
 
-    def __init__(self, meters: Meters, path: Path) -> None:
+    def __init__(self, meters: Meters, path: Path, most: int = 0) -> None:
+        self._most = most
         self._counters = meters.counters
         self._path = path
         self._waiting: deque[StreamRecord] = deque()
@@ -53,7 +54,7 @@ class AccessLog(Actor):
 
     def init(self) -> None:
         """Begin."""
-        self._file = self.own(LineFile(self._path), "file")
+        self._file = self.own(LineFile(self._path, self._most), "file")
 
     def on_stop(self, reason: ExitReason) -> bool:
         """Take in what was told before, then stop."""

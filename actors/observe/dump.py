@@ -26,9 +26,11 @@ class MetricsDump(Actor):
 
     Args:
         interval: seconds.
+        most: bytes of the file.
     """
 
-    def __init__(self, meters: Meters, path: Path, interval: float) -> None:
+    def __init__(self, meters: Meters, path: Path, interval: float, most: int = 0) -> None:
+        self._most = most
         self._meters = meters
         self._path = path
         self._interval = interval
@@ -38,7 +40,7 @@ class MetricsDump(Actor):
 
     def init(self) -> None:
         """Begin."""
-        self._file = self.own(LineFile(self._path), "file")
+        self._file = self.own(LineFile(self._path, self._most), "file")
         self.ref.tell(_Write())
 
     def describe(self) -> dict[str, object]:

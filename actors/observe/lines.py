@@ -1,8 +1,13 @@
-"""A file that lines are appended to: 0600 below a directory made 0750, reopened when it is gone."""
+"""A file that lines are appended to: 0600 below a directory made 0750, reopened when it is gone.
+
+It does not grow for ever: a full one is renamed to `NAME.1`, in the place of the one before. Who
+rotates it otherwise sooner never sees that.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -11,22 +16,33 @@ class LineFile:
 
     Args:
         path: made when it does not exist; a rotated file (renamed or removed) is made anew.
+        most: bytes; 0: any number.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = 0) -> None:
         self._path = path
+        self._most = most
         self._descriptor = -1
 
     def append(self, lines: bytes) -> None:
         """Write.
 
         Raises:
-            OSError: the file cannot be opened or written.
+            OSError: the file cannot be opened, renamed or written.
         """
         self._open_if_gone()
+        if self._is_full(len(lines)):
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._open_if_gone()
         view = memoryview(lines)
         while view:
             view = view[os.write(self._descriptor, view) :]
+
+    def _is_full(self, more: int) -> bool:
+        if not self._most:
+            return False
+        found = os.fstat(self._descriptor)
+        return stat.S_ISREG(found.st_mode) and 0 < found.st_size > self._most - more
 
     def _open_if_gone(self) -> None:
         if self._descriptor >= 0:

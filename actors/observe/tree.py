@@ -23,12 +23,14 @@ class ObserveSettings:
         listen: host and port of the HTTP server.
         dump, interval: file for snapshots, and seconds between them.
         access_log: file for one line per stream.
+        most_file_bytes: of each of these; one more is begun then, and the last one kept. 0: any.
     """
 
     listen: tuple[str, int] | None = None
     dump: Path | None = None
     interval: float = 10.0
     access_log: Path | None = None
+    most_file_bytes: int = 0
 
 
 def observe_spec(
@@ -46,6 +48,7 @@ def observe_spec(
     """
     children: list[ChildSpec] = []
     listen, dump, access = settings.listen, settings.dump, settings.access_log
+    most = settings.most_file_bytes
     if listen is not None:
         children.append(
             ChildSpec(
@@ -54,10 +57,16 @@ def observe_spec(
         )
     if dump is not None:
         children.append(
-            ChildSpec("dump", lambda: MetricsDump(meters, dump, settings.interval), backoff=BACKOFF)
+            ChildSpec(
+                "dump",
+                lambda: MetricsDump(meters, dump, settings.interval, most),
+                backoff=BACKOFF,
+            )
         )
     if access is not None:
-        children.append(ChildSpec("access", lambda: AccessLog(meters, access), backoff=BACKOFF))
+        children.append(
+            ChildSpec("access", lambda: AccessLog(meters, access, most), backoff=BACKOFF)
+        )
     return ChildSpec(
         child_id,
         lambda: Supervisor(children, intensity=Intensity(restarts=1000, period=60.0)),

@@ -6,22 +6,34 @@ from actors.control.backend import BackendSpec
 from actors.control.controller_identity import ClientTls
 from actors.control.embedded import embedded_backend
 from actors.control.grpc_backend import grpc_backend
+from actors.control.limits import FORGET_SECONDS
 from actors.control.link import LinkSettings
+from actors.control.retention import Retention
 from actors.controller.grpc_server import ServerTls
 from actors.controller.port import Port
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec
+from actors.observe.meters import Meters
 from actors.runtime import ChildSpec
 from actors.wiring.certificates import check_served
 from config.schema import Settings
 
 
-def backend(settings: Settings, database: str) -> BackendSpec:
+def backend(settings: Settings, database: str, meters: Meters | None = None) -> BackendSpec:
     """Who keeps registry, rules and audit log: this daemon, or a controller over gRPC."""
 
     control = settings.control
     if control.backend == "embedded":
-        return embedded_backend(database, relay_alive_seconds=control.relay_alive_seconds)
+        audit = control.audit
+        kept = Retention(
+            audit.max_age_seconds, audit.max_kept_events, audit.max_kept_bytes, FORGET_SECONDS
+        )
+        return embedded_backend(
+            database,
+            relay_alive_seconds=control.relay_alive_seconds,
+            retention=kept,
+            meters=meters,
+        )
 
     tls = control.tls
     client = None

@@ -19,6 +19,7 @@ def observe_settings(settings: Settings) -> ObserveSettings:
         dump=metrics.dump,
         interval=metrics.interval_seconds,
         access_log=settings.log.access_file,
+        most_file_bytes=settings.log.max_file_bytes,
     )
 
 

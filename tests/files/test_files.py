@@ -141,6 +141,21 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_file_that_others_could_read_is_narrowed_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_text("x")
+    for mode in (0o644, 0o640, 0o604):
+        path.chmod(mode)
+        with pytest.raises(FileRefused, match=f"mode {mode:o}"):
+            open_private(path)
+        os.close(open_private(path, narrow=True))
+        assert _mode(path) == 0o600
+    for mode in (0o620, 0o602, 0o666, 0o601):
+        path.chmod(mode)
+        with pytest.raises(FileRefused, match=f"mode {mode:o}"):
+            open_private(path, narrow=True)
+
+
 @as_root
 def test_what_belongs_to_others_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state"

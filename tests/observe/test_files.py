@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from actors.observe.lines import LineFile
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
 from actors.observe.tree import ObserveSettings, observe_spec
@@ -109,3 +110,30 @@ def test_every_record_is_written_once_and_before_the_end(tmp_path: Path) -> None
         assert meters.counters["access_log_lines_total"] == 3000
 
     run(main())
+
+
+def test_a_file_does_not_grow_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    file, second = LineFile(path, 1000), LineFile(path, 1000)
+    try:
+        for n in range(100):
+            (file if n % 3 else second).append(b"%099d\n" % n)
+            assert path.stat().st_size <= 1000
+    finally:
+        file.abort()
+        second.abort()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["access.jsonl", "access.jsonl.1"]
+    kept = (tmp_path / "access.jsonl.1").read_text() + path.read_text()
+    numbers = [int(line) for line in kept.splitlines()]
+    assert numbers == list(range(100 - len(numbers), 100))
+    assert len(numbers) > 10
+
+
+def test_a_line_larger_than_the_file_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    file = LineFile(path, 10)
+    file.append(b"x" * 100 + b"\n")
+    file.append(b"y" * 100 + b"\n")
+    file.abort()
+    assert path.read_bytes()[:1] == b"y"
+    assert (tmp_path / "dump.1").read_bytes()[:1] == b"x"

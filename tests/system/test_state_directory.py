@@ -92,8 +92,8 @@ def test_paths_that_are_not_ours_alone_are_refused(tmp_path: Path, pki: PkiFixtu
     state.chmod(0o777)
     assert f"chmod go-w {state}" in refused(serve(pki, state))
     state.chmod(0o700)
-    (state / "control.db").touch(mode=0o644)
-    (state / "control.db").chmod(0o644)
+    (state / "control.db").touch()
+    (state / "control.db").chmod(0o660)
     assert f"chmod 600 {state / 'control.db'}" in refused(serve(pki, state))
     if os.geteuid() == 0:
         os.chown(state / "control.db", NOBODY, NOBODY)
