@@ -22,16 +22,20 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from actors.edge.tree import Edge
+    from actors.doors.door import DoorKind
     from actors.node.daemon import ReloadOutcome
     from actors.node.demo import DemoPlan
     from actors.node.dev_pki import DevPki
     from actors.runtime import ActorSystem, ChildSpec, Supervisor
     from actors.transport.tls import TlsIdentity
     from actors.wiring.cluster import Cluster
+    from actors.wiring.composition import Composition
     from config.schema import Settings
     from wire.admin.arguments import Arguments
     from wire.admin.messages import Row
+
+#: The doors, in the order of their start: each module has a `DOOR`.
+DOORS = ("actors.edge.wiring",)
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2
@@ -216,8 +220,7 @@ class Relay:
         from actors.node.demo import fixed_port
         from actors.node.mounts import MountTable
         from actors.node.state_claim import StateClaim
-        from actors.observe.meters import Meters
-        from actors.wiring.edge import key_log
+        from actors.wiring.composition import Composition, load_doors
         from config.paths import state_paths
 
         self.settings = settings
@@ -230,19 +233,24 @@ class Relay:
         #: Set by whoever runs the daemon.
         self.ask_reload: Callable[[], Awaitable[ReloadOutcome]]
         self._identity = self._load_identity(settings)
-        self._key_log = key_log(settings)
         self._mounts = MountTable()
         import_module("actors.observe.web")  # takes a while: before the loop runs
-        self._meters = Meters()
-        self._metrics_port: list[int] = []
         # Fixed once: a restarted process must listen where the others look for it.
         demo = settings.demo
         self._demo_web = fixed_port((demo.web_listen.host, demo.web_listen.port))
         self._demo_consumer = fixed_port((demo.consumer_listen.host, demo.consumer_listen.port))
-        self._edge: Edge | None = None
         served = settings.control.serve.listen
         self._controller_port = Port(served.host, served.port)
         self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None
+        kinds: list[DoorKind] = [] if self._cluster else list(load_doors(DOORS).values())
+        self._node: Composition = Composition(
+            self.settings,
+            kinds,
+            identity=self._identity,
+            database=self.paths.database,
+            policy_files=self._policy_files(self.settings),
+            port=self._controller_port,
+        )
 
     def _load_identity(self, settings: Settings) -> TlsIdentity:
         from actors.files.ownership import check_secret
@@ -270,66 +278,26 @@ class Relay:
         from actors.wiring.cluster import plan_cluster
 
         cluster = plan_cluster(
-            self.settings, self.paths.pki_directory, self._policy_files(self.settings)
+            self.settings, self.paths.pki_directory, self._policy_files(self.settings), DOORS
         )
         self.settings = cluster.controller
         self._controller_port = cluster.port
         return cluster
 
     def tree(self, system: ActorSystem) -> Supervisor:
-        """The root supervisor: control, edge, node, ops."""
+        """The root supervisor: control, the doors, observe, node, ops."""
         from actors.control.operator_commands import OperatorCommands
-        from actors.control.tree import control_plane, control_spec
-        from actors.edge.tree import Edge
         from actors.node.admin import control_service, ops_spec
-        from actors.observe.system_meters import watch_system
-        from actors.observe.tree import observe_spec
         from actors.runtime import ChildSpec, Intensity, Supervisor
-        from actors.wiring.control import backend, served
-        from actors.wiring.edge import edge_settings, quic_settings, tcp_settings
-        from actors.wiring.observe import observe_settings, readiness
 
-        settings = self.settings
-        edge, control = settings.edge, settings.control
         budget = Intensity(restarts=30, period=60.0)
-        observed = observe_settings(settings)
-        watch_system(self._meters, system)
-        advertised = edge.advertise or edge.listen[0]
-        commands = {**OperatorCommands(system).commands(), "reload": self._reload_command}
+        commands = {
+            **OperatorCommands(system).commands(),
+            **self._node.commands(),
+            "reload": self._reload_command,
+        }
         children = [
-            control_spec(
-                backend(settings, self.paths.database, self._meters),
-                relay_id=edge.relay_id,
-                region=edge.region,
-                endpoint="" if self._cluster else str(advertised),
-                policy_files=self._policy_files(settings),
-                enforce=control.policy.enforce,
-                audit_queue=control.audit.max_queued_events,
-                more=served(settings, self._controller_port),
-                meters=self._meters,
-            )
-        ]
-        if self._cluster is None:
-            self._edge = Edge(
-                system,
-                identity=self._identity,
-                control=lambda: control_plane(system),
-                listen=[(address.host, address.port) for address in edge.listen],
-                settings=edge_settings(settings),
-                quic=quic_settings(settings, self._key_log),
-                listen_tcp=[(address.host, address.port) for address in edge.listen_tcp],
-                tcp=tcp_settings(settings, self._key_log),
-                meters=self._meters,
-                access="/observe/access" if observed.access_log else "",
-            )
-            children.append(self._edge.spec())
-        children += [
-            observe_spec(
-                self._meters,
-                readiness(system, lambda: self._edge),
-                observed,
-                bound=self._metrics_port,
-            ),
+            *self._node.children(system),
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(
                 control_service(system, self._mounts, commands),
@@ -361,15 +329,18 @@ class Relay:
 
     async def ready(self, system: ActorSystem) -> None:
         """After the tree is up: start the demo's processes."""
-        for relay_id, (host, port) in self._relays():
-            click.echo(f"trunkline: relay {relay_id} on {host}:{port} (QUIC)")
-        for host, port in () if self._edge is None else self._edge.tcp_addresses:
-            click.echo(f"trunkline: relay {self.settings.edge.relay_id} on {host}:{port} (TCP)")
+        if self._cluster is not None:
+            for relay_id, (host, port) in self._cluster.addresses:
+                click.echo(f"trunkline: relay {relay_id} on {host}:{port} (QUIC)")
+        for place in self._node.listening():
+            host, port = place.address or ("", 0)
+            relay_id = self.settings.edge.relay_id
+            click.echo(f"trunkline: relay {relay_id} on {host}:{port} ({place.transport})")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
-        if self._metrics_port and self.settings.metrics.listen is not None:
-            host = self.settings.metrics.listen.host
-            click.echo(f"trunkline: metrics on http://{host}:{self._metrics_port[0]}/metrics")
+        if self._node.metrics_address is not None:
+            host, port = self._node.metrics_address
+            click.echo(f"trunkline: metrics on http://{host}:{port}/metrics")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo
@@ -378,12 +349,15 @@ class Relay:
             if self._cluster is not None:
                 click.echo("demo: stop a relay with: trunkline ctl kill /node/relay-1")
 
-    def _relays(self) -> list[tuple[str, tuple[str, int]]]:
-        """Ids and addresses of the relays we run, once they listen."""
+    def _relays(self) -> list[tuple[str, int]]:
+        """Where the demo's agents reach the relays we run, once they listen."""
         if self._cluster is not None:
-            return self._cluster.addresses
-        assert self._edge is not None
-        return [(self.settings.edge.relay_id, address) for address in self._edge.addresses]
+            return [address for _, address in self._cluster.addresses]
+        return [
+            place.address
+            for place in self._node.listening()
+            if place.transport == "QUIC" and place.address is not None
+        ]
 
     def _processes(self) -> list[ChildSpec]:
         """The process children: the demo's, or none."""
@@ -403,7 +377,7 @@ class Relay:
             for name, leaf in self._pki.agents.items()
         }
         return DemoPlan(
-            relays=tuple(address for _, address in self._relays()),
+            relays=tuple(self._relays()),
             agents=agents,
             control_socket=str(self.paths.control_socket),
             web=self._demo_web,
@@ -414,8 +388,7 @@ class Relay:
 
     async def drain(self, system: ActorSystem) -> None:
         """Stop accepting, and wait for the streams."""
-        if self._edge is not None:
-            await self._edge.drain()
+        await self._node.drain()
 
     async def reload(self, system: ActorSystem) -> ReloadOutcome:
         """SIGHUP: settings, certificates, rules, log level; says what needs a restart."""
@@ -443,8 +416,7 @@ class Relay:
         for change in done.plan.needs_restart:
             logger.warning("needs a restart: {}", change)
         install(self.settings.log.level, self.settings.log.format)
-        if self._edge is not None:
-            self._edge.reload(self._identity)
+        self._node.reload(self.settings, self._identity)
         logger.info("reloaded: {}", done)
         return ReloadOutcome(True, str(done))
 
@@ -463,11 +435,7 @@ class Relay:
 
     def abort(self) -> None:
         """Release what outlives the tree."""
-        if self._edge is not None:
-            self._edge.abort()
-        if self._key_log is not None:
-            self._key_log.close()
-            self._key_log = None
+        self._node.abort()
         self._claim.abort()
 
 

@@ -24,6 +24,7 @@ from functools import partial
 from operator import attrgetter
 
 from actors.control.messages import ControlPlane
+from actors.doors.door import Carriers, Listening
 from actors.edge.door import Door
 from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener, TcpListener
@@ -272,6 +273,25 @@ class Edge:
         return ChildSpec(self._base.rpartition("/")[2], door, backoff=BACKOFF)
 
     @property
+    def carriers(self) -> Carriers:
+        """See `Door`."""
+        return Carriers((f"{self._base}/agents",), (f"{self._base}/streams",))
+
+    @property
+    def draining(self) -> bool:
+        """See `Door`."""
+        return self.door.draining
+
+    def listening(self) -> list[Listening]:
+        """See `Door`."""
+        return [
+            Listening(transport, path, endpoint.address)
+            for (transport, path), endpoint in zip(
+                self._listener_places(), self._all_endpoints(), strict=True
+            )
+        ]
+
+    @property
     def addresses(self) -> list[tuple[str, int]]:
         """The bound addresses for QUIC, once the listeners ran."""
         return [endpoint.address for endpoint in self.endpoints if endpoint.address is not None]
@@ -281,14 +301,13 @@ class Edge:
         """The same for TCP."""
         return [one.address for one in self.tcp_endpoints if one.address is not None]
 
-    def listener_paths(self) -> list[str]:
-        """Places of the listeners."""
-        names = [
-            name
-            for name, many in (("quic", self._listen), ("tcp", self._listen_tcp))
-            for name in _numbered(name, len(many))
+    def _listener_places(self) -> list[tuple[str, str]]:
+        """Transports and places of the listeners, QUIC first."""
+        return [
+            (transport, f"{self._base}/listeners/{name}")
+            for transport, many in (("QUIC", self._listen), ("TCP", self._listen_tcp))
+            for name in _numbered(transport.lower(), len(many))
         ]
-        return [f"{self._base}/listeners/{name}" for name in names]
 
     def abort(self) -> None:
         """Close what outlived the tree: endpoints, and connections nobody owns any more."""

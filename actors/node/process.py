@@ -73,13 +73,19 @@ def process_child(
     mounts: MountTable,
     *,
     restart: Restart = Restart.PERMANENT,
+    drain: float = 0.0,
 ) -> ChildSpec:
-    """A supervised process child. `spec` is asked at every start, when its siblings are up."""
+    """A supervised process child.
+
+    Args:
+        spec: asked at every start, when its siblings are up.
+        drain: seconds its tree may take to finish what it carries, when it is stopped.
+    """
     return ChildSpec(
         name,
         lambda: ProcessChild(spec(), mounts),
         restart=restart,
-        shutdown=SHUTDOWN_SECONDS,
+        shutdown=SHUTDOWN_SECONDS + drain,
         kind="process",
         backoff=Backoff(base=0.2, cap=10.0, stable_after=30.0),
     )

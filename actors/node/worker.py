@@ -1,9 +1,9 @@
 """What runs inside a child process: its own actor tree, and the link to the parent.
 
 The tree is built by `target`, named as "module:function": a function that takes plain, picklable
-arguments and returns the child specs below the root, or a function that makes them when it is given
-the actor system. The process ends with its tree: on SIGTERM,
-when the parent is gone, or when the tree gives up (exit code 70). SIGINT is ignored, because a
+arguments and returns the child specs below the root, or a `WorkerTree`. The process ends with its
+tree: on SIGTERM (after a drain, where the tree has one; a second one ends that), when the parent is
+gone, or when the tree gives up (exit code 70). SIGINT is ignored, because a
 terminal sends it to every process of the group and the parent decides.
 """
 
@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
@@ -36,10 +36,44 @@ EXIT_NOT_STARTED = 71
 _PR_SET_PDEATHSIG = 1
 
 
-Specs = Sequence[ChildSpec]
+class WorkerTree(Protocol):
+    """A tree that knows its actor system, and can drain.
+
+    Attributes:
+        drain_seconds: at most.
+    """
+
+    drain_seconds: float
+
+    def children(self, system: ActorSystem) -> Sequence[ChildSpec]:
+        """The child specs below the root."""
+
+    async def drain(self) -> None:
+        """Finish what it carries; cancelled at the deadline."""
+
+    def abort(self) -> None:
+        """Release what outlives the tree."""
 
 
-def resolve(target: str) -> Callable[..., Specs | Callable[[ActorSystem], Specs]]:
+class _Bare:
+    """Child specs that need no more than to be started and stopped."""
+
+    drain_seconds = 0.0
+
+    def __init__(self, specs: Sequence[ChildSpec]) -> None:
+        self._specs = specs
+
+    def children(self, _: ActorSystem) -> Sequence[ChildSpec]:
+        return self._specs
+
+    async def drain(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+def resolve(target: str) -> Callable[..., Sequence[ChildSpec] | WorkerTree]:
     """The function named "module:function".
 
     Raises:
@@ -49,7 +83,7 @@ def resolve(target: str) -> Callable[..., Specs | Callable[[ActorSystem], Specs]
     module, colon, name = target.partition(":")
     if not colon:
         raise ValueError(f"target {target!r} is not module:function")
-    function: Callable[..., Specs | Callable[[ActorSystem], Specs]] = getattr(
+    function: Callable[..., Sequence[ChildSpec] | WorkerTree] = getattr(
         importlib.import_module(module), name
     )
     return function
@@ -78,7 +112,7 @@ async def child_main(
     system = ActorSystem(name)
     service = control_service(system, MountTable())
     built = resolve(target)(*args)
-    specs = built(system) if callable(built) else built
+    tree: WorkerTree = _Bare(built) if isinstance(built, Sequence) else built
     link_spec = ChildSpec(
         "parent-link", lambda: LinkServer(service, link, stop.set), restart=Restart.TEMPORARY
     )
@@ -86,7 +120,8 @@ async def child_main(
     code = 0
     try:
         await system.start(
-            lambda: Supervisor([*specs, link_spec], intensity=budget), timeout=START_SECONDS
+            lambda: Supervisor([*tree.children(system), link_spec], intensity=budget),
+            timeout=START_SECONDS,
         )
     except Exception as error:  # noqa: BLE001  # reported as the exit code, whatever it was
         logger.error("{}: the tree did not come up: {}", name, error)
@@ -100,11 +135,29 @@ async def child_main(
         if system.terminated.done():
             code = EXIT_ESCALATED if system.terminated.result().abnormal else 0
         else:
+            stop.clear()
+            await _drain(tree, stop)
             await system.stop(timeout=STOP_SECONDS)
+    tree.abort()
     if parent is not None:
         loop.remove_reader(parent.sentinel)
     if code:
         sys.exit(code)
+
+
+async def _drain(tree: WorkerTree, stop: asyncio.Event) -> None:
+    """Let work finish: until it has, until the deadline, or until a further stop is asked for."""
+    draining = asyncio.ensure_future(tree.drain())
+    again = asyncio.ensure_future(stop.wait())
+    either: set[asyncio.Future[Any]] = {draining, again}
+    done, pending = await asyncio.wait(
+        either, timeout=tree.drain_seconds, return_when=asyncio.FIRST_COMPLETED
+    )
+    for future in pending:
+        future.cancel()
+    await asyncio.wait(either)
+    if draining in done and (error := draining.exception()) is not None:
+        logger.opt(exception=error).error("drain failed; stopping anyway")
 
 
 def _die_with_parent() -> None:

@@ -8,21 +8,18 @@ and the controller instead of the embedded store.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.control.tree import control_plane, control_spec
 from actors.controller.port import Port
-from actors.edge.tree import Edge
 from actors.node.demo import fixed_port
 from actors.node.dev_pki import LeafFiles, ensure_dev_pki
 from actors.node.mounts import MountTable
 from actors.node.process import ProcessSpec, process_child
 from actors.runtime import ActorSystem, ChildSpec
 from actors.wiring.certificates import load_relay_identity
-from actors.wiring.control import backend
-from actors.wiring.edge import edge_settings, quic_settings
+from actors.wiring.composition import Composition, load_doors
 from config.endpoint import Endpoint
 from config.schema import Settings
 
@@ -39,6 +36,7 @@ class RelayPlan:
     key: str
     ca: str
     policy_files: tuple[Path, ...]
+    doors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +67,20 @@ class Cluster:
         def child(number: int, plan: RelayPlan) -> ChildSpec:
             name, log = f"relay-{number}", plan.settings.log
             spec = ProcessSpec(name, "actors.wiring.cluster:relay", (plan,), log.level, log.format)
-            return process_child(name, lambda: spec, mounts)
+            drain = plan.settings.node.drain_deadline_seconds
+            return process_child(name, lambda: spec, mounts, drain=drain)
 
         return [child(number, plan) for number, plan in enumerate(self.relays.values(), 1)]
 
 
-def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence[Path]) -> Cluster:
-    """Fix addresses and certificates of a controller and its relays."""
+def plan_cluster(
+    settings: Settings, pki_directory: Path, policy_files: Sequence[Path], doors: Sequence[str]
+) -> Cluster:
+    """Fix addresses and certificates of a controller and its relays.
+
+    Args:
+        doors: modules of the doors that the relays open.
+    """
     control, edge, tenant = settings.control, settings.edge, settings.demo.tenant
     served = fixed_port((control.serve.listen.host, 0))
     controller = settings.model_copy(
@@ -109,35 +114,46 @@ def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence
             str(leaf.key),
             str(made.ca_certificate),
             tuple(policy_files),
+            tuple(doors),
         )
     return Cluster(controller, Port(*served), relays)
 
 
-def relay(plan: RelayPlan) -> Callable[[ActorSystem], list[ChildSpec]]:
-    """The tree of one relay process."""
-    settings = plan.settings
-    edge, control = settings.edge, settings.control
-    files = Path(plan.certificate), Path(plan.key), Path(plan.ca)
-    identity = load_relay_identity(*files, dials=True)
+def relay(plan: RelayPlan) -> RelayTree:
+    """What one relay process runs: the same as a daemon of its own."""
+    return RelayTree(plan)
 
-    def build(system: ActorSystem) -> list[ChildSpec]:
-        door = Edge(
-            system,
-            identity=identity,
-            control=lambda: control_plane(system),
-            listen=[(address.host, address.port) for address in edge.listen],
-            settings=edge_settings(settings),
-            quic=quic_settings(settings),
-        )
-        plane = control_spec(
-            backend(settings, ""),
-            relay_id=edge.relay_id,
-            region=edge.region,
-            endpoint=str(edge.listen[0]),
-            policy_files=list(plan.policy_files),
-            enforce=control.policy.enforce,
-            audit_queue=control.audit.max_queued_events,
-        )
-        return [plane, door.spec()]
 
-    return build
+class RelayTree:
+    """See `actors.node.worker.WorkerTree`.
+
+    Raises:
+        TlsMaterialError, OSError: the certificate cannot be used.
+    """
+
+    def __init__(self, plan: RelayPlan) -> None:
+        settings = plan.settings
+        served = settings.control.serve.listen
+        self.drain_seconds = settings.node.drain_deadline_seconds
+        self._node = Composition(
+            settings,
+            list(load_doors(plan.doors).values()),
+            identity=load_relay_identity(
+                Path(plan.certificate), Path(plan.key), Path(plan.ca), dials=True
+            ),
+            database="",
+            policy_files=plan.policy_files,
+            port=Port(served.host, served.port),
+        )
+
+    def children(self, system: ActorSystem) -> list[ChildSpec]:
+        """The subtrees."""
+        return self._node.children(system)
+
+    async def drain(self) -> None:
+        """See `Door.drain`."""
+        await self._node.drain()
+
+    def abort(self) -> None:
+        """Release what outlives the tree."""
+        self._node.abort()

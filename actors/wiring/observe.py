@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from actors.edge.tree import Edge
+from actors.doors.door import Door
 from actors.observe.tree import ObserveSettings
 from actors.observe.web import Readiness
 from actors.runtime import ActorSystem, inspection
@@ -23,8 +23,12 @@ def observe_settings(settings: Settings) -> ObserveSettings:
     )
 
 
-def readiness(system: ActorSystem, door: Callable[[], Edge | None]) -> Readiness:
-    """New streams need a registry, rules, and a listener; a draining relay takes none."""
+def readiness(system: ActorSystem, doors: Mapping[str, Door]) -> Readiness:
+    """New streams need a registry, rules, and every listener; a draining door takes none.
+
+    Args:
+        doors: those that are open, by name; looked at whenever it is asked.
+    """
 
     async def missing() -> dict[str, str]:
         result: dict[str, str] = {}
@@ -35,14 +39,13 @@ def readiness(system: ActorSystem, door: Callable[[], Edge | None]) -> Readiness
         policy = _described(system, "/control/policy")
         if policy.get("enforced") and not policy.get("snapshot"):
             result.setdefault("/control/policy", "no rules yet")
-        edge = door()
-        if edge is not None:
-            if edge.door.draining:
-                result["/edge"] = "draining"
-            for path in edge.listener_paths():
-                word = _state(system, path)
+        for name, door in doors.items():
+            if door.draining:
+                result[f"/{name}"] = "draining"
+            for place in door.listening():
+                word = _state(system, place.path)
                 if word != "running":
-                    result[path] = word
+                    result[place.path] = word
         return result
 
     return missing

@@ -1,17 +1,38 @@
-"""The edge door, from settings."""
+"""The edge door, from settings: the only module of this room that reads them."""
 
 from __future__ import annotations
 
-from loguru import logger
-
+from actors.doors.door import DoorContext, DoorKind
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.relays.settings import RelaySettings
 from actors.edge.settings import EdgeSettings
+from actors.edge.tree import Edge
 from actors.transport.key_log import KeyLog
 from actors.transport.quic import QuicSettings
 from actors.transport.tcp import TcpSettings
 from config.schema import Settings
 from wire.yamux.limits import INITIAL_WINDOW
+
+
+def open_edge(context: DoorContext) -> Edge:
+    """The door, not started yet."""
+    settings = context.settings
+    edge = settings.edge
+    return Edge(
+        context.system,
+        identity=context.identity,
+        control=context.control,
+        listen=[(address.host, address.port) for address in edge.listen],
+        settings=edge_settings(settings),
+        quic=quic_settings(settings, context.key_log),
+        listen_tcp=[(address.host, address.port) for address in edge.listen_tcp],
+        tcp=tcp_settings(settings, context.key_log),
+        meters=context.meters,
+        access=context.access,
+    )
+
+
+DOOR = DoorKind("edge", open_edge)
 
 
 def edge_settings(settings: Settings) -> EdgeSettings:
@@ -64,21 +85,7 @@ def _forward_settings(settings: Settings) -> ForwardSettings | None:
     )
 
 
-def key_log(settings: Settings) -> KeyLog | None:
-    """The TLS key log, if settings name one.
-
-    Raises:
-        OSError: it cannot be written, or others may read it.
-    """
-    path = settings.edge.tls.key_log
-    if path is None:
-        return None
-    logger.warning("TLS secrets are written to {}: whoever reads it reads all traffic", path)
-    return KeyLog(path)
-
-
 def tcp_settings(settings: Settings, log: KeyLog | None = None) -> TcpSettings:
-
     edge = settings.edge
     return TcpSettings(
         handshake_timeout=edge.handshake_deadline_seconds,

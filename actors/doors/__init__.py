@@ -1,0 +1,1 @@
+"""What every door is made of, and nothing that only one of them needs."""

@@ -1,0 +1,114 @@
+"""What a door is to the daemon: one protocol family that clients come in by.
+
+A door is a folder of `actors` whose module `wiring` has a `DOOR`, and a settings model of the same
+name in `config`. The composition root has the list of doors; everything else (the tree, drain,
+reload, metrics, readiness, what `ctl`, the inspector and `chaos` see) follows from what is here.
+Doors never import each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from actors.control.messages import ControlPlane
+from actors.observe.meters import Meters
+from actors.runtime import ActorSystem, ChildSpec
+from actors.transport.key_log import KeyLog
+from actors.transport.tls import TlsIdentity
+from config.schema import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class DoorContext:
+    """What the daemon gives to a door.
+
+    Attributes:
+        system: where its actors will live.
+        settings: of the whole daemon; the door's own are the attribute of its name.
+        identity: certificate of this node, and whom it trusts.
+        control: finds the control actors; asked when the door starts, after control did.
+        meters: what is counted, for operators.
+        access: place of the access log; empty: none is kept.
+        key_log: of TLS secrets, when the settings name one.
+    """
+
+    system: ActorSystem
+    settings: Settings
+    identity: TlsIdentity
+    control: Callable[[], ControlPlane]
+    meters: Meters = field(default_factory=Meters)
+    access: str = ""
+    key_log: KeyLog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One address of a door.
+
+    Attributes:
+        transport: such as QUIC, TCP or UDP.
+        path: place of the actor that owns the socket.
+        address: host and port; None while it is not bound.
+    """
+
+    transport: str
+    path: str
+    address: tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """Whose death costs whom; `trunkline chaos` judges by it.
+
+    Attributes:
+        connections: places; a death there, or of anything below, may reset any stream.
+        pairs: places; the death of one child resets one stream.
+    """
+
+    connections: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+
+
+class Door(Protocol):
+    """A wired door: made before the tree, alive as long as the process."""
+
+    @property
+    def carriers(self) -> Carriers:
+        """What carries its streams."""
+
+    @property
+    def draining(self) -> bool:
+        """True once `drain` was called."""
+
+    def spec(self) -> ChildSpec:
+        """Its subtree; the id is the door's name."""
+
+    def listening(self) -> Sequence[Listening]:
+        """Its addresses, bound or not."""
+
+    async def drain(self) -> None:
+        """Accept nothing new, wait for what is open, then say goodbye.
+
+        Waits as long as the caller lets it.
+        """
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """New handshakes use this certificate; what is connected stays."""
+
+    def abort(self) -> None:
+        """Close what outlives the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorKind:
+    """A door that can be opened.
+
+    Attributes:
+        name: its place in the tree, and its table in the settings.
+        open: wire it; None when the settings do not want it.
+    """
+
+    name: str
+    open: Callable[[DoorContext], Door | None]

@@ -1,0 +1,192 @@
+"""One relay, whatever runs it: control, the doors, and what operators see of them.
+
+The daemon, the relays of `--demo=cluster` and worker processes are made of this, so that a door has
+drain, reload, metrics and an access log in each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from loguru import logger
+
+from actors.control.tree import control_plane, control_spec
+from actors.controller.port import Port
+from actors.doors.door import Door, DoorContext, DoorKind, Listening
+from actors.node.admin_commands import Command
+from actors.observe.meters import Meters
+from actors.observe.system_meters import watch_system
+from actors.observe.tree import observe_spec
+from actors.runtime import ActorSystem, ChildSpec
+from actors.transport.key_log import KeyLog
+from actors.transport.tls import TlsIdentity
+from actors.wiring.control import backend, served
+from actors.wiring.observe import observe_settings, readiness
+from config.schema import Settings
+from wire.admin.arguments import Arguments
+from wire.admin.messages import Row
+
+
+def load_doors(modules: Sequence[str]) -> dict[str, DoorKind]:
+    """The doors that can be opened, by name.
+
+    Args:
+        modules: those that have a `DOOR`; the composition root's list.
+    """
+    kinds: list[DoorKind] = [import_module(module).DOOR for module in modules]
+    return {kind.name: kind for kind in kinds}
+
+
+def open_key_log(settings: Settings) -> KeyLog | None:
+    """The TLS key log, if settings name one.
+
+    Raises:
+        OSError: it cannot be written, or others may read it.
+    """
+    path = settings.edge.tls.key_log
+    if path is None:
+        return None
+    logger.warning("TLS secrets are written to {}: whoever reads it reads all traffic", path)
+    return KeyLog(path)
+
+
+class Composition:
+    """See the module docstring.
+
+    Args:
+        kinds: the doors to open; none for a node that serves a controller only.
+        database: of the embedded store; not used with a controller elsewhere.
+        policy_files: rules.
+        port: where the controller is served, if settings want it.
+
+    Raises:
+        OSError: the key log cannot be written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        kinds: Sequence[DoorKind],
+        *,
+        identity: TlsIdentity,
+        database: str,
+        policy_files: Sequence[Path],
+        port: Port,
+    ) -> None:
+        self._settings = settings
+        self._kinds = kinds
+        self._identity = identity
+        self._database = database
+        self._policy_files = list(policy_files)
+        self._port = port
+        self._key_log = open_key_log(settings)
+        self._metrics_port: list[int] = []
+        self._meters = Meters()
+        #: What is open, by name; filled by `children`.
+        self.doors: dict[str, Door] = {}
+
+    def children(self, system: ActorSystem) -> list[ChildSpec]:
+        """The subtrees: control, one per open door, observe."""
+        settings = self._settings
+        edge, control = settings.edge, settings.control
+        observed = observe_settings(settings)
+        watch_system(self._meters, system)
+        context = DoorContext(
+            system,
+            settings,
+            self._identity,
+            lambda: control_plane(system),
+            self._meters,
+            "/observe/access" if observed.access_log else "",
+            self._key_log,
+        )
+        for kind in self._kinds:
+            door = kind.open(context)
+            if door is not None:
+                self.doors[kind.name] = door
+        return [
+            control_spec(
+                backend(settings, self._database, self._meters),
+                relay_id=edge.relay_id,
+                region=edge.region,
+                endpoint=str(edge.advertise or edge.listen[0]) if "edge" in self.doors else "",
+                policy_files=self._policy_files,
+                enforce=control.policy.enforce,
+                audit_queue=control.audit.max_queued_events,
+                more=served(settings, self._port),
+                meters=self._meters,
+            ),
+            *(door.spec() for door in self.doors.values()),
+            observe_spec(
+                self._meters,
+                readiness(system, self.doors),
+                observed,
+                bound=self._metrics_port,
+            ),
+        ]
+
+    def listening(self) -> list[Listening]:
+        """The bound addresses of all doors."""
+        return [
+            place
+            for door in self.doors.values()
+            for place in door.listening()
+            if place.address is not None
+        ]
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where metrics are shown; None while they are not."""
+        listen = self._settings.metrics.listen
+        if listen is None or not self._metrics_port:
+            return None
+        return listen.host, self._metrics_port[0]
+
+    def commands(self) -> Mapping[str, Command]:
+        """What operators may ask about the doors."""
+        return {"doors": self._doors_command}
+
+    async def _doors_command(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
+        """`trunkline ctl doors`. No args. A row a door: name, draining, listening, carriers."""
+        args.finish()
+        rows: list[Row] = [
+            {
+                "door": name,
+                "draining": door.draining,
+                "listening": [
+                    {
+                        "transport": place.transport,
+                        "path": place.path,
+                        "address": None if place.address is None else list(place.address),
+                    }
+                    for place in door.listening()
+                ],
+                "connections": list(door.carriers.connections),
+                "pairs": list(door.carriers.pairs),
+            }
+            for name, door in self.doors.items()
+        ]
+        return rows, {"doors": len(rows)}
+
+    async def drain(self) -> None:
+        """All doors at once: none waits for another one's streams before it stops accepting."""
+        async with asyncio.TaskGroup() as group:
+            for door in self.doors.values():
+                group.create_task(door.drain())
+
+    def reload(self, settings: Settings, identity: TlsIdentity) -> None:
+        """What was read and judged is used from now on."""
+        self._settings, self._identity = settings, identity
+        for door in self.doors.values():
+            door.reload(identity)
+
+    def abort(self) -> None:
+        """Release what outlives the tree."""
+        for door in self.doors.values():
+            door.abort()
+        if self._key_log is not None:
+            self._key_log.close()
+            self._key_log = None
