@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from wire.admin.arguments import Arguments
     from wire.admin.messages import Row
 
-#: The doors, in the order of their start: each module has a `DOOR`.
-DOORS = ("actors.edge.wiring",)
-
 EXIT_OK = 0
 EXIT_SETTINGS = 2
 EXIT_RESOURCE = 71
@@ -118,22 +115,31 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option("--log-level", metavar="LEVEL", help="TRACE ... CRITICAL.")
 @click.option("--log-format", metavar="FORMAT", help="human or json.")
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help="Any setting by its dotted key.")
-def serve(config: Path | None, check: bool, **options: object) -> None:
+@click.pass_context
+def serve(context: click.Context, /, config: Path | None, check: bool, **options: object) -> None:
     """Run the relay daemon until it is told to stop.
 
     Settings come from the TOML file, then TRUNKLINE_* variables, then these flags; later wins.
     """
-    sys.exit(_serve(config, check=check, options=options))
+    # `context.obj`: another schema, for a daemon with further doors.
+    sys.exit(_serve(config, check=check, options=options, schema=context.obj))
 
 
-def _serve(path: Path | None, *, check: bool, options: dict[str, object]) -> int:
+def _serve(
+    path: Path | None,
+    *,
+    check: bool,
+    options: dict[str, object],
+    schema: type[Settings] | None = None,
+) -> int:
     from config.errors import ConfigError
     from config.load import load
+    from config.schema import Settings
 
     flags = _flags(options)
 
     def read() -> Settings:
-        return load(path, flags=flags)
+        return load(path, flags=flags, schema=schema or Settings)
 
     try:
         settings = read()
@@ -242,7 +248,7 @@ class Relay:
         served = settings.control.serve.listen
         self._controller_port = Port(served.host, served.port)
         self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None
-        kinds: list[DoorKind] = [] if self._cluster else list(load_doors(DOORS).values())
+        kinds: list[DoorKind] = [] if self._cluster else load_doors(type(self.settings))
         self._node: Composition = Composition(
             self.settings,
             kinds,
@@ -278,7 +284,7 @@ class Relay:
         from actors.wiring.cluster import plan_cluster
 
         cluster = plan_cluster(
-            self.settings, self.paths.pki_directory, self._policy_files(self.settings), DOORS
+            self.settings, self.paths.pki_directory, self._policy_files(self.settings)
         )
         self.settings = cluster.controller
         self._controller_port = cluster.port

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from config.endpoint import Endpoint
 from config.schema import Settings
-from config.setting_types import NAME_PATTERN, Room
+from config.setting_types import NAME_PATTERN, DoorRoom, Room
 
 _CONSTRAINTS = {
     "gt": "above",
@@ -86,16 +86,16 @@ class Setting:
 
 
 @cache
-def settings_table() -> MappingProxyType[str, Setting]:
+def settings_table(schema: type[Settings] = Settings) -> MappingProxyType[str, Setting]:
     """Every setting by dotted key, in the order of the schema."""
     table: dict[str, Setting] = {}
-    defaults = Settings().model_dump(mode="json")
-    _collect(Settings, "", defaults, table)
+    defaults = schema().model_dump(mode="json")
+    _collect(schema, "", defaults, table)
     return MappingProxyType(table)
 
 
 @cache
-def groups_table() -> MappingProxyType[str, str]:
+def groups_table(schema: type[Settings] = Settings) -> MappingProxyType[str, str]:
     """Every settings group by dotted key with its one-line description, outermost first."""
     groups: dict[str, str] = {}
 
@@ -106,8 +106,17 @@ def groups_table() -> MappingProxyType[str, str]:
                 groups[prefix + name] = (inner.__doc__ or "").strip().splitlines()[0]
                 walk(inner, f"{prefix}{name}.")
 
-    walk(Settings, "")
+    walk(schema, "")
     return MappingProxyType(groups)
+
+
+def door_modules(schema: type[Settings]) -> dict[str, str]:
+    """The doors of a daemon with these settings: by name, the module that opens each."""
+    return {
+        name: inner.wiring
+        for name, field in schema.model_fields.items()
+        if (inner := _room(field)) is not None and issubclass(inner, DoorRoom)
+    }
 
 
 def _room(field: FieldInfo) -> type[Room] | None:

@@ -38,6 +38,7 @@ _SHOWN_CHARACTERS = 60
 class _Gathered:
     """What the sources said so far: per key the winning value and who said it."""
 
+    schema: type[Settings]
     values: dict[str, object] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -53,6 +54,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
     check_files: bool = True,
+    schema: type[Settings] = Settings,
 ) -> Settings:
     """Read, merge and validate.
 
@@ -61,6 +63,7 @@ def load(
         environ: environment to read; None means os.environ.
         flags: dotted key -> value; a None value means "flag not given".
         check_files: also require that the certificate and rule files named exist.
+        schema: what there is to be set.
 
     Raises:
         ConfigError: with every problem found; the text has one line per problem.
@@ -68,7 +71,7 @@ def load(
     environ = os.environ if environ is None else environ
     if path is None and environ.get(ENVIRONMENT_FILE):
         path = Path(environ[ENVIRONMENT_FILE])
-    gathered = _Gathered()
+    gathered = _Gathered(schema)
     if path is not None:
         _from_file(path, gathered)
     _from_environment(environ, gathered)
@@ -107,7 +110,7 @@ def _from_tree(
 ) -> None:
     for name, value in tree.items():
         key = prefix + name
-        if key in groups_table():
+        if key in groups_table(gathered.schema):
             if isinstance(value, dict):
                 _from_tree(source, value, f"{key}.", directory, gathered)
             else:
@@ -177,31 +180,27 @@ def _list_from_text(text: str) -> list[object]:
 
 
 def _known(source: str, key: str, gathered: _Gathered) -> Setting | None:
-    setting = settings_table().get(key)
+    setting = settings_table(gathered.schema).get(key)
     if setting is None:
-        gathered.problems.append(Problem(source, key, _unknown_text(key)))
+        gathered.problems.append(Problem(source, key, _unknown_text(key, gathered.schema)))
     return setting
 
 
-def _unknown_text(key: str) -> str:
-    if key in groups_table():
-        return f"is a group; set one of its keys, such as {_keys_below(key)[0]}"
-    every = [*settings_table(), *groups_table()]
-    close = difflib.get_close_matches(key, every, n=1, cutoff=0.75)
+def _unknown_text(key: str, schema: type[Settings]) -> str:
+    settings, groups = settings_table(schema), groups_table(schema)
+
+    def below(group: str) -> list[str]:
+        return [k for k in settings if k.startswith(f"{group}.")]
+
+    if key in groups:
+        return f"is a group; set one of its keys, such as {below(key)[0]}"
+    close = difflib.get_close_matches(key, [*settings, *groups], n=1, cutoff=0.75)
     if close:
         return f"unknown setting; did you mean {close[0]}?"
     group = key.rpartition(".")[0]
-    known = _keys_below(group) if group in groups_table() else list(_top_groups())
-    what = f"known in {group}" if group in groups_table() else "known groups"
+    known = below(group) if group in groups else [k for k in groups if "." not in k]
+    what = f"known in {group}" if group in groups else "known groups"
     return f"unknown setting; {what}: {', '.join(k.removeprefix(group + '.') for k in known)}"
-
-
-def _keys_below(group: str) -> list[str]:
-    return [k for k in settings_table() if k.startswith(f"{group}.")]
-
-
-def _top_groups() -> tuple[str, ...]:
-    return tuple(k for k in groups_table() if "." not in k)
 
 
 def _refuse(source: str, setting: Setting, value: object, gathered: _Gathered) -> None:
@@ -289,7 +288,7 @@ def _validated(gathered: _Gathered) -> Settings | None:
             node = node.setdefault(group, {})
         node[name] = value
     try:
-        return Settings.model_validate(tree)
+        return gathered.schema.model_validate(tree)
     except ValidationError as error:
         details = error.errors(include_url=False)
         # A list with bad items is also reported as too short; the items say it better.
@@ -304,7 +303,7 @@ def _problem(detail: Any, gathered: _Gathered) -> Problem:
     names = [part for part in detail["loc"] if isinstance(part, str)]
     positions = [part for part in detail["loc"] if isinstance(part, int)]
     key = ".".join(names)
-    setting = settings_table().get(key)
+    setting = settings_table(gathered.schema).get(key)
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if setting is None:  # a rule between several settings of one group
         sources = {o for k, o in gathered.origin.items() if k.startswith(f"{key}.")}

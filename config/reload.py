@@ -43,7 +43,7 @@ class ReloadPlan:
 
 
 def plan_reload(old: Settings, new: Settings) -> ReloadPlan:
-    """Compare two valid settings.
+    """Compare two valid settings of one schema.
 
     Raises:
         ConfigError: the new live values contradict old values that need a restart.
@@ -51,7 +51,7 @@ def plan_reload(old: Settings, new: Settings) -> ReloadPlan:
     merged: dict[str, Any] = {}
     live: list[Change] = []
     needs_restart: list[Change] = []
-    for key, setting in settings_table().items():
+    for key, setting in settings_table(type(old)).items():
         before, after = _get(old, key), _get(new, key)
         _put(merged, key, after if setting.is_live else before)
         if before == after:
@@ -63,7 +63,7 @@ def plan_reload(old: Settings, new: Settings) -> ReloadPlan:
         else:
             needs_restart.append(change)
     try:
-        settings = Settings.model_validate(merged)
+        settings = type(old).model_validate(merged)
     except ValidationError as error:
         raise ConfigError(
             [

@@ -9,7 +9,7 @@ Source: protocol sheet ORP 1.1 (names).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -70,3 +70,13 @@ class Room(BaseModel):
     """What every settings group shares: frozen, unknown keys refused, defaults checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DoorRoom(Room):
+    """The table of a door: a protocol family that clients come in by.
+
+    Attributes:
+        wiring: the module that opens it, by its `DOOR`; named, not imported.
+    """
+
+    wiring: ClassVar[str]

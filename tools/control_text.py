@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from config.endpoint import Endpoint
 from wire.admin.messages import Row
 
 #: A supervisor's decision, an operator's act and the like, in a fixed width.
@@ -124,3 +125,14 @@ def state(row: Row) -> str:
     """The state; capitals where it is not an actor at work."""
     word = text(row.get("state", "?"))
     return word if word in ("running", "busy") else word.upper()
+
+
+def places(door: Row) -> list[str]:
+    """Where a door listens: transport, address and the actor that has the socket."""
+    listening = door.get("listening")
+    rows = listening if isinstance(listening, list) else []
+    return [
+        f"{row['transport']} "
+        f"{Endpoint(*row['address']) if row['address'] else 'not bound'} ({row['path']})"
+        for row in rows
+    ]

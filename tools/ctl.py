@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from tools.control_client import ControlClient, ControlError
-from tools.control_text import actor_words, clock, event_line, size, text, whole
+from tools.control_text import actor_words, clock, event_line, places, size, text, whole
 from tools.control_tree import nested
 from tools.ctl_policy import audit, policy
 from tools.ctl_running import (
@@ -260,6 +260,23 @@ def _trace_line(row: Row) -> str:
 
 
 # The node.
+
+
+@cli.command()
+@options
+def doors(socket: Path | None, as_json: bool) -> None:
+    """List the doors: which protocols are served, and where."""
+
+    async def work(client: ControlClient) -> None:
+        rows = await client.rows("doors")
+        if as_json:
+            dump(rows)
+            return
+        for row in rows:
+            click.echo(f"{row['door']}: {'draining' if row['draining'] else 'open'}")
+            click.echo("\n".join(f"  {address}" for address in places(row)))
+
+    run(socket, work)
 
 
 @cli.command("reload")

@@ -1,9 +1,9 @@
 """What a door is to the daemon: one protocol family that clients come in by.
 
-A door is a folder of `actors` whose module `wiring` has a `DOOR`, and a settings model of the same
-name in `config`. The composition root has the list of doors; everything else (the tree, drain,
-reload, metrics, readiness, what `ctl`, the inspector and `chaos` see) follows from what is here.
-Doors never import each other.
+A door is a folder of `actors` whose module `wiring` has a `DOOR`, a settings model that names that
+module, and a line in `config.schema.Settings`, which is the list of doors. Everything else (tree,
+drain, reload, metrics, readiness, what `ctl`, the inspector and `chaos` see) follows from what is
+here. Doors never import each other.
 """
 
 from __future__ import annotations

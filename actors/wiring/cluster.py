@@ -36,7 +36,6 @@ class RelayPlan:
     key: str
     ca: str
     policy_files: tuple[Path, ...]
-    doors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,8 @@ class Cluster:
         return [child(number, plan) for number, plan in enumerate(self.relays.values(), 1)]
 
 
-def plan_cluster(
-    settings: Settings, pki_directory: Path, policy_files: Sequence[Path], doors: Sequence[str]
-) -> Cluster:
-    """Fix addresses and certificates of a controller and its relays.
-
-    Args:
-        doors: modules of the doors that the relays open.
-    """
+def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence[Path]) -> Cluster:
+    """Fix addresses and certificates of a controller and its relays."""
     control, edge, tenant = settings.control, settings.edge, settings.demo.tenant
     served = fixed_port((control.serve.listen.host, 0))
     controller = settings.model_copy(
@@ -114,7 +107,6 @@ def plan_cluster(
             str(leaf.key),
             str(made.ca_certificate),
             tuple(policy_files),
-            tuple(doors),
         )
     return Cluster(controller, Port(*served), relays)
 
@@ -137,7 +129,7 @@ class RelayTree:
         self.drain_seconds = settings.node.drain_deadline_seconds
         self._node = Composition(
             settings,
-            list(load_doors(plan.doors).values()),
+            load_doors(type(settings)),
             identity=load_relay_identity(
                 Path(plan.certificate), Path(plan.key), Path(plan.ca), dials=True
             ),

@@ -25,19 +25,15 @@ from actors.transport.key_log import KeyLog
 from actors.transport.tls import TlsIdentity
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
+from config.fields import door_modules
 from config.schema import Settings
 from wire.admin.arguments import Arguments
 from wire.admin.messages import Row
 
 
-def load_doors(modules: Sequence[str]) -> dict[str, DoorKind]:
-    """The doors that can be opened, by name.
-
-    Args:
-        modules: those that have a `DOOR`; the composition root's list.
-    """
-    kinds: list[DoorKind] = [import_module(module).DOOR for module in modules]
-    return {kind.name: kind for kind in kinds}
+def load_doors(schema: type[Settings]) -> list[DoorKind]:
+    """The doors of a daemon with such settings, in the order of the schema."""
+    return [import_module(module).DOOR for module in door_modules(schema).values()]
 
 
 def open_key_log(settings: Settings) -> KeyLog | None:

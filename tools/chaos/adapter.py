@@ -102,6 +102,21 @@ class ControlAdapter:
                         history.events_lost += 1
                     history.events.append(row)
 
+    async def carriers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What carries streams, over all doors: places of connections, and of pairs."""
+        client = await self.client()
+        rows = await client.rows("doors")
+
+        def places(key: str) -> tuple[str, ...]:
+            return tuple(
+                str(place)
+                for row in rows
+                if isinstance(named := row.get(key), list)
+                for place in named
+            )
+
+        return places("connections"), places("pairs")
+
     async def relay_address(self) -> tuple[str, int] | None:
         """Where agents on this machine reach the relay; None when it does not listen."""
         for row in await self.tree("/edge"):

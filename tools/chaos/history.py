@@ -89,7 +89,12 @@ class Overfull:
 
 @dataclass(slots=True)
 class History:
-    """Everything that was seen in one run."""
+    """Everything that was seen in one run.
+
+    Attributes:
+        connections: places whose deaths, and those of what is below, may reset any stream.
+        pairs: places of which the death of one child may reset one stream.
+    """
 
     actions: list[Action] = field(default_factory=list)
     events: list[Mapping[str, object]] = field(default_factory=list)
@@ -98,3 +103,5 @@ class History:
     overfull: list[Overfull] = field(default_factory=list)
     agent_events: list[Mapping[str, object]] = field(default_factory=list)
     events_lost: int = 0
+    connections: tuple[str, ...] = ("/edge/agents",)
+    pairs: tuple[str, ...] = ("/edge/streams",)

@@ -118,6 +118,7 @@ async def _run(
 ) -> list[Violation]:
     recorder_control = ControlAdapter(plan.socket)
     nemesis = Nemesis(control, seed=plan.seed, history=history, only=plan.only, spare=SPARED)
+    history.connections, history.pairs = await control.carriers()
     before = Tree.of(await _without_streams(control))
     figures = await control.stats()
     done = False

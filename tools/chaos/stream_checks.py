@@ -14,10 +14,6 @@ from tools.chaos.checker import GRACEFUL, Violation
 from tools.chaos.groups import covered
 from tools.chaos.history import Action, History, Probe, Transfer
 
-#: Deaths of these, and of what holds them, may reset every stream they carry.
-CONNECTIONS = ("/edge/agents",)
-#: Each death directly below this may reset one stream.
-PAIRS = "/edge/streams"
 #: What decides about a new stream besides its carriers.
 DECIDERS = ("/control",)
 #: Between a death and its being noticed by the user of the stream, seconds.
@@ -35,8 +31,8 @@ def _touches(action: Action, places: Iterable[str]) -> bool:
     )
 
 
-def _is_one_pair(action: Action) -> bool:
-    return action.path.startswith(PAIRS + "/")
+def _is_one_pair(history: History, action: Action) -> bool:
+    return any(action.path.startswith(f"{place}/") for place in history.pairs)
 
 
 def _during(action: Action, transfer: Transfer, before: float = 0.0) -> bool:
@@ -82,24 +78,19 @@ def transfers_are_honest(history: History) -> list[Violation]:
     ]
 
 
-def resets_are_explained(
-    history: History, connections: Iterable[str] = CONNECTIONS
-) -> list[Violation]:
+def resets_are_explained(history: History) -> list[Violation]:
     """20: a stream is reset only when its own carrier died.
 
     The death of an agent connection, or of a supervisor above connections or pairs, explains any
     number of resets; the death of one pair explains one.
-
-    Args:
-        connections: places whose death, or the death of what is below, explains any number.
     """
-    places = tuple(connections)
+    places = (*history.connections, *history.pairs)
     wide = [
         action
         for action in history.actions
-        if not _is_one_pair(action) and _touches(action, (*places, PAIRS))
+        if not _is_one_pair(history, action) and _touches(action, places)
     ]
-    pairs = sorted(a.at for a in history.actions if a.done and _is_one_pair(a))
+    pairs = sorted(a.at for a in history.actions if a.done and _is_one_pair(history, a))
     resets = [t for t in history.transfers if t.outcome == "reset"]
     left = [t for t in resets if not any(_during(a, t, NOTICE_SECONDS) for a in wide)]
     violations = []
@@ -121,7 +112,7 @@ def refusals_are_explained(history: History, *, within: float = 1.0) -> list[Vio
 
     Longer than `within` seconds after the fault it must wait or work.
     """
-    places = (*CONNECTIONS, PAIRS, *DECIDERS)
+    places = (*history.connections, *history.pairs, *DECIDERS)
     return [
         _too_late(
             history,
@@ -147,9 +138,9 @@ class Recovery:
     seconds: float
 
 
-def _interrupts(action: Action) -> bool:
+def _interrupts(history: History, action: Action) -> bool:
     """True when this fault may delay any new stream, not just one."""
-    harmless = covered(action.path, ("/node", "/ops")) or _is_one_pair(action)
+    harmless = covered(action.path, ("/node", "/ops")) or _is_one_pair(history, action)
     return action.done and not harmless
 
 
@@ -159,7 +150,7 @@ def recoveries(history: History, *, within: float = 1.0) -> list[Recovery]:
     Infinity when none did. A fault followed by another before it was recovered from, within
     `within` seconds, is left to that one.
     """
-    faults = sorted((a for a in history.actions if _interrupts(a)), key=lambda a: a.at)
+    faults = sorted((a for a in history.actions if _interrupts(history, a)), key=lambda a: a.at)
     good = sorted(
         (p for p in history.probes if p.source == "stream" and not p.error), key=lambda p: p.ended
     )
@@ -207,7 +198,7 @@ def new_streams_work(history: History, *, within: float = 1.0) -> list[Violation
         if r.seconds > within
         and r.seconds > within + machine_delay(history, r.fault.at, r.fault.at + r.seconds)
     ]
-    faults = [a for a in history.actions if _interrupts(a)]
+    faults = [a for a in history.actions if _interrupts(history, a)]
     for probe in history.probes:
         if probe.source != "stream" or probe.seconds <= within:
             continue

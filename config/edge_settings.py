@@ -1,0 +1,269 @@
+"""The settings of the edge: the ORP door, its forward plane, and the way to other relays.
+
+Sources: protocol sheet orp 1.1 (names), 1.5 (QUIC parameters), 3.14 (timers, ports), 6.1 R9-R11
+(deadlines and stream limits).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from config.control_settings import ServerName
+from config.endpoint import Endpoint
+from config.setting_types import (
+    KIBIBYTE,
+    LIVE,
+    MEBIBYTE,
+    Address,
+    DoorRoom,
+    Name,
+    OptionalAddress,
+    OptionalPath,
+    RelayName,
+    Room,
+    Seconds,
+)
+
+
+class TlsSettings(Room):
+    """Certificate, key and CA of the edge listeners (PEM files)."""
+
+    certificate: OptionalPath = Field(
+        None,
+        description="Certificate chain of this relay, leaf first. Empty only with the demo.",
+        json_schema_extra=LIVE,
+    )
+    key: OptionalPath = Field(
+        None, description="Private key of the leaf (PKCS#8 PEM).", json_schema_extra=LIVE
+    )
+    ca: OptionalPath = Field(
+        None,
+        description="CA certificates that agent certificates must chain to.",
+        json_schema_extra=LIVE,
+    )
+    key_log: OptionalPath = Field(
+        None,
+        description="Write TLS secrets here, for Wireshark. Whoever reads it reads all traffic.",
+    )
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
+        missing = [name for name, path in given.items() if path is None]
+        if 0 < len(missing) < len(given):
+            raise ValueError(f"set all of certificate, key and ca; missing: {', '.join(missing)}")
+        return self
+
+
+class ForwardSettings(Room):
+    """The UDP forward plane: streams whose policy says relay_mode = forward."""
+
+    listen: OptionalAddress = Field(
+        None,
+        description=(
+            "UDP address of the plane, usually 0.0.0.0:9443; port 0 takes a free one. Empty: "
+            "no forward plane, and streams that need one are refused."
+        ),
+    )
+    advertise: OptionalAddress = Field(
+        None,
+        description=(
+            "Address told to the agents, an IP literal (they look no names up); port 0 means the "
+            "port of listen. Empty: the address of listen or, when that is a wildcard, the one "
+            "this machine has towards the agent."
+        ),
+    )
+    idle_timeout_seconds: Seconds = Field(
+        60.0, description="An allocation pair that hears nothing for this long ends."
+    )
+    max_streams: int = Field(
+        32_768, ge=1, le=1_000_000, description="Forward streams at a time, two ids each."
+    )
+    check_source: bool = Field(
+        True,
+        description=(
+            "Datagrams of an allocation must come from the IP address its agent is connected "
+            "from. false for agents whose NAT uses several addresses."
+        ),
+    )
+    invented_ids: bool = Field(
+        False,
+        description=(
+            "Also serve ids nobody granted, without any check of their source. For closed labs "
+            "only: anybody can use the relay to send datagrams."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _literal(self) -> Self:
+        for name in ("listen", "advertise"):
+            endpoint = getattr(self, name)
+            if endpoint is None:
+                continue
+            try:
+                literal = ip_address(endpoint.host)
+            except ValueError:
+                raise ValueError(f"{name} needs an IP address, not {endpoint.host!r}") from None
+            if name == "advertise" and literal.is_unspecified:
+                raise ValueError("advertise must be an address agents can reach, not a wildcard")
+        return self
+
+
+class RelaysSettings(Room):
+    """Streams to and from other relays."""
+
+    accept: tuple[RelayName, ...] = Field(
+        (),
+        max_length=10_000,
+        description=(
+            "Ids of relays whose streams are taken in, as in their certificates; * = every relay "
+            "the CA vouches for. Empty: none; streams to other relays need no entry here."
+        ),
+    )
+    server_name: ServerName = Field(
+        "localhost", description="DNS name other relays' certificates must have."
+    )
+    check_id: bool = Field(
+        True,
+        description=(
+            "A relay we dial must have the id in its certificate that the controller knows it by. "
+            "false for relays whose id is free text."
+        ),
+    )
+    dial_deadline_seconds: Seconds = Field(
+        5.0, description="For the handshake with another relay; then 502."
+    )
+    idle_timeout_seconds: Seconds = Field(
+        120.0, description="A link to another relay that nobody uses for this long is closed."
+    )
+    max_connections: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Connections to one other relay; a further one when stream credit is used up.",
+    )
+
+
+class EdgeSettings(DoorRoom):
+    """The ORP door: listeners, identity of this relay, deadlines and limits."""
+
+    wiring: ClassVar[str] = "actors.edge.wiring"
+
+    listen: tuple[Address, ...] = Field(
+        (Endpoint("127.0.0.1", 7443),),
+        min_length=1,
+        max_length=16,
+        description="UDP addresses for QUIC, host:port or [ipv6]:port; port 0 takes a free one.",
+    )
+    listen_tcp: tuple[Address, ...] = Field(
+        (),
+        max_length=16,
+        description="TCP addresses for agents whose network lets no UDP through: TLS and yamux.",
+    )
+    advertise: OptionalAddress = Field(
+        None, description="Address other relays reach this one at. Empty: the first of listen."
+    )
+    relay_id: Name = Field("r1", description="Name of this relay at the controller.")
+    region: Name = Field("local", description="Region used to prefer near providers.")
+    tenants: tuple[Name, ...] = Field(
+        (),
+        max_length=10_000,
+        description="Tenants whose agents may connect. Empty: every tenant the CA vouches for.",
+    )
+    handshake_deadline_seconds: Seconds = Field(
+        5.0, description="From the first packet of a connection to the end of its TLS handshake."
+    )
+    hello_deadline_seconds: Seconds = Field(5.0, description="From the handshake to a valid HELLO.")
+    first_frame_deadline_seconds: Seconds = Field(
+        10.0, description="From a new stream to its complete first frame."
+    )
+    register_deadline_seconds: Seconds = Field(
+        5.0, description="For the registry to confirm a REGISTER; then the connection is closed."
+    )
+    judge_registers: bool = Field(
+        False,
+        description=(
+            "A service may be provided only by agents that a rule allows it to, with the method "
+            "REGISTER. Off: any agent of a tenant may provide any name, as with OutRelay."
+        ),
+    )
+    resolve_deadline_seconds: Seconds = Field(
+        5.0, description="For the registry to answer who provides a service; then 404."
+    )
+    policy_deadline_seconds: Seconds = Field(
+        5.0, description="For a policy decision; then the stream is refused (never allowed)."
+    )
+    incoming_deadline_seconds: Seconds = Field(
+        5.0, description="To open the stream to the provider when its stream credit is used up."
+    )
+    accept_deadline_seconds: Seconds = Field(
+        10.0, description="From INCOMING_STREAM to STREAM_ACCEPT or STREAM_REJECT of the provider."
+    )
+    idle_timeout_seconds: Seconds = Field(
+        10.0, description="QUIC max_idle_timeout; the smaller of both sides counts."
+    )
+    keepalive_seconds: Seconds = Field(
+        3.0, description="PING interval on an idle connection; must be below half the timeout."
+    )
+    stream_window_bytes: int = Field(
+        1 * MEBIBYTE,
+        ge=16 * KIBIBYTE,
+        le=64 * MEBIBYTE,
+        description="Most bytes held for one direction of one stream whose reader stalls.",
+    )
+    connection_window_bytes: int = Field(
+        16 * MEBIBYTE,
+        ge=4 * MEBIBYTE,
+        le=1024 * MEBIBYTE,
+        description="Most bytes held for all streams of one connection; then all of them wait.",
+    )
+    quic_engine: Literal["auto", "native", "aioquic"] = Field(
+        "auto",
+        description="auto: native when it works on this machine, else aioquic; the log says which.",
+    )
+    max_agents: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connected agents; a further one is refused at HELLO.",
+    )
+    max_streams_per_agent: int = Field(
+        10_240,
+        ge=1,
+        le=1_000_000,
+        description="Concurrent streams one agent may open, its control stream included.",
+    )
+    max_services_per_agent: int = Field(
+        256, ge=1, le=100_000, description="Services one agent may register."
+    )
+    max_pending_handshakes: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Connections that have not completed HELLO; above it new ones are dropped.",
+    )
+    max_pending_handshakes_per_source: int = Field(
+        128, ge=1, le=1_000_000, description="The same limit for one source address."
+    )
+    tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
+    forward: ForwardSettings = Field(ForwardSettings(), description="UDP forward plane.")
+    relays: RelaysSettings = Field(RelaysSettings(), description="Other relays.")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        for name, addresses in (("listen", self.listen), ("listen_tcp", self.listen_tcp)):
+            fixed = [e for e in addresses if e.port != 0]
+            if len(set(fixed)) != len(fixed):
+                raise ValueError(f"{name} names the same address twice")
+        if self.keepalive_seconds * 2 > self.idle_timeout_seconds:
+            raise ValueError("keepalive_seconds must be at most half of idle_timeout_seconds")
+        if self.connection_window_bytes < self.stream_window_bytes:
+            raise ValueError("connection_window_bytes must not be below stream_window_bytes")
+        if self.max_pending_handshakes_per_source > self.max_pending_handshakes:
+            raise ValueError(
+                "max_pending_handshakes_per_source must not exceed max_pending_handshakes"
+            )
+        return self
