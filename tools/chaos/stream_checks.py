@@ -20,6 +20,8 @@ DECIDERS = ("/control",)
 NOTICE_SECONDS = 1.0
 #: A process child needs this long to start, connect and register.
 PROCESS_SECONDS = 15.0
+#: Seconds that a machine which is not slow never needs for what `machine_delay` measures.
+SLOW_SECONDS = 1.0
 #: A violation names the faults of so many seconds before it.
 STORY_SECONDS = 5.0
 
@@ -61,7 +63,7 @@ def _too_late(history: History, began: float, ended: float, within: float, text:
     return Violation(
         16,
         text + circumstances(history, began, ended),
-        doubtful=machine_delay(history, began, ended) > within,
+        doubtful=machine_delay(history, began, ended) > max(within, SLOW_SECONDS),
     )
 
 
