@@ -17,11 +17,11 @@ class Limits:
 
     Attributes:
         window: most unconsumed bytes of one stream; at least INITIAL_WINDOW. What is more is
-            announced with the first frame of the stream, while `max_unconsumed` allows it for all.
+            announced with the first frame of the stream, while half of `max_unconsumed` allows it.
         max_unconsumed: of all streams together. yamux has no window for a session, and the first
             256 KiB of a stream cannot be withheld: beyond this, new streams are reset, and so is a
             stream that holds more than its share when more of it arrives; beyond twice as much, any
-            stream. The default holds the first window of 1024 streams.
+            stream. The default holds whatever 512 streams send.
         max_inbound: streams the peer opened that live, or are over and not consumed; one more is
             reset.
         max_unaccepted: of those, not accepted yet; one more is reset.

@@ -34,6 +34,7 @@ class StreamTable:
         self._unread: dict[int, int] = {}
         self._highest = [-1, -1]  # of even and odd numbers that were used on the wire
         self._used_again = 0
+        self._extra = 0  # of the windows of live streams, beyond the first 256 KiB
         self.inbound = 0
         self.unaccepted = 0
         self.awaited = 0
@@ -77,6 +78,7 @@ class StreamTable:
             stream_id += self._used_again << 32
         stream = StreamState(stream_id, outbound=outbound, window=self._window())
         self._live[wire_id] = stream
+        self._extra += stream.window - INITIAL_WINDOW
         self.used(wire_id)
         if outbound:
             self.awaited += 1
@@ -91,14 +93,17 @@ class StreamTable:
         self._highest[parity] = max(self._highest[parity], wire_id)
 
     def _window(self) -> int:
-        """Of one more stream: the large one, while all may have it."""
+        """Of one more stream; large ones take half of the budget, and leave the rest to others."""
         limits = self._limits
-        fits = (len(self._live) + 1) * limits.window <= limits.max_unconsumed
-        return limits.window if fits else INITIAL_WINDOW
+        extra = limits.window - INITIAL_WINDOW
+        return (
+            limits.window if self._extra + extra <= limits.max_unconsumed // 2 else INITIAL_WINDOW
+        )
 
     def forget(self, stream: StreamState) -> None:
         """The stream is over, and what it holds is void."""
         del self._live[stream.wire_id]
+        self._extra -= stream.window - INITIAL_WINDOW
         self.unconsumed -= stream.unconsumed
         self.late_credit += stream.may_receive
         stream.drop_queue()

@@ -498,10 +498,12 @@ def test_an_id_whose_bytes_wait_may_be_another_streams() -> None:
     assert ours.session.unconsumed == 0
 
 
-def test_large_windows_are_for_as_many_streams_as_memory_allows() -> None:
+def test_large_windows_leave_half_of_the_memory_to_the_first_ones() -> None:
     limits = Limits(window=1 << 20, max_unconsumed=4 << 20)
     ours = Ours(client=True, limits=limits)
-    for _ in range(6):
-        ours.session.open()
+    ids = [ours.session.open() for _ in range(6)]
     deltas = [frame.length for frame in ours.frames()]
-    assert deltas == [(1 << 20) - INITIAL] * 4 + [0] * 2
+    assert deltas == [(1 << 20) - INITIAL] * 2 + [0] * 4
+    ours.session.reset(ids[0] or 0)
+    ours.session.open()
+    assert ours.frames()[-1].length == (1 << 20) - INITIAL
