@@ -239,6 +239,54 @@ class EdgeSettings(DoorRoom):
     max_services_per_agent: int = Field(
         256, ge=1, le=100_000, description="Services one agent may register."
     )
+    max_connections_per_agent: int = Field(
+        8,
+        ge=2,
+        le=1000,
+        description="Connections of one agent, or from one relay; two while it comes back.",
+    )
+    max_streams: int = Field(
+        100_000, ge=1, le=10_000_000, description="Streams carried; a further one is refused (503)."
+    )
+    max_halves: int = Field(
+        20_000,
+        ge=2,
+        le=1_000_000,
+        description="Streams that came back and wait for their other half; above it agents retry.",
+    )
+    max_halves_per_agent: int = Field(
+        4096, ge=1, le=1_000_000, description="The same of one agent."
+    )
+    max_forward_streams_per_agent: int = Field(
+        1024, ge=1, le=1_000_000, description="Forward streams of one consumer."
+    )
+    max_tenant_percent: int = Field(
+        90,
+        ge=1,
+        le=100,
+        description=(
+            "A tenant may hold this part of what it has and what is free together: of agents, "
+            "streams, services, halves, forward streams. Below 100 it never takes everything."
+        ),
+    )
+    max_opens_per_second: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Streams one agent may open per second, a second's worth at once; then 503.",
+    )
+    max_candidates_per_second: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="Lists of addresses one agent may send to others per second; more are dropped.",
+    )
+    max_tenant_multiple: int = Field(
+        8,
+        ge=1,
+        le=1000,
+        description="A tenant may do so many times per second what one agent may.",
+    )
     max_pending_handshakes: int = Field(
         1024,
         ge=1,

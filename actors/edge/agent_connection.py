@@ -55,6 +55,7 @@ from actors.runtime import (
 )
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
+from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.errors import PeerError
 from wire.orp.close_codes import CloseCode, ResetCode
@@ -63,6 +64,8 @@ from wire.orp.events import ControlClosed, PeerFrame, RelayEvent, SessionFailed
 from wire.orp.frame import Frame, FrameType
 from wire.orp.identity import AgentUri
 from wire.orp.messages import (
+    CandidateAnswer,
+    CandidateOffer,
     Hello,
     MigrateToP2P,
     MigrateToRelay,
@@ -112,8 +115,11 @@ class AgentConnection(StreamBringer):
 
     mailbox = MailboxSpec(bound=4096)
 
-    def __init__(self, door: Door, connection: Connection, identity: AgentUri) -> None:
-        super().__init__(door)
+    def __init__(
+        self, door: Door, connection: Connection, identity: AgentUri, ticket: Ticket
+    ) -> None:
+        super().__init__(door, identity.tenant, identity.text)
+        self._ticket = ticket
         self._connection = connection
         self._identity = identity
         self._ctrl: Stream | None = None
@@ -128,6 +134,7 @@ class AgentConnection(StreamBringer):
         """Take the connection over."""
         connection = self._connection
         self.own(connection, "connection")
+        self.own(self._ticket, "ticket")
         connection.abort_code = CloseCode.INTERNAL_ERROR
         self._session = ControlSession(
             connection.peer.uri, self.now(), self._door.settings.hello_deadline
@@ -201,7 +208,7 @@ class AgentConnection(StreamBringer):
         if self._session.state is not RelayState.READY:
             self._door.counters["stream_before_hello"] += 1
             stream.abort(ResetCode.MALFORMED)
-        elif self._may_open(stream):
+        else:
             self._read_frame(stream, self._on_first_frame)
 
     # The ctrl stream.
@@ -235,6 +242,8 @@ class AgentConnection(StreamBringer):
                 self._session.send(ObservedAddrResp(event.request_id, host, port))
             elif isinstance(event, PeerFrame):
                 self._frames.notice(event, self._identity.text)
+                if not self._in_rate(event):
+                    continue
                 if self._frames.allowed(event) and not self._routes.add(event):
                     self._door.counters["peer_frame_dropped"] += 1
             elif isinstance(event, MigrateToP2P):
@@ -318,6 +327,12 @@ class AgentConnection(StreamBringer):
         identity = self._identity
         return RegisterService(identity.tenant, name, identity.text, self._generation, address)
 
+    def _in_rate(self, event: PeerFrame) -> bool:
+        """False: too many addresses for other agents to dial."""
+        if not isinstance(event.message, CandidateOffer | CandidateAnswer):
+            return True
+        return self._door.quotas.candidates.take(*self._bringer, self.now())
+
     def _on_register(self, register: Register) -> None:
         full = len(self._services) + len(self._registrations)
         if full >= self._door.settings.max_services_per_agent:
@@ -333,6 +348,12 @@ class AgentConnection(StreamBringer):
             self._door.counters["register_denied"] += 1
             self._close(CloseCode.REGISTER_FAILED, "not allowed to provide this service")
             return
+        if register.service_name not in self._services:
+            ticket = self._door.quotas.services.take(*self._bringer)
+            if ticket is None:
+                self._close(CloseCode.REGISTER_FAILED, "too many services")
+                return
+            self.own(ticket, "ticket")
         try:
             service_id = ""
             while not service_id:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from actors.control.messages import ControlPlane
 from actors.edge.forward.place import ForwardPlace
 from actors.edge.pair_table import PairTable
+from actors.edge.quotas import EdgeQuotas
 from actors.edge.relays.directory import RelayDirectory
 from actors.edge.settings import EdgeSettings
 from actors.observe.meters import Meters
@@ -73,6 +74,7 @@ class Door:
         services: what each of those agents provides, the confirmed names.
         pairs: which stream ids live here.
         ring_budget: shared by the replay rings of all pairs.
+        quotas: what one agent and one tenant may fill.
         halves: finds the dynamic supervisor of returning halves.
         matcher: finds the actor that joins them.
         links: finds the dynamic supervisor of links to and from other relays.
@@ -101,11 +103,14 @@ class Door:
     services: dict[str, Mapping[str, object]] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
     ring_budget: RingBudget = field(init=False)
+    quotas: EdgeQuotas = field(init=False)
     _serial: int = 0
 
     def __post_init__(self) -> None:
         self.ring_budget = RingBudget(self.settings.replay_budget)
         self.counters = self.meters.family("edge_events_total", "event")
+        refused = self.meters.family("quota_refusals_total", "quota")
+        self.quotas = EdgeQuotas(self.settings, refused)
 
     def words_for(self, relay_id: str) -> list[PeerFrame]:
         """Checkpoints for agents at that relay which a pair there may still wait for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from actors.runtime import ActorSystem
+from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
@@ -25,6 +26,7 @@ class FirstFrame:
         on_frame: gets stream, frame, and the bytes that followed in the same chunk. Called with
             the stream paused; of the bytes read, only the frame's are consumed.
         on_failed: gets a counter label; the stream is finished already.
+        ticket: given back at the end.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class FirstFrame:
         deadline: float,
         on_frame: Callable[[FirstFrame, Frame, bytes], object],
         on_failed: Callable[[FirstFrame, str], object],
+        ticket: Ticket,
     ) -> None:
         self.stream = stream
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._on_frame = on_frame
         self._on_failed = on_failed
+        self._ticket = ticket
         self._timers = system.timers
         self._timer = self._timers.after(deadline, lambda: self._fail("first_frame_timeout"))
         self._done = False
@@ -103,4 +107,5 @@ class FirstFrame:
 
     def _finish(self) -> None:
         self._done = True
+        self._ticket.abort()
         self._timers.cancel(self._timer)

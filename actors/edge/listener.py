@@ -85,10 +85,14 @@ class _Listener(Actor):
             counters["refused_draining"] += 1
             connection.close(CloseCode.GOING_AWAY, "going away")
             return
+        ticket = self._door.quotas.connections.take(identity.tenant, identity.text)
+        if ticket is None:
+            self._refuse(connection, "agent", "quota")
+            return
         child = escape_id(f"{identity.tenant}:{identity.uuid}~{self._door.next_serial()}")
         spec = ChildSpec(
             child,
-            lambda: AgentConnection(self._door, connection, identity),
+            lambda: AgentConnection(self._door, connection, identity, ticket),
             restart=Restart.TEMPORARY,
             shutdown=2.0,
         )
@@ -104,9 +108,13 @@ class _Listener(Actor):
             counters["refused_draining"] += 1
             connection.close(CloseCode.GOING_AWAY, "going away")
             return
+        ticket = self._door.quotas.links.take(identity.relay_id, identity.text)
+        if ticket is None:
+            self._refuse(connection, "relay", "quota")
+            return
         spec = ChildSpec(
             f"from-{escape_id(identity.relay_id)}~{self._door.next_serial()}",
-            lambda: RelayConnection(self._door, connection, identity),
+            lambda: RelayConnection(self._door, connection, identity, ticket),
             restart=Restart.TEMPORARY,
             shutdown=2.0,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.runtime import ActorRef
+from actors.transport.quota import Ticket
 from actors.transport.stream import Stream
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
@@ -34,6 +35,7 @@ class Opening:
     tenant: str
     connection: ActorRef
     relay: str = ""
+    ticket: Ticket | None = None  #: of `EdgeQuotas.streams`
     owned: bool = False  #: by a pair; until then by the agent's connection
 
     def abandon(self) -> None:
@@ -43,6 +45,8 @@ class Opening:
 
     def refuse(self, answer: StreamReject = reject.RELAY_UNAVAILABLE) -> None:
         """Reject and finish both halves, so that the consumer gets its stream credit back."""
+        if self.ticket is not None and not self.owned:
+            self.ticket.abort()
         stream = self.stream
         stream.forget_callbacks()
         if not stream.write_closed:

@@ -71,6 +71,8 @@ class ResumeHalf(Actor):
         half = self._half
         self.own(half, "stream")
         half.owned = True
+        if half.ticket is not None:
+            self.own(half.ticket, "ticket")
         half.listen(self.guard("half", self._gone))
 
     def describe(self) -> dict[str, object]:
@@ -203,10 +205,15 @@ class ResumeHalf(Actor):
             return
         if mine.gone or other.gone or mine.taken or other.taken:
             return
+        ticket = self._door.quotas.streams.take(row.tenant, row.consumer)
+        if ticket is None:
+            other.refuse(ResetCode.RELAY_FAULT)
+            self._refuse("too many streams", ResetCode.RELAY_FAULT)
+            return
         serial = self._door.next_serial()
         spec = ChildSpec(
             f"{mine.stream_id:016x}~{serial}",
-            lambda: ResumedPair(self._door, row, mine, other),
+            lambda: ResumedPair(self._door, row, mine, other, ticket),
             restart=Restart.TEMPORARY,
             shutdown=1.0,
         )

@@ -14,6 +14,7 @@ from actors.edge.pair_table import PairRow
 from actors.edge.returning import Half
 from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
+from actors.transport.quota import Ticket
 from wire.orp.messages import StreamResume
 
 
@@ -23,16 +24,19 @@ class ResumedPair(SplicedPair):
     Args:
         row: whose stream it is.
         first, second: the halves; taken in `init`.
+        ticket: of `EdgeQuotas.streams`.
     """
 
-    def __init__(self, door: Door, row: PairRow, first: Half, second: Half) -> None:
+    def __init__(self, door: Door, row: PairRow, first: Half, second: Half, ticket: Ticket) -> None:
         super().__init__(door)
+        self._ticket = ticket
         self._resumed_row = row
         self._halves = (first, second)
 
     def init(self) -> None:
         """Take both halves, or none: a half may be gone since the match."""
         first, second = self._halves
+        self.own(self._ticket, "ticket")
         self._account = self.own(
             StreamAccount(self._door, self.now(), self._resumed_row), "account"
         )

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from actors.edge.pair_table import PairRow
+from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import ForwardStream, MigrateToRelay, StreamResume
@@ -55,6 +56,7 @@ class Half:
         #: Bound: the stream window, because nothing of it is consumed.
         self.held = [rest] if rest else []
         self.ended = False
+        self.ticket: Ticket | None = None  # of `EdgeQuotas.halves`; its actor's
         self.owned = False  # by its actor; until then by the agent's connection
         self.taken = False
         self.gone = False
@@ -93,6 +95,8 @@ class Half:
         """Its actor ended. If it did before it could take the stream, reset it."""
         if not self.owned:
             self.abort()
+            if self.ticket is not None:
+                self.ticket.abort()
 
     def listen(self, on_gone: Callable[[], object]) -> None:
         """Hold what comes; `on_gone` when the stream ends otherwise than by FIN."""

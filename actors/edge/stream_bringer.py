@@ -31,9 +31,11 @@ class StreamBringer(Actor):
     #: In front of the names of counters.
     counted_as: ClassVar[str] = ""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, tenant: str, identity: str) -> None:
         self._door = door
-        #: Bound: `max_opening_per_agent` of the settings.
+        #: Whose the streams are until their first frame says more.
+        self._bringer = (tenant, identity)
+        #: Bound: `EdgeQuotas.opening`.
         self._opening: dict[FirstFrame, None] = {}
         #: Streams and halves that went to an actor of their own, until it ends.
         self._handed: dict[int, Opening | Half] = {}
@@ -43,21 +45,20 @@ class StreamBringer(Actor):
 
     # The first frame.
 
-    def _may_open(self, stream: Stream) -> bool:
-        """False: too many wait for their first frame, and the stream was reset."""
-        if len(self._opening) < self._door.settings.max_opening_per_agent:
-            return True
-        self._door.counters["stream_opening_limit"] += 1
-        stream.abort(ResetCode.DEADLINE)
-        return False
-
     def _read_frame(
         self,
         stream: Stream,
         then: Callable[[FirstFrame, Frame, bytes], object],
         early: bytes = b"",
     ) -> None:
-        """Call `then` with the next frame of the stream and what came behind it."""
+        """Call `then` with the next frame of the stream and what came behind it.
+
+        Too many that wait for a frame: the stream is reset.
+        """
+        ticket = self._door.quotas.opening.take(*self._bringer)
+        if ticket is None:
+            stream.abort(ResetCode.DEADLINE)
+            return
 
         def read(first: FirstFrame, frame: Frame, rest: bytes) -> None:
             self._leave_opening(first)
@@ -69,6 +70,7 @@ class StreamBringer(Actor):
             self._door.settings.first_frame_deadline,
             self.guard("first frame", read),
             self.guard("first frame", self._no_frame),
+            ticket,
         )
         self._opening[first] = None
         self.own(first, "opening")
@@ -101,6 +103,12 @@ class StreamBringer(Actor):
 
     def _start_half(self, half: Half, counter: str) -> None:
         """A stream that came back gets an actor that finds its other half."""
+        quotas = self._door.quotas
+        if quotas.returns.take(half.tenant, half.uri, self.now()):
+            half.ticket = quotas.halves.take(half.tenant, half.uri)
+        if half.ticket is None:
+            half.abort()  # as after any fault of a relay: the agent may try again
+            return
         spec = self._child(half.stream_id, lambda: ResumeHalf(self._door, half))
         try:
             self._hand_over(half, self.system.start_child(self._door.halves(), spec))
@@ -111,6 +119,12 @@ class StreamBringer(Actor):
 
     def _start_pair(self, opening: Opening, make: type[StreamPair]) -> bool:
         """A new stream gets its pair. False: it was refused."""
+        quotas = self._door.quotas
+        if quotas.opens.take(opening.tenant, opening.consumer, self.now()):
+            opening.ticket = quotas.streams.take(opening.tenant, opening.consumer)
+        if opening.ticket is None:
+            opening.refuse()
+            return False
         spec = self._child(opening.message.stream_id, lambda: make(self._door, opening))
         try:
             self._hand_over(opening, self.system.start_child(self._door.streams(), spec))

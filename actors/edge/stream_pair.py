@@ -88,6 +88,8 @@ class StreamPair(SplicedPair):
         self._answer: asyncio.Future[bytes] = self.system.loop.create_future()
         self.own(self._consumer_end, "stream")
         self._opening.owned = True
+        if self._opening.ticket is not None:
+            self.own(self._opening.ticket, "ticket")
         opening, message = self._opening, self._opening.message
         asked = PairRow(
             message.stream_id,
@@ -302,6 +304,10 @@ class StreamPair(SplicedPair):
             return None
         if provider.connection is None or place is None:
             raise Rejected(reject.FORWARD_UNAVAILABLE)
+        ticket = self._door.quotas.forward.take(opening.tenant, opening.consumer)
+        if ticket is None:
+            raise Rejected(reject.FORWARD_UNAVAILABLE)
+        self.own(ticket, "ticket")
         consumer = (opening.consumer, opening.connection)
         granted = await allocate(
             place,

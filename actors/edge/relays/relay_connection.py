@@ -26,6 +26,7 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.connection import Connection
+from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import PeerFrame
@@ -39,13 +40,17 @@ class RelayConnection(StreamBringer):
 
     Args:
         identity: of the other relay.
+        ticket: of `EdgeQuotas.links`.
     """
 
     mailbox = MailboxSpec(bound=65_536)
     counted_as = "relay_"
 
-    def __init__(self, door: Door, connection: Connection, identity: RelayUri) -> None:
-        super().__init__(door)
+    def __init__(
+        self, door: Door, connection: Connection, identity: RelayUri, ticket: Ticket
+    ) -> None:
+        super().__init__(door, identity.relay_id, identity.text)
+        self._ticket = ticket
         self._connection = connection
         self._identity = identity
         self._signalling: Signalling | None = None
@@ -56,6 +61,7 @@ class RelayConnection(StreamBringer):
         """Take the connection over."""
         connection = self._connection
         self.own(connection, "connection")
+        self.own(self._ticket, "ticket")
         connection.abort_code = CloseCode.INTERNAL_ERROR
         connection.on_stream = self.guard("connection", self._on_stream)
         connection.on_closed = self.guard("connection", self._on_closed)
@@ -98,8 +104,7 @@ class RelayConnection(StreamBringer):
     # Streams.
 
     def _on_stream(self, stream: Stream) -> None:
-        if self._may_open(stream):
-            self._read_frame(stream, self._on_first_frame)
+        self._read_frame(stream, self._on_first_frame)
 
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
         stream = first.stream

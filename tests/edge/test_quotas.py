@@ -1,0 +1,256 @@
+"""One agent, or one tenant, does not fill what all need."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from actors.edge.forward.settings import ForwardSettings
+from actors.edge.settings import EdgeSettings
+from actors.node.certificates import KeyPair, agent_identity, create_leaf
+from actors.node.dev_pki import LeafFiles
+from actors.node.pki_files import pair_paths, write_pair
+from actors.transport.connection import Connection
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.forward_rig import FORWARD_ALL
+from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
+from tests.edge.test_promotion import HERE, heard, say, spliced
+from wire.orp.close_codes import CloseCode, ResetCode
+from wire.orp.messages import (
+    CandidateOffer,
+    OpenStream,
+    Register,
+    StreamAccept,
+    StreamReject,
+    StreamResume,
+)
+
+SETTINGS = EdgeSettings(region="local")
+TWO_TENANTS = ALLOW_ALL + ALLOW_ALL.replace('"all"', '"others"').replace('"acme"', '"other"')
+
+
+def leaf_of(pki: PkiFixture, directory: Path, tenant: str, number: int) -> LeafFiles:
+    """An agent of any tenant."""
+    certificate = x509.load_pem_x509_certificate(pki.ca.read_bytes())
+    key = load_pem_private_key(pki.ca.with_name("ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    uri = agent_identity(tenant, UUID(int=number))
+    paths = pair_paths(directory, f"{tenant}-{number}")
+    pair = KeyPair(certificate, key)
+    write_pair(paths, create_leaf(pair, uri, lifetime=timedelta(days=1), now=datetime.now(UTC)))
+    return LeafFiles(uri, paths.certificate, paths.key)
+
+
+async def agents_of(
+    running: Relay, pki: PkiFixture, directory: Path, tenant: str, count: int, *services: str
+) -> list[RawAgent]:
+    made = []
+    for number in range(count):
+        agent = running.agent(pki, leaf_of(pki, directory, tenant, 100 + number))
+        await agent.connect(running.address, *services)
+        made.append(agent)
+    return made
+
+
+async def dialled(running: Relay, pki: PkiFixture, leaf: LeafFiles) -> Connection:
+    """A connection on which nothing is said."""
+    connection = await running.agent(pki, leaf).endpoint.connect(running.address)
+    connection.start()
+    return connection
+
+
+def refused(running: Relay) -> dict[str, int]:
+    return dict(running.edge.door.meters.families["quota_refusals_total"])
+
+
+def waiting(running: Relay) -> int:
+    cell = running.system.find("/edge/halves")
+    return len(cell.children or ()) if cell is not None else 0
+
+
+def test_one_tenant_does_not_block_the_returns_of_another(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, max_halves=40, max_halves_per_agent=30)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
+            greedy = await agents_of(running, pki, tmp_path, "acme", 2)
+            halves = [
+                agent.open(StreamResume(1000 + number).encode())
+                for agent in greedy
+                for number in range(30 * greedy.index(agent), 30 * greedy.index(agent) + 40)
+            ]
+            await eventually(lambda: waiting(running) == 36)
+            await eventually(lambda: sum(one.reset_code is not None for one in halves) == 44)
+            assert {one.reset_code for one in halves} == {None, ResetCode.RELAY_FAULT}
+            assert refused(running)["halves_identity"] == 10
+            assert refused(running)["halves_tenant"] == 34
+            modest = await agents_of(running, pki, tmp_path, "other", 2, "svc")
+            mine, theirs = (agent.open(StreamResume(7).encode()) for agent in modest)
+            for one in (mine, theirs):
+                assert isinstance(await one.first_frame(), StreamResume)
+
+    run(main(), timeout=30)
+
+
+def test_a_half_whose_agent_is_gone_goes_at_once(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            (agent,) = await agents_of(running, pki, tmp_path, "acme", 1)
+            halves = [agent.open(StreamResume(1000 + number).encode()) for number in range(20)]
+            await eventually(lambda: waiting(running) == 20)
+            matcher = running.system.find("/edge/matcher")
+            assert matcher is not None
+            assert matcher.actor is not None
+            described = matcher.actor.describe
+            await eventually(lambda: described()["waiting"] == 20)
+            halves[0].stream.abort(ResetCode.NONE)
+            await eventually(lambda: waiting(running) == 19 and described()["waiting"] == 19)
+            agent.connection.close(CloseCode.INTERNAL_ERROR, "gone")
+            await eventually(lambda: waiting(running) == 0 and described()["waiting"] == 0)
+            assert running.edge.door.quotas.halves.used == 0
+
+    run(main(), timeout=30)
+
+
+def test_connections_of_one_agent(pki: PkiFixture, tmp_path: Path) -> None:
+    """Also such that never say HELLO."""
+    settings = replace(SETTINGS, max_connections_per_agent=3, max_agents=10, hello_deadline=1.0)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
+            leaf = leaf_of(pki, tmp_path, "acme", 1)
+            silent = [await dialled(running, pki, leaf) for _ in range(5)]
+            await eventually(lambda: sum(one.closed is not None for one in silent) == 2)
+            assert refused(running) == {"connections_identity": 2}
+            # Others of the tenant take what is theirs of the rest; another tenant gets in.
+            for number in range(2, 10):
+                await dialled(running, pki, leaf_of(pki, tmp_path, "acme", number))
+            await eventually(lambda: refused(running).get("connections_tenant", 0) == 2)
+            await agents_of(running, pki, tmp_path, "other", 1)
+            # And when the silent ones are gone there is room again.
+            await eventually(lambda: running.edge.door.quotas.connections.used == 1)
+            await agents_of(running, pki, tmp_path, "acme", 1)
+
+    run(main(), timeout=30)
+
+
+def test_streams_of_one_consumer_and_how_fast(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, max_streams_per_agent=3, opens_per_second=5.0)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, settings=settings) as running:
+            provider, consumer, *_ = await spliced(running, pki, 1)
+            more = [consumer.open(OpenStream("web", "", number).encode()) for number in (2, 3)]
+            for count in (2, 3):
+                theirs, _ = await provider.next_incoming(count)
+                theirs.stream.write(StreamAccept().encode())
+            await eventually(lambda: sorted(consumer.ready_streams) == [1, 2, 3])
+            over = [
+                consumer.open(OpenStream("web", "", number).encode()) for number in range(4, 12)
+            ]
+            for one in over:
+                assert await one.first_frame() == StreamReject(503, "relay unavailable")
+            assert refused(running)["streams_identity"] == 2
+            assert refused(running)["opens_identity"] == 6
+            assert len(provider.incoming) == 3
+            for one in more:
+                one.stream.abort(0)
+            await eventually(lambda: running.edge.door.quotas.streams.used == 1)
+            await asyncio.sleep(0.5)
+            consumer.open(OpenStream("web", "", 20).encode())
+            await provider.next_incoming(4)
+
+    run(main(), timeout=30)
+
+
+def test_services_of_a_tenant(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, max_services=10, max_services_per_agent=8)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
+            first, second = await agents_of(running, pki, tmp_path, "acme", 2)
+            first.ctrl.write(b"".join(Register(f"s{number}").encode() for number in range(8)))
+            await eventually(lambda: running.edge.door.quotas.services.used == 8)
+            second.ctrl.write(Register("t0").encode() + Register("t1").encode())
+            await eventually(lambda: second.closed is not None)
+            assert second.closed is not None
+            assert second.closed.code == CloseCode.REGISTER_FAILED
+            assert refused(running) == {"services_tenant": 1}
+            (other,) = await agents_of(running, pki, tmp_path, "other", 1, "svc")
+            assert other.registered == ["other/svc"]
+            first.connection.close(0, "")
+            await eventually(lambda: running.edge.door.quotas.services.used == 1)
+
+    run(main(), timeout=30)
+
+
+def test_forward_streams_of_one_consumer(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, forward=ForwardSettings(listen=("127.0.0.1", 0)), max_forward_per_agent=2
+    )
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=FORWARD_ALL, settings=settings) as running:
+            provider, consumer = running.agent(pki, pki.provider), running.agent(pki, pki.consumer)
+            await provider.connect(running.address, "web")
+            await consumer.connect(running.address)
+            mine = []
+            for number in (1, 2, 3):
+                mine.append(consumer.open(OpenStream("web", "", number).encode()))
+                theirs, _ = await provider.next_incoming(number)
+                theirs.stream.write(StreamAccept().encode())
+            assert await mine[2].first_frame() == StreamReject(502, "forward plane unavailable")
+            assert refused(running) == {"forward_identity": 1}
+            mine[0].stream.abort(0)
+            await eventually(lambda: running.edge.door.quotas.forward.used == 1)
+
+    run(main(), timeout=30)
+
+
+def test_candidates_of_one_agent(pki: PkiFixture, tmp_path: Path) -> None:
+    """The other agent dials every address of every list."""
+    settings = replace(SETTINGS, candidates_per_second=5.0)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, settings=settings) as running:
+            provider, consumer, mine, theirs = await spliced(running, pki)
+            for _ in range(50):
+                say(consumer, CandidateOffer(7, (HERE,) * 64))
+            await eventually(lambda: refused(running).get("candidates_identity", 0) >= 44)
+            await eventually(lambda: len(heard(provider, CandidateOffer)) >= 5)
+            assert len(heard(provider, CandidateOffer)) <= 6
+            assert await _passes(mine, theirs)
+
+    run(main(), timeout=30)
+
+
+async def _passes(mine: Incoming, theirs: Incoming) -> bool:
+    mine.stream.write(b"still here")
+    await eventually(lambda: bytes(theirs.data) == b"still here")
+    return True
+
+
+def test_streams_without_a_first_frame(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, max_opening=20, max_opening_per_agent=12)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
+            greedy = await agents_of(running, pki, tmp_path, "acme", 2)
+            streams = [agent.open(b"\x20") for agent in greedy for _ in range(15)]
+            await eventually(lambda: sum(one.reset_code is not None for one in streams) == 12)
+            assert refused(running) == {"opening_identity": 3, "opening_tenant": 9}
+            provider, consumer = await agents_of(running, pki, tmp_path, "other", 2, "web")
+            consumer.open(OpenStream("web", "", 5).encode())
+            await eventually(lambda: len(provider.incoming) + len(consumer.incoming) == 1)
+            for agent in greedy:
+                agent.connection.close(0, "")
+            await eventually(lambda: running.edge.door.quotas.opening.used == 0)
+
+    run(main(), timeout=30)
