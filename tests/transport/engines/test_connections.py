@@ -258,6 +258,49 @@ def test_a_new_address_of_the_client_keeps_the_connection(
 
 
 @pairings
+@pytest.mark.parametrize("lost", [0.06, 0.5])
+def test_a_new_address_whose_proof_is_lost(
+    pki: PkiFixture, client: str, server: str, lost: float
+) -> None:
+    """Nothing of the server's arrives for a while, its first PATH_CHALLENGE included."""
+    link = join(pki, client, server).establish()
+    link.wait(0.2)
+    link.server.echo = True
+    stream_id = link.client.engine.open_stream()
+    assert stream_id is not None
+    blob = bytes(range(256)) * 4096
+    link.client.engine.write(stream_id, blob, end=True)
+    link.run(lambda: len(link.client.bytes_of(stream_id)) > len(blob) // 4)
+    link.move_client(NEW_ADDRESS)
+    until = link.now + lost
+    link.on_send = lambda side, _: setattr(link, "cut", side is link.server and link.now < until)
+    link.run(lambda: stream_id in link.client.ended)
+    assert link.client.bytes_of(stream_id) == blob
+    assert link.server.engine.peer_address == NEW_ADDRESS
+
+
+@pairings
+def test_noise_from_other_addresses_moves_nobody(pki: PkiFixture, client: str, server: str) -> None:
+    """Whoever reads the network knows our ids; what does not open is no sign of a new address."""
+    link = join(pki, client, server).establish()
+    link.wait(0.2)
+    link.server.echo = True
+    stream_id = link.client.engine.open_stream()
+    assert stream_id is not None
+    sent = b""
+    for number in range(8):
+        link.wait(2.0)
+        noise = b"\x41" + link.server.engine.source_cid + bytes([number]) * 60
+        link.inject(link.server, noise, (f"203.0.113.{number}", 1))
+        link.wait(1.5)
+        link.client.engine.write(stream_id, b"x", end=False)
+        sent += b"x"
+        link.run(lambda sent=sent: link.client.bytes_of(stream_id) == sent)  # type: ignore[misc]
+        assert link.server.engine.peer_address == CLIENT
+    assert link.server.closed is None
+
+
+@pairings
 def test_back_to_the_first_address(pki: PkiFixture, client: str, server: str) -> None:
     link = join(pki, client, server).establish()
     link.server.echo = True

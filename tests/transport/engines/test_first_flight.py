@@ -345,7 +345,7 @@ def test_ids_of_the_server_change_during_a_transfer(pki: PkiFixture, server: str
 @bare
 def test_an_address_changes_in_a_transfer(pki: PkiFixture, client: str, server: str) -> None:
     """NAT rebinding: there is nothing but our id that tells whose packets these are."""
-    weather = Weather(overtake=0.02)
+    weather = Weather(loss=0.01, overtake=0.02)
     link = join(pki, client, server, weather=weather).establish()
     link.wait(0.2)
     link.server.echo = True

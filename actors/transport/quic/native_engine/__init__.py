@@ -22,8 +22,8 @@ What differs from the aioquic engine:
 * `Drained` and `backlog` count bytes that were not sent for the first time yet, not bytes that were
   not acknowledged: the core does not tell per stream what was acknowledged. Bytes in flight are
   held by the core in addition, at most the congestion window and the peer's limits;
-* a new address of the peer is used once it answered a PATH_CHALLENGE, not at once; three changes of
-  address per connection (see `paths`);
+* a new address of the peer is used once it answered a PATH_CHALLENGE (see `challenge`), not at
+  once; three changes of address per connection (see `paths`);
 * connection ids after the first, and their stateless reset tokens, are the core's random ones;
 * a server ignores what comes before an Initial packet with CRYPTO that opens (`first_flight`);
 * a client searches for the path's datagram size; a server keeps to the base size, as the core

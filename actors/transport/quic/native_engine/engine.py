@@ -20,9 +20,7 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
-from actors.transport.quic.native_engine.flow import ReceiveFlow
-from actors.transport.quic.native_engine.handshake import NativeHandshake
-from actors.transport.quic.native_engine.packets import PacketNumberLost
+from actors.transport.quic.native_engine.own_packets import OwnPackets
 from actors.transport.quic.native_engine.tls import VERSION_1
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
@@ -32,9 +30,6 @@ _PROTOCOL_VIOLATION = 0x0A
 _FLOW_CONTROL_ERROR = 3
 _STREAM_FRAME = 8
 _PADDING_FRAME = 0
-#: Frames of one packet of stream credit: with everything else it fits into any datagram.
-_CREDIT_BYTES = 1024
-_LONG_HEADER = 0x80
 #: Packets under one AEAD key before a key update; the limit of AES-GCM is 2^23 (RFC 9001 6.6).
 KEY_UPDATE_PACKETS = 1 << 22
 #: Bytes beyond the congestion window, and packets, that only answers to a peer can make: what a
@@ -45,15 +40,13 @@ UNASKED_PACKETS = 4096
 SMALL_PTOS = 2
 #: A congestion window is small up to so many of the smallest datagrams.
 SMALL_WINDOW = 16
-#: PING, and padding to what header protection samples.
-_PING = b"\x01" + bytes(7)
 #: Longest reason phrase: a CONNECTION_CLOSE has to fit into the smallest datagram.
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
 NO_ROOM = "packet builder capacity exhausted"
 
 
-class NativeEngine(NativeHandshake):
+class NativeEngine(OwnPackets):
     """`Engine` over qh3's packet core.
 
     Args:
@@ -89,10 +82,7 @@ class NativeEngine(NativeHandshake):
             retry_source_cid=retry_source_cid,
             reset_token=reset_token,
         )
-        self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
         self._black_hole = BlackHole(settings.max_datagram)
-        #: The core repeats large datagrams, and hears nothing.
-        self._repeats_large = False
         self._pings = 0
         self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
@@ -135,16 +125,18 @@ class NativeEngine(NativeHandshake):
     def receive(self, data: bytes, address: Address, now: float) -> None:
         """Take one datagram."""
         if self._established:
-            self._core.receive_datagram(data, self._name(address, now), now)
-            self._heard()
+            name = self._name(address, now)
+            self._core.receive_datagram(data, name, now)
+            self._heard(name, len(data), now)
         else:
             self._receive_first(data, address, now)
 
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender, oldest first."""
         if self._established:
-            self._core.receive_many_datagrams(list(datagrams), self._name(address, now), now)
-            self._heard()
+            name = self._name(address, now)
+            self._core.receive_many_datagrams(list(datagrams), name, now)
+            self._heard(name, sum(map(len, datagrams)), now)
             return
         for data in datagrams:
             self.receive(data, address, now)
@@ -152,14 +144,17 @@ class NativeEngine(NativeHandshake):
     def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
         """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
         if self._established:
-            self._core.receive_gro_buffer(buffer, size, self._name(address, now), now)
-            self._heard()
+            name = self._name(address, now)
+            self._core.receive_gro_buffer(buffer, size, name, now)
+            self._heard(name, len(buffer), now)
             return
         for start in range(0, len(buffer), size):
             self.receive(buffer[start : start + size], address, now)
 
-    def _heard(self) -> None:
+    def _heard(self, name: Address, count: int, now: float) -> None:
         self._pump()
+        if self._challenge is not None:
+            self._challenge.heard(name, count, now)
         if self._farewell is not None:
             self._farewell.heard()
 
@@ -274,39 +269,6 @@ class NativeEngine(NativeHandshake):
                 return  # the last update is not acknowledged yet: asked again next time
             self._key_packets = 0
 
-    def _add_own_packets(self, result: list[tuple[bytes, Address]], now: float) -> None:
-        """Put packets of our own behind those of the core.
-
-        When limits are to be announced; and when what the core repeats is larger than what every
-        path carries: the acknowledgement of a small packet shows that only they are lost.
-        """
-        packets, core, flow = self._packets, self._core, self._flow
-        assert packets is not None
-        for datagram, _ in result:
-            if datagram[0] < _LONG_HEADER:
-                packets.sent(datagram)
-        packets.follow_phase(core.send_key_phase)
-        if not packets.ready or core.state != "connected":
-            return
-        address = core.active_path[2]
-        try:
-            if self._repeats_large:
-                self._repeats_large = False
-                result.append((packets.packet(_PING), address))
-            while flow.due:
-                frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
-                result.append((packets.packet(frames), address))
-        except PacketNumberLost as error:
-            self._packets_lost(error)
-
-    def _packets_lost(self, error: PacketNumberLost) -> None:
-        if self._cids.peers == b"":
-            # Nothing else makes packets that do not open, and the core does not refuse it.
-            text = "a connection id of a client that has none"
-            self.close(_PROTOCOL_VIOLATION, text, application=False)
-        else:
-            self.close(_INTERNAL_ERROR, f"packet number: {error}", application=False)
-
     def next_timer(self) -> float | None:
         """When to call `handle_timer`."""
         if self._core is None or self._terminated:
@@ -323,12 +285,8 @@ class NativeEngine(NativeHandshake):
             timer = self._core.get_timer()
             if timer is not None and timer[1] <= now:
                 self._core.handle_timer(now)
-                if self._packets is not None and self._core.pto_count:
-                    # Nothing is acknowledged: are they what they are believed to be?
-                    try:
-                        self._packets.check()
-                    except PacketNumberLost as error:
-                        self._packets_lost(error)
+                if self._core.pto_count:
+                    self._check_packets()
             self._flow.handle_timer(now)
             self._pump()
 
@@ -422,7 +380,10 @@ class NativeEngine(NativeHandshake):
         elif kind == "path_validated":
             # What was sent on the old path is not probed for; an acknowledgement from the new one
             # lets the core find it lost.
+            self._proven()
             self.ping()
+        elif kind == "peer_migration":
+            self._moved()
         elif kind == "connection_id_issued":
             self._events.append(CidIssued(native[1]))
         elif kind == "connection_id_retired":

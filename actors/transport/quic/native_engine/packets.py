@@ -58,7 +58,8 @@ class PacketMaker:
         #: The AEAD and IV of the phase before.
         self._before = self._aead, self._iv
         self._mask = _mask_maker(keys.algorithms[1], keys.hp)
-        #: The last short header datagram, its number if it is ours, and how many followed it.
+        #: The core's last short header datagram; the last number that is known, of it or of ours;
+        #: and how many the core sent since.
         self._last = b""
         self._last_number = -1
         self._followed = 0
@@ -88,27 +89,34 @@ class PacketMaker:
             self._last = bytes([_SHORT]) + self._cid
             self._last_number = most_sent + _MOST_SKIPPED
 
-    def check(self) -> None:
-        """Make sure that the core's last packet is what it is believed to be.
+    def open_last(self) -> bytes:
+        """The frames of the core's last packet; none when it was looked at before.
 
         Raises:
-            PacketNumberLost: it is not.
+            PacketNumberLost: it is not what it is believed to be.
         """
-        if self._followed:
-            self._number_of_last()
+        if not self._followed:
+            return b""
+        self._last_number, frames = self._read_last()
+        self._followed = 0
+        return frames
 
-    def packet(self, frames: bytes) -> bytes:
+    def packet(self, frames: bytes, cid: bytes | None = None) -> bytes:
         """A packet with these frames, to the id that the core's last packet went to.
+
+        Args:
+            frames: its payload.
+            cid: another id of the peer.
 
         Raises:
             PacketNumberLost: the core counts otherwise than we believe.
         """
-        number = self._last_number if not self._followed else self._number_of_last()
-        number += 1
+        self.open_last()
+        number = self._last_number + 1
         start = 1 + self._cid_length
         first = _SHORT | (_KEY_PHASE if self._phase else 0) | (_NUMBER_BYTES - 1)
         encoded = (number % _NUMBER_SPACE).to_bytes(_NUMBER_BYTES, "big")
-        header = bytes([first]) + self._last[1:start] + encoded
+        header = bytes([first]) + (self.last_cid if cid is None else cid) + encoded
         nonce = (self._iv ^ number).to_bytes(12, "big")
         packet = bytearray(header + self._aead.encrypt(nonce, frames, header))
         mask = self._mask(bytes(packet[start + 4 : start + 4 + _SAMPLE]))
@@ -116,13 +124,16 @@ class PacketMaker:
         for index in range(_NUMBER_BYTES):
             packet[start + index] ^= mask[1 + index]
         self._advance(number + 1)
-        self._last = bytes(packet)
         self._last_number = number
-        self._followed = 0
-        return self._last
+        return bytes(packet)
 
-    def _number_of_last(self) -> int:
-        """The packet number of the core's last datagram.
+    @property
+    def last_cid(self) -> bytes:
+        """The id of the peer that the core's last packet went to."""
+        return self._last[1 : 1 + self._cid_length]
+
+    def _read_last(self) -> tuple[int, bytes]:
+        """Packet number and frames of the core's last datagram.
 
         A datagram is one packet, so the number is known but for those coalesced behind the
         handshake and those the core skips; anything else would mean that a nonce is used twice.
@@ -141,11 +152,11 @@ class PacketMaker:
         same_phase = bool(first & _KEY_PHASE) == bool(self._phase)
         aead, iv = (self._aead, self._iv) if same_phase else self._before
         header = bytes([first]) + data[1:start] + encoded
+        nonce = (iv ^ number).to_bytes(12, "big")
         try:
-            aead.decrypt((iv ^ number).to_bytes(12, "big"), data[start + length :], header)
+            return number, aead.decrypt(nonce, data[start + length :], header)
         except InvalidTag:
             raise PacketNumberLost(f"a packet does not open as number {number}") from None
-        return number
 
     def _update_keys(self) -> None:
         """The core went on to the next key phase (RFC 9001 section 6.1)."""
