@@ -232,6 +232,7 @@ class AgentConnection(StreamBringer):
     def _serve(self, events: list[RelayEvent]) -> None:
         for event in events:
             if isinstance(event, Hello):
+                self._connection.welcome()
                 entry = ConnectionEntry(self._door, self._identity.text, self.ref, self._services)
                 self.own(entry, "entry")
                 self.ref.tell(_Announce())

@@ -133,6 +133,7 @@ class Edge:
                 settings=quic,
                 on_connection=lambda c: c.close(0),
                 counters=self.door.meters.family("quic_events_total", "event"),
+                until_welcome=True,
             )
             for _ in self._listen
         ]
@@ -142,6 +143,7 @@ class Edge:
                 settings=tcp,
                 on_connection=lambda c: c.close(0),
                 counters=self.door.meters.family("tcp_events_total", "event"),
+                until_welcome=True,
             )
             for _ in self._listen_tcp
         ]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+from actors.transport.gate import Place
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tls import PeerIdentity
 
@@ -48,6 +49,18 @@ class Connection(ABC):
         self.on_stream_credit: Callable[[], object] = _ignore
         #: Application code that `abort` closes with.
         self.abort_code = 0
+        #: Its place among those who have not shown yet that they belong here.
+        self.at_gate: Place | None = None
+
+    def _forget_callbacks(self) -> None:
+        """Nothing is delivered any more: what they refer to may refer to us."""
+        self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+
+    def welcome(self) -> None:
+        """It belongs here: it does not count as pending any more, and gives way to nobody."""
+        place, self.at_gate = self.at_gate, None
+        if place is not None:
+            place.leave()
 
     @property
     @abstractmethod

@@ -52,7 +52,7 @@ def test_an_initial_is_accepted_with_the_id_the_client_chose() -> None:
 
 def test_above_the_threshold_a_client_proves_its_address_and_then_gets_in() -> None:
     made, counters = admission(retry_above=1)
-    made.enter("198.51.100.1")
+    made.gate.enter("198.51.100.1", 0.0)
     quic, first = client()
     retry = made.judge(first, HERE, 1.0)
     assert isinstance(retry, bytes)
@@ -70,18 +70,14 @@ def test_above_the_threshold_a_client_proves_its_address_and_then_gets_in() -> N
     assert counters == {"retry": 1, "drop_bad_token": 2}
 
 
-@pytest.mark.parametrize(
-    "limits, reason",
-    [({"max_pending": 2}, "pending_limit"), ({"max_pending_per_source": 2}, "source_limit")],
-)
-def test_handshakes_in_progress_are_limited(limits: dict[str, int], reason: str) -> None:
-    made, counters = admission(**limits)
-    for _ in range(2):
-        made.enter("192.0.2.7")
+def test_handshakes_in_progress_of_one_source_are_limited() -> None:
+    made, counters = admission(max_pending_per_source=2)
+    places = [made.gate.enter("192.0.2.7", 0.0) for _ in range(2)]
     _, first = client()
     assert made.judge(first, HERE, 1.0) is None
-    assert counters == {f"drop_{reason}": 1}
-    made.leave("192.0.2.7")
+    assert counters == {"drop_source_limit": 1}
+    assert places[0] is not None
+    places[0].leave()
     assert isinstance(made.judge(first, HERE, 1.0), Accepted)
 
 

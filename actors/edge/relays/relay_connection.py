@@ -65,6 +65,7 @@ class RelayConnection(StreamBringer):
         connection.abort_code = CloseCode.INTERNAL_ERROR
         connection.on_stream = self.guard("connection", self._on_stream)
         connection.on_closed = self.guard("connection", self._on_closed)
+        connection.welcome()
         connection.start()
 
     def terminate(self, reason: ExitReason) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from actors.transport.connection import DialFailed
 
@@ -52,22 +52,44 @@ async def first_to_connect(
             done, _ = await asyncio.wait(
                 running, timeout=pause, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in done:
-                running.discard(task)
-                try:
-                    result = task.result()
-                except (OSError, DialFailed) as error:
-                    failure = error
-                else:
+            while done:
+                outcome = _outcome(done.pop(), running)
+                if isinstance(outcome, _Won):
                     running |= done  # those that are not looked at any more
-                    running.discard(task)
-                    return result
+                    return outcome.result
+                failure = outcome
+                del outcome
         raise failure
     finally:
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-        for task in running:
-            if not task.cancelled() and task.exception() is None:
-                discard(task.result())
+        del failure  # its traceback holds this frame, which must not hold it
+        await _end(running, discard)
+
+
+class _Won(Generic[R]):
+    """What an attempt returned."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: R) -> None:
+        self.result = result
+
+
+def _outcome(
+    task: asyncio.Task[R], running: set[asyncio.Task[R]]
+) -> _Won[R] | OSError | DialFailed:
+    running.discard(task)
+    try:
+        return _Won(task.result())
+    except (OSError, DialFailed) as error:
+        return error.with_traceback(None)
+
+
+async def _end(running: set[asyncio.Task[R]], discard: Callable[[R], object]) -> None:
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    while running:
+        task = running.pop()
+        if not task.cancelled() and task.exception() is None:
+            discard(task.result())

@@ -3,8 +3,9 @@
 Everything here runs before the sender proved anything, so it is bounded in work and in memory:
 
 * Initials without a token: at most `INITIALS_PER_SECOND` are looked at, with a burst of as many;
-* handshakes in progress: `max_pending` in all and `max_pending_per_source`; above `retry_above`
-  the sender must first show that it receives at its address (Retry, RFC 9000 section 8.1.2);
+* handshakes in progress: `max_pending` in all and `max_pending_per_source` (`transport.gate`);
+  above `retry_above` the sender must first show that it receives at its address (Retry, RFC 9000
+  section 8.1.2);
 * answers are smaller than what caused them, so nobody is flooded through us.
 
 Every outcome is counted by reason. Source: RFC 9000 sections 5.2, 6, 8.1, 10.3, 14.1, 17.2.
@@ -13,7 +14,6 @@ Every outcome is counted by reason. Source: RFC 9000 sections 5.2, 6, 8.1, 10.3,
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from actors.transport.gate import Gate, source_of
 from actors.transport.quic.engine import Address
 from actors.transport.quic.flood_guard import FloodGuard
 from actors.transport.quic.rate_limit import RateLimit
@@ -50,7 +51,7 @@ class Accepted(NamedTuple):
 
     original_cid: bytes  #: what the client chose first
     retry_cid: bytes | None  #: ours in the Retry, when there was one
-    source: str  #: for `Admission.enter`
+    source: str  #: for its place at the gate
 
 
 def plain_host(address: Address) -> str:
@@ -85,29 +86,14 @@ class Admission:
         reset_key: ResetKey | None = None,
     ) -> None:
         self.accepting = False
-        self.pending = 0
+        self.gate = Gate(settings.max_pending, settings.max_pending_per_source, counters)
         self._settings = settings
         self._counters = counters
         self._reset_key = reset_key
-        self._by_source: Counter[str] = Counter()
         self._retry = QuicRetryTokenHandler()
         self.flood = FloodGuard()
         self._initials = RateLimit(INITIALS_PER_SECOND)
         self._resets = RateLimit(RESETS_PER_SECOND)
-
-    # Handshakes in progress.
-
-    def enter(self, source: str) -> None:
-        """A handshake begins; every `enter` needs its `leave`."""
-        self.pending += 1
-        self._by_source[source] += 1
-
-    def leave(self, source: str) -> None:
-        """It ended, in whatever way."""
-        self.pending -= 1
-        self._by_source[source] -= 1
-        if self._by_source[source] <= 0:
-            del self._by_source[source]
 
     # Datagrams.
 
@@ -139,11 +125,10 @@ class Admission:
         return self._initial(header, address, now)
 
     def _initial(self, header: QuicHeader, address: Address, now: float) -> Accepted | bytes | None:
-        source = plain_host(address)
-        if self.pending >= self._settings.max_pending:
-            return self._drop("pending_limit")
-        if self._by_source[source] >= self._settings.max_pending_per_source:
-            return self._drop("source_limit")
+        source = source_of(address[0])
+        refusal = self.gate.refusal(source)
+        if refusal:
+            return self._drop(refusal.removeprefix("pending_per_"))
         if header.token:
             try:
                 original = self._retry.validate_token(
@@ -157,7 +142,7 @@ class Admission:
             return Accepted(original, header.destination_cid, source)
         if len(header.destination_cid) < 8:
             return self._drop("short_cid")  # RFC 9000 section 7.2
-        if self.pending >= self._settings.retry_above:
+        if len(self.gate) >= self._settings.retry_above:
             return self._send_retry(header, address, now)
         return Accepted(header.destination_cid, None, source)
 

@@ -82,6 +82,8 @@ class QuicEndpoint:
         on_connection: gets every verified incoming connection; None: outgoing only.
         make_socket: makes the datagram sockets; another one may change what travels.
         counters: where handshakes by outcome and drops by reason are counted.
+        until_welcome: a connection counts as pending until `Connection.welcome`, not only until
+            its peer is verified.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class QuicEndpoint:
         on_connection: Callable[[Connection], object] | None = None,
         make_socket: Callable[..., UdpSocket] = UdpSocket,
         counters: Counter[str] | None = None,
+        until_welcome: bool = False,
     ) -> None:
+        self._until_welcome = until_welcome
         self._make_socket = make_socket
         self.settings = settings
         self.on_connection = on_connection
@@ -170,8 +174,7 @@ class QuicEndpoint:
         """Close the sockets; verified connections live on, handshakes in progress end."""
         for connection in list(self._pending):
             self.counters["handshake_detached"] += 1
-            connection.abort()  # its last words leave before the socket closes
-            self._forget(connection)
+            self._dismiss(connection)  # its last words leave before the socket closes
         for opened in self._sockets.values():
             statistics = opened.statistics()
             self._past_in += statistics.datagrams_in
@@ -210,12 +213,17 @@ class QuicEndpoint:
         live = [opened.statistics() for opened in self._sockets.values()]
         return EndpointStatistics(
             len(self._connections),
-            len(self._pending),
+            len(self._pending) + self._waiting(),
             self._past_in + sum(one.datagrams_in for one in live),
             self._past_out + sum(one.datagrams_out for one in live),
             dict(self.counters),
             self._listening.statistics() if self._listening is not None else _NOTHING,
         )
+
+    def _waiting(self) -> int:
+        """Verified connections that are not welcome yet."""
+        handshakes = sum(1 for one in self._pending if one.at_gate is not None)
+        return len(self._admission.gate) - handshakes
 
     def paths(self) -> list[ConnectionStatistics]:
         """The counters of live connections, of at most PATHS_SHOWN of them."""
@@ -248,7 +256,8 @@ class QuicEndpoint:
                     lambda late: late.close(0, ""),
                 )
         except TimeoutError:
-            raise DialFailed(CloseReason("handshake", 0, False, "timed out")) from None
+            pass  # raised below: as its context this one would keep all of it alive
+        raise DialFailed(CloseReason("handshake", 0, False, "timed out"))
 
     async def _dial(self, target: Target, server_name: str) -> Connection:
         """As `connect`, for one address; cancelled when its time is over."""
@@ -263,29 +272,32 @@ class QuicEndpoint:
             server_name=server_name,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=True)
-        done: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        # A result, never an exception: that would hold this frame, and the frame it.
+        done: asyncio.Future[CloseReason | None] = asyncio.get_running_loop().create_future()
 
         def established(event: Established) -> None:
             if self._verify(connection, event, SERVER, server_name) and not done.done():
                 self._promote(connection)
-                done.set_result(connection)
+                done.set_result(None)
 
         def failed(reason: CloseReason) -> None:
             if not done.done():
-                done.set_exception(DialFailed(reason))
+                done.set_result(reason)
 
         connection.on_established = established
         connection.on_failed = failed
-        self._admit(connection, "")
+        self._admit(connection)
         engine.connect(target.address, time.monotonic())
         self.touch(connection)
         try:
-            result = await done
+            reason = await done
         except BaseException:
             connection.abort()
             raise
-        connection.on_failed = None
-        return result
+        # Not while the other is handled: as its context that would keep all this alive.
+        if reason is not None:
+            raise DialFailed(reason)
+        return connection
 
     def punch(self, address: tuple[str, int]) -> None:
         """One byte to an address, from the listening socket: opens the way back through a NAT."""
@@ -323,6 +335,8 @@ class QuicEndpoint:
     ) -> None:
         now = time.monotonic()
         connection.last_heard = now
+        if connection.at_gate is not None and connection.datagrams_in:
+            connection.at_gate.heard()
         connection.datagrams_in += -(-len(data) // size)
         connection.octets_in += len(data)
         try:
@@ -377,7 +391,11 @@ class QuicEndpoint:
         connection.on_established = established
         connection.on_failed = failed
         connection.asked = address if isinstance(address, AskedAddress) else None
-        self._admit(connection, accepted.source)
+        place = self._admission.gate.enter(accepted.source, time.monotonic())
+        if place is not None:
+            place.give_way = lambda: self._dismiss(connection)
+        connection.at_gate = place
+        self._admit(connection)
         self.add_cid(connection, accepted.retry_cid or accepted.original_cid)
         return connection
 
@@ -386,24 +404,28 @@ class QuicEndpoint:
         narrow = self._narrow.has(host, time.monotonic())
         return replace(self.settings, max_probed=0) if narrow else self.settings
 
-    def _admit(self, connection: QuicConnectionHandle, source: str) -> None:
-        connection.source = source
+    def _admit(self, connection: QuicConnectionHandle) -> None:
         self._pending.add(connection)
-        self._admission.enter(source)
         self.add_cid(connection, connection.engine.source_cid)
 
+    def _dismiss(self, connection: QuicConnectionHandle) -> None:
+        """End a handshake in progress, and keep nothing of it."""
+        connection.abort()
+        self._forget(connection)
+
     def _promote(self, connection: QuicConnectionHandle) -> None:
-        self._leave_pending(connection)
+        self._pending.discard(connection)
         connection.established = True
-        connection.on_failed = None
+        connection.on_established = connection.on_failed = None
         self._connections.add(connection)
         if connection.client:
             self._outgoing.add(connection)
-
-    def _leave_pending(self, connection: QuicConnectionHandle) -> None:
-        if connection in self._pending:
-            self._pending.discard(connection)
-            self._admission.leave(connection.source)
+        place = connection.at_gate
+        if place is not None and self._until_welcome:
+            place.proved()
+            place.give_way = lambda: connection.close(connection.abort_code, "gave way")
+        else:
+            connection.welcome()
 
     def _verify(
         self,
@@ -439,7 +461,8 @@ class QuicEndpoint:
 
     def ended(self, connection: QuicConnectionHandle) -> None:
         """It is over for its users; its ids stay until the closing period ends."""
-        self._leave_pending(connection)
+        self._pending.discard(connection)
+        connection.welcome()  # or gone: its place is free
         if connection in self._connections:
             self._past_lost += max(0, connection.engine.path.lost)
             self._connections.discard(connection)
@@ -456,6 +479,7 @@ class QuicEndpoint:
         self.ended(connection)
         self._timers.forget(connection)
         self._dirty.pop(connection, None)
+        connection.let_go()
 
     # Sending.
 

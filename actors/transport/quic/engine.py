@@ -230,3 +230,11 @@ class Engine(Protocol):
     def close(self, code: int, text: str, *, application: bool) -> None:
         """CONNECTION_CLOSE with the next transmission."""
         ...
+
+    def release(self) -> None:
+        """Nothing is asked of it any more: let go of buffers, and of what refers back to it.
+
+        Parts that refer to each other would wait for the garbage collector, which for so few
+        objects hardly ever comes.
+        """
+        ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from actors.transport.connection import Connection, ConnectionStatistics
 from actors.transport.quic.admission import plain_host
+from actors.transport.quic.ended_engine import EndedEngine
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -52,7 +53,6 @@ class QuicConnectionHandle(Connection):
         self.last_ping = self.started_at
         self.timer_at = 0.0
         self.established = False
-        self.source = ""
         #: The address the peer wrote to first, when this host has several: answers leave from it.
         self.asked: AskedAddress | None = None
         self.datagrams_in = self.datagrams_out = 0
@@ -87,6 +87,7 @@ class QuicConnectionHandle(Connection):
         if self._closed is not None and not self._reported:
             self._reported = True
             self.on_closed(self._closed)
+            self._forget_callbacks()
 
     def open_stream(self) -> QuicStreamHandle | None:
         """See `Connection`."""
@@ -115,7 +116,7 @@ class QuicConnectionHandle(Connection):
 
     def abort(self) -> None:
         """See `Connection`."""
-        self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+        self._forget_callbacks()
         self._reported = True
         if self._closed is None:
             self.engine.close(self.abort_code, "", application=True)
@@ -134,6 +135,15 @@ class QuicConnectionHandle(Connection):
             self.engine.round_trip,
             *self.engine.path,
         )
+
+    def let_go(self) -> None:
+        """Nothing more is sent or received: the engine is not needed any more; idempotent."""
+        engine = self.engine
+        self._streams.clear()
+        self._looked_at.clear()
+        if not isinstance(engine, EndedEngine):
+            self.engine = EndedEngine(engine)
+            engine.release()
 
     # Called by streams.
 
@@ -194,7 +204,7 @@ class QuicConnectionHandle(Connection):
 
     def _arrived(self, stream_id: int) -> QuicStreamHandle:
         stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
-        if self._running and self._is_peers(stream_id):
+        if self._running and self._closed is None and self._is_peers(stream_id):
             self.on_stream(stream)
         return stream
 
@@ -205,6 +215,7 @@ class QuicConnectionHandle(Connection):
                 self.engine.forget(stream_id)
                 stream.forget()
                 stream.on_finished()
+                stream.forget_callbacks()
 
     def _reason(self, event: Closed) -> CloseReason:
         if self._local_reason is not None:
@@ -223,14 +234,12 @@ class QuicConnectionHandle(Connection):
         self._looked_at.clear()
         for stream in streams:
             stream.take_lost(reason)
+        self.on_established = None
         if self.on_failed is not None:
             failed, self.on_failed = self.on_failed, None
             failed(reason)
         if self._running and not self._reported:
             self._reported = True
             self.on_closed(reason)
+            self._forget_callbacks()
         self._endpoint.ended(self)
-
-
-def _ignore(*_: object) -> None:
-    """No callback."""

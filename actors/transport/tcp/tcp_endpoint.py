@@ -10,33 +10,24 @@ Source: protocol sheet ORP 3.13, 6.4 T1, T2.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography import x509
 
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.dialling import Target, connect_to, first_to_connect, resolve
+from actors.transport.gate import Place
 from actors.transport.stream import CloseReason
+from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.tls_context import client_context, peer_chain, server_context
+from actors.transport.tcp.tls_transport import CHUNK, TlsTransport, label
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, verify_peer
-
-#: Connections accepted per wake-up before other sockets get a turn.
-ACCEPTS = 64
-#: Connections the kernel keeps for us.
-BACKLOG = 1024
-#: Pause after the process ran out of descriptors, seconds.
-EXHAUSTED_PAUSE = 0.1
-#: Seconds an ended connection may take to say goodbye.
-GOODBYE_SECONDS = 1.0
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Guard = Callable[[Callable[[], None]], Callable[[], object]]
 
@@ -45,7 +36,7 @@ class TcpStatistics(NamedTuple):
     """Counters of one endpoint."""
 
     connections: int  #: live, verified connections
-    pending: int  #: handshakes in progress
+    pending: int  #: connections at the gate: handshakes in progress, and HELLOs waited for
     counters: dict[str, int]  #: handshakes by outcome
 
 
@@ -66,6 +57,8 @@ class TcpEndpoint:
         alpn: protocols offered; a client that offers none is accepted, as in the reference.
         on_connection: gets every verified incoming connection; None: outgoing only.
         counters: where handshakes by outcome are counted.
+        until_welcome: a connection counts as pending until `Connection.welcome`, not only until
+            its peer is verified.
     """
 
     def __init__(
@@ -76,20 +69,35 @@ class TcpEndpoint:
         alpn: tuple[str, ...] = ("orp/1",),
         on_connection: Callable[[Connection], object] | None = None,
         counters: Counter[str] | None = None,
+        until_welcome: bool = False,
     ) -> None:
         self.settings = settings
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter() if counters is None else counters
-        self.accepting = on_connection is not None
         self._alpn = alpn
-        self._listening: socket.socket | None = None
-        self._read: Callable[[], object] = _nothing
+        self._until_welcome = until_welcome
+        self._acceptor = Acceptor(
+            AcceptLimits(
+                settings.max_pending, settings.max_pending_per_source, settings.handshake_timeout
+            ),
+            self._accepted,
+            name="TCP",
+            counters=self.counters,
+        )
+        self._acceptor.accepting = on_connection is not None
         self._address: tuple[str, int] | None = None
         self._connections: set[YamuxConnection] = set()
-        #: Handshakes of accepted connections, and where they come from.
-        self._pending: dict[asyncio.Task[None], str] = {}
-        self._sources: Counter[str] = Counter()
+        self._buffer = memoryview(bytearray(CHUNK))
         self.reload(identity)
+
+    @property
+    def accepting(self) -> bool:
+        """False: new incoming connections are closed."""
+        return self._acceptor.accepting
+
+    @accepting.setter
+    def accepting(self, value: bool) -> None:
+        self._acceptor.accepting = value
 
     # The socket.
 
@@ -108,34 +116,16 @@ class TcpEndpoint:
         host, port = address
         if port == 0 and self._address is not None:
             port = self._address[1]
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-            sock.bind((host, port))
-            sock.listen(BACKLOG)
-        except OSError:
-            sock.close()
-            raise
-        self._listening = sock
-        self._read = guard(self._acceptable)
-        asyncio.get_running_loop().add_reader(sock, self._read)
+        sock = listen_tcp(host, port)
         name = sock.getsockname()
         self._address = (name[0], name[1])
+        self._acceptor.refusals.name = "TCP {}:{}".format(*self._address)
+        self._acceptor.attach(sock, guard)
         return self._address
 
     def detach(self) -> None:
         """Close the socket; verified connections live on, handshakes in progress end."""
-        sock, self._listening = self._listening, None
-        if sock is not None:
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
-        for task in list(self._pending):
-            self.counters["handshake_detached"] += 1
-            task.cancel()
+        self._acceptor.detach()
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -152,99 +142,45 @@ class TcpEndpoint:
         """Close every connection and the socket; idempotent."""
         for connection in list(self._connections):
             connection.abort()
-        self.detach()
+        self._acceptor.abort()
 
     def statistics(self) -> TcpStatistics:
         """The counters as one tuple."""
-        return TcpStatistics(len(self._connections), len(self._pending), dict(self.counters))
+        return TcpStatistics(len(self._connections), len(self._acceptor.gate), dict(self.counters))
 
     # Accepting.
 
-    def _acceptable(self) -> None:
-        listening = self._listening
-        for _ in range(ACCEPTS):
-            if listening is None:
-                return
-            try:
-                sock, name = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    self.counters["accept_failed"] += 1
-                    continue  # that connection ended before we took it
-                self.counters["out_of_descriptors"] += 1
-                self._rest(listening)
-                return
-            self._accepted(sock, str(name[0]))
+    def _accepted(self, sock: socket.socket, address: Any, place: Place) -> None:
+        _Arrival(self, place, TlsTransport(sock, self._server, self._buffer))
 
-    def _rest(self, listening: socket.socket) -> None:
-        """No descriptors: the kernel keeps what comes, and we do not spin."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listening)
-
-        def again() -> None:
-            if self._listening is listening:
-                loop.add_reader(listening, self._read)
-
-        loop.call_later(EXHAUSTED_PAUSE, again)
-
-    def _accepted(self, sock: socket.socket, source: str) -> None:
-        settings = self.settings
-        refusal = ""
-        if not self.accepting:
-            refusal = "not_accepting"
-        elif len(self._pending) >= settings.max_pending:
-            refusal = "pending_limit"
-        elif self._sources[source] >= settings.max_pending_per_source:
-            refusal = "pending_per_source_limit"
-        if refusal:
-            self.counters[f"refused_{refusal}"] += 1
-            sock.close()
-            return
-        sock.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._shake_hands(sock))
-        self._pending[task] = source
-        self._sources[source] += 1
-        task.add_done_callback(self._handshake_over)
-
-    def _handshake_over(self, task: asyncio.Task[None]) -> None:
-        source = self._pending.pop(task)
-        self._sources[source] -= 1
-        if not self._sources[source]:
-            del self._sources[source]
-
-    async def _shake_hands(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    def arrived(self, transport: TlsTransport, place: Place) -> None:
+        """The handshake of an accepted connection is done; called by `_Arrival`."""
         connection = YamuxConnection(self.settings, client=False, on_ended=self._ended)
-        try:
-            await loop.connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=self._server,
-                ssl_handshake_timeout=self.settings.handshake_timeout,
-                ssl_shutdown_timeout=GOODBYE_SECONDS,
-            )
-        except (OSError, ssl.SSLError) as error:
-            self.counters[f"handshake_failed_{_label(error)}"] += 1
-            return  # the transport closed the socket
-        refusal = self._verified(connection, CLIENT)
+        refusal = self._verified(connection, transport, CLIENT)
         if refusal:
             self.counters[f"refused_{refusal}"] += 1
-            connection.abort()
+            place.leave()
+            transport.close()
             return
         self.counters["handshake_ok"] += 1
+        place.proved()
+        place.give_way = lambda: connection.close(connection.abort_code, "gave way")
+        connection.at_gate = place
+        if not self._until_welcome:
+            connection.welcome()
         self._connections.add(connection)
+        transport.start(connection)
         (self.on_connection or _accept_nothing)(connection)
 
     def _verified(
         self,
         connection: YamuxConnection,
+        transport: TlsTransport,
         purpose: x509.ObjectIdentifier,
         server_name: str | None = None,
     ) -> str:
         """Set who the peer is; else the reason why not."""
-        tls = connection.tls
+        tls = transport.get_extra_info("ssl_object")
         if tls is None:
             return "absent"
         try:
@@ -281,47 +217,80 @@ class TcpEndpoint:
             async with asyncio.timeout(timeout):
                 return await first_to_connect(
                     await resolve(*address),
-                    lambda target: self._dial(target, server_name, timeout),
+                    lambda target: self._dial(target, server_name),
                     lambda late: late.close(0, ""),
                 )
         except TimeoutError:
-            raise DialFailed(CloseReason("handshake", text="timed out")) from None
+            why = "timed out"
         except OSError as error:
-            text = str(error) if isinstance(error, socket.gaierror) else _label(error)
-            raise DialFailed(CloseReason("handshake", text=text)) from None
+            why = str(error) if isinstance(error, socket.gaierror) else label(error)
+        # Not while the other is handled: as its context that would keep all this alive.
+        raise DialFailed(CloseReason("handshake", text=why))
 
-    async def _dial(self, target: Target, server_name: str, timeout: float) -> Connection:
+    async def _dial(self, target: Target, server_name: str) -> Connection:
         """As `connect`, for one address; cancelled when its time is over."""
-        sock = await connect_to(target)
-        connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
+        transport = TlsTransport(await connect_to(target), self._client, self._buffer, server_name)
+        # A result, never an exception: that would hold this frame, and the frame it.
+        dial = _Dial(asyncio.get_running_loop().create_future())
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection,
-                sock=sock,
-                ssl=self._client,
-                server_hostname=server_name,
-                ssl_handshake_timeout=timeout,
-                ssl_shutdown_timeout=GOODBYE_SECONDS,
-            )
+            transport.connect(dial)
+            refusal = await dial.outcome
         except BaseException:
-            sock.close()
+            transport.abort()
             raise
-        refusal = self._verified(connection, SERVER, server_name)
+        connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
+        refusal = refusal or self._verified(connection, transport, SERVER, server_name)
         if refusal:
-            connection.abort()
+            transport.close()
             raise DialFailed(CloseReason("handshake", text=refusal))
         self._connections.add(connection)
+        transport.start(connection)
         return connection
 
 
-def _label(error: Exception) -> str:
-    """A short name of why a handshake failed; the names are few."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "unverified"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "tls").lower()
-    return type(error).__name__.removesuffix("Error").lower()
+class _Arrival:
+    """An accepted connection while its handshake runs."""
+
+    __slots__ = ("_endpoint", "_place")
+
+    def __init__(self, endpoint: TcpEndpoint, place: Place, transport: TlsTransport) -> None:
+        self._endpoint = endpoint
+        self._place = place
+        place.give_way = transport.abort
+        transport.accept(self)
+
+    def handshake_heard(self) -> None:
+        """See `HandshakeOwner`."""
+        self._place.heard()
+
+    def handshake_done(self, transport: TlsTransport) -> None:
+        """See `HandshakeOwner`."""
+        self._endpoint.arrived(transport, self._place)
+
+    def handshake_failed(self, why: str) -> None:
+        """See `HandshakeOwner`; one that gave way is counted already."""
+        if self._place.taken:
+            self._place.leave()
+            self._endpoint.counters[f"handshake_failed_{why}"] += 1
 
 
-def _nothing() -> None:
-    """No socket."""
+class _Dial:
+    """A dialled connection while its handshake runs: "" when it is done, else why not."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: asyncio.Future[str]) -> None:
+        self.outcome = outcome
+
+    def handshake_heard(self) -> None:
+        """See `HandshakeOwner`."""
+
+    def handshake_done(self, transport: TlsTransport) -> None:
+        """See `HandshakeOwner`."""
+        if not self.outcome.done():
+            self.outcome.set_result("")
+
+    def handshake_failed(self, why: str) -> None:
+        """See `HandshakeOwner`."""
+        if not self.outcome.done():
+            self.outcome.set_result(why)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -39,10 +38,6 @@ from wire.yamux.session import Session
 CODE_BASE: Final = 0x4F52_0000
 #: Connection windows of unread bytes before streams are reset: yamux cannot withhold what QUIC can.
 WINDOWS_HELD: Final = 16
-
-
-def _ignore(*_: object) -> None:
-    """No callback."""
 
 
 class YamuxConnection(Connection, asyncio.Protocol):
@@ -156,12 +151,6 @@ class YamuxConnection(Connection, asyncio.Protocol):
         """See `Connection`."""
         return self._closed
 
-    @property
-    def tls(self) -> ssl.SSLObject | None:
-        """What the handshake found out; None when the connection is gone."""
-        transport = self._transport
-        return None if transport is None else transport.get_extra_info("ssl_object")
-
     def now(self) -> float:
         """The session's clock."""
         return self._loop.time()
@@ -174,6 +163,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if self._closed is not None and not self._reported:
             self._reported = True
             self.on_closed(self._closed)
+            self._forget_callbacks()
 
     def open_stream(self) -> YamuxStream | None:
         """See `Connection`."""
@@ -192,7 +182,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     def abort(self) -> None:
         """See `Connection`."""
-        self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+        self._forget_callbacks()
         self._reported = True
         if self._closed is None:
             self._say_goodbye(self.abort_code)
@@ -298,6 +288,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if self._closed is not None:
             return
         self._closed = reason
+        self.welcome()  # or gone: the place is free
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -307,6 +298,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if self._running and not self._reported:
             self._reported = True
             self.on_closed(reason)
+            self._forget_callbacks()
         self._on_ended(self)
 
     # Sending.

@@ -134,3 +134,4 @@ class YamuxStream(DeliveredStream):
         if self._over and not self._finished and not self._held and not self._held_end:
             self._finished = True
             self.on_finished()
+            self.forget_callbacks()

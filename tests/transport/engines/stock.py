@@ -167,6 +167,9 @@ class StockClient:
     def backlog(self, stream_id: int) -> int:
         return 0
 
+    def release(self) -> None:
+        """See `Engine`."""
+
     def close(self, code: int, text: str, *, application: bool) -> None:
         self.quic.close(error_code=code, frame_type=None if application else 0, reason_phrase=text)
 

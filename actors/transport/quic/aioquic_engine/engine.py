@@ -291,6 +291,10 @@ class AioquicEngine:
                 result.append(Drained(stream_id, drained))
         self._quic.marks.acknowledged.clear()
 
+    def release(self) -> None:
+        """See `Engine`: the library's parts all refer to the connection."""
+        vars(self._quic).clear()
+
     # Streams.
 
     def open_stream(self) -> int | None:

@@ -226,7 +226,18 @@ class NativeHandshake(ABC):
         if not self._closed_reported:
             self._advance_handshake()
             if self._established and not self._client:
-                self._tls = self._initials = None
+                self._initials = None
+                self._drop_tls()
+
+    def _drop_tls(self) -> None:
+        driver, self._tls = self._tls, None
+        if driver is not None:
+            driver.release()
+
+    def release(self) -> None:
+        """See `Engine`."""
+        self._drop_tls()
+        self._core = self._packets = self._initials = None
 
     def _advance_handshake(self) -> None:
         """Carry what TLS made into the core."""

@@ -159,6 +159,10 @@ class TlsDriver:
         """The protocol agreed on, or empty."""
         return self._tls.alpn_negotiated or ""
 
+    def release(self) -> None:
+        """Nothing of TLS follows: the context and this driver let go of each other."""
+        vars(self._tls).clear()
+
     def start(self) -> None:
         """Make the client's first flight."""
         self._handle(b"")
