@@ -85,6 +85,9 @@ def control_spec(
     def policy() -> PolicyActor:
         return PolicyActor(backend.connect, files, enforce=enforce, meters=meters)
 
+    if meters is not None:
+        meters.declare("audit_events_total", "policy_cache_hits", "policy_cache_misses")
+
     def audit() -> AuditActor:
         return AuditActor(
             backend.connect, queue=audit_queue, attempts=backend.audit_attempts, meters=meters

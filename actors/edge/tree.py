@@ -55,6 +55,13 @@ from wire.orp.close_codes import CloseCode
 #: While a part of the door is away new streams wait: the pauses stay below the second that they
 #: may wait (docs/chaos.md, 16); how often is the business of the restart budget.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
+_COUNTERS = (
+    "intra_relay_hops",
+    "stream_forward_assigned_total",
+    "stream_migrated_p2p_total",
+    "stream_opens_total",
+    "stream_rejects",
+)
 
 
 def _numbered(name: str, count: int) -> list[str]:
@@ -167,6 +174,9 @@ class Edge:
             cell = self._system.find(f"{self._base}/{name}")
             return 0 if cell is None else len(cell.children or ())
 
+        meters.declare(*_COUNTERS)
+        for name in ("stream_ready_duration", "stream_open_duration"):
+            meters.histogram(name)
         meters.totals["bytes_forwarded"] = lambda: door.volume.bytes
         meters.gauge("agents_connected", lambda: len(door.connections))
         meters.gauge("stream_active", lambda: children("streams"))

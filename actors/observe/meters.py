@@ -102,6 +102,13 @@ class Meters:
         self.distributions: dict[str, Callable[[], Sequence[float]]] = {}
         self.histograms: dict[str, Histogram] = {}
 
+    def declare(self, *names: str) -> None:
+        """Show these counters from the start: one that is missing until its first event cannot be
+        watched, and its first event is no increase.
+        """
+        for name in names:
+            self.counters[name] += 0
+
     def family(self, name: str, label: str) -> Family:
         """The counters of this name, made at the first call."""
         if name not in self.families:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.edge.forward import allocation
+from actors.edge.forward.allocation import HELD_DATAGRAMS
 from actors.edge.forward.settings import ForwardSettings
 from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
@@ -39,6 +41,59 @@ def test_both_agents_get_mirrored_grants_and_payload_arrives_without_prefix(
             assert up.consumer.ready_streams == []  # the grant replaces STREAM_READY
             assert stream.mine.data == b"" == stream.theirs.data  # never over the relay's streams
             assert up.running.counters["streams_forwarded"] == 1
+
+    run(main())
+
+
+def test_what_comes_before_the_other_agent_registered_waits_for_it(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """A consumer of the reference sends its first packets at once; the repetition takes 200 ms."""
+
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            stream = await up.open(7)
+            mine, theirs = (grant.my_allocation for grant in stream.grants)
+            stream.consumer.register(mine)
+            early = [b"first %d" % number for number in range(HELD_DATAGRAMS)]
+            for payload in early:
+                stream.from_consumer(payload)
+            stream.from_consumer(b"one too many")
+            await eventually(lambda: up.counters.get("unbound") == 1)
+            assert up.place.table.held_bytes == sum(map(len, early)) + 4 * len(early)
+            stream.provider.register(theirs)
+            await eventually(lambda: stream.provider.received == early)
+            assert up.place.table.held_bytes == 0
+            stream.from_consumer(b"at once")
+            await eventually(lambda: stream.provider.received == [*early, b"at once"])
+
+    run(main())
+
+
+def test_what_waits_for_nobody_is_forgotten(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocation, "HELD_SECONDS", 0.2)
+
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            stream = await up.open(7)
+            mine, theirs = (grant.my_allocation for grant in stream.grants)
+            stream.consumer.register(mine)
+            stream.from_consumer(b"early")
+            await eventually(lambda: up.place.table.held_bytes > 0)
+            await eventually(lambda: up.counters.get("unbound") == 1)  # its time is over
+            assert up.place.table.held_bytes == 0
+            stream.provider.register(theirs)
+            stream.from_consumer(b"late enough")
+            await eventually(lambda: stream.provider.received == [b"late enough"])
+            # And the end of the stream forgets what still waits.
+            further = await up.open(8)
+            further.consumer.register(further.grants[0].my_allocation)
+            further.from_consumer(b"x" * 1000)
+            await eventually(lambda: up.place.table.held_bytes > 0)
+            further.mine.stream.write_eof()
+            await eventually(lambda: up.place.table.held_bytes == 0)
 
     run(main())
 

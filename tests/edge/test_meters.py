@@ -71,6 +71,23 @@ def test_streams_bytes_rejects_and_durations_are_counted(pki: PkiFixture, tmp_pa
     run(main())
 
 
+def test_every_counter_is_shown_before_its_first_event(pki: PkiFixture, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            found = counted(running)
+            for name in (
+                "bytes_forwarded",
+                "intra_relay_hops",
+                "stream_forward_assigned_total",
+                "stream_migrated_p2p_total",
+                "stream_opens_total",
+                "stream_rejects",
+            ):
+                assert found.get(name) == 0, name
+
+    run(main())
+
+
 def test_rejects_and_killed_pairs_are_ends_too(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         records: list[Any] = []

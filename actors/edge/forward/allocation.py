@@ -6,6 +6,9 @@ learnt from its registration and, because that single datagram can be lost and N
 its data: a datagram with this id can only come from the partner's agent. Both need the IP address
 the agent is connected from, and an address in use is not given up while it is heard.
 
+An agent that is quicker than the other one sends before that is registered: its first datagrams
+wait a moment for the address, because their repetition costs a handshake some 200 ms.
+
 Data never passes the mailbox: the route in the table calls `_deliver` directly. Transient: after a
 crash or kill it comes back with the same id, and with the addresses the allocation registry has on
 record, which this actor told it. The registry restarted hears of it again.
@@ -47,6 +50,13 @@ from wire.orp.forward_datagram import PREFIX
 REBIND_SILENCE = 0.5
 #: Seconds between two questions where an agent is connected from, whatever arrives meanwhile.
 RECHECK = 1.0
+#: Datagrams, and bytes of them, that wait for the address of an allocation's agent; what exceeds
+#: that is dropped and counted, as is everything that waited `HELD_SECONDS`. All allocations
+#: together: `HELD_BYTES_OF_ALL`.
+HELD_DATAGRAMS = 8
+HELD_BYTES = 16_384
+HELD_BYTES_OF_ALL = 4 << 20
+HELD_SECONDS = 2.0
 _MAPPED = "::ffff:"
 
 
@@ -57,6 +67,42 @@ class _Recheck:
 
     def __init__(self, side: int) -> None:
         self.side = side
+
+
+class _HeldOver:
+    """Nobody registered in time for what waits."""
+
+    __slots__ = ()
+
+
+class _Held:
+    """Datagrams that wait for an address, as a resource: aborting it gives their memory back."""
+
+    __slots__ = ("_table", "datagrams", "size")
+
+    def __init__(self, table: RouteTable) -> None:
+        self._table = table
+        self.datagrams: list[bytes] = []
+        self.size = 0
+
+    def take(self, datagram: memoryview) -> bool:
+        """Keep one. False: there is no room for it."""
+        size = len(datagram)
+        if (
+            len(self.datagrams) >= HELD_DATAGRAMS
+            or self.size + size > HELD_BYTES
+            or self._table.held_bytes + size > HELD_BYTES_OF_ALL
+        ):
+            return False
+        self.datagrams.append(bytes(datagram))
+        self.size += size
+        self._table.held_bytes += size
+        return True
+
+    def abort(self) -> None:
+        """Forget them; idempotent."""
+        self._table.held_bytes -= self.size
+        self.datagrams, self.size = [], 0
 
 
 class _Republish:
@@ -94,6 +140,7 @@ class Allocation(Actor):
         self._destination: Address | None = None  # of our agent
         self._rechecked = [0.0, 0.0]
         self._datagrams = self._drops = 0
+        self._held: _Held | None = None
         self._route: Route | None = None
 
     async def init(self) -> None:
@@ -148,14 +195,44 @@ class Allocation(Actor):
         self._heard[self._partner] = self._clock()
         destination = self._destination
         if destination is None:
-            self._drop("unbound", buffer, segment_size)
+            self._hold(buffer, segment_size)
             return
+        self._send(buffer, segment_size, destination)
+
+    def _send(self, buffer: memoryview, segment_size: int, destination: Address) -> None:
         count = self._table.send(buffer, segment_size, destination)
         self._datagrams += count
         route, size = self._route, len(buffer)
         if route is not None:
             route.bytes_in += size
             route.bytes_out += size - count * PREFIX.size
+
+    def _hold(self, buffer: memoryview, segment_size: int) -> None:
+        """Nobody knows where our agent is: it registers any moment, or not at all."""
+        held = self._held
+        if held is None:
+            held = self._held = self.own(_Held(self._table), "held")
+            self.start_timer(HELD_SECONDS, _HeldOver(), "held")
+        for start in range(0, len(buffer), segment_size):
+            datagram = buffer[start : start + segment_size]
+            if not held.take(datagram):
+                self._drop("unbound", datagram, segment_size)
+
+    def _let_go(self) -> list[bytes]:
+        """What waited; nothing does any more."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        waited = held.datagrams
+        held.abort()
+        self.disown(held)
+        self.cancel_timer("held")
+        return waited
+
+    @handles(_HeldOver)
+    def _held_over(self, _: _HeldOver) -> None:
+        for datagram in self._let_go():
+            self._drop("unbound", memoryview(datagram), len(datagram))
 
     def _drop(self, why: str, buffer: memoryview, segment_size: int) -> None:
         count = datagrams(buffer, segment_size)
@@ -192,6 +269,8 @@ class Allocation(Actor):
 
     def _moved(self, address: Address) -> None:
         self._destination = self._addresses.at[self._side] = address
+        for datagram in self._let_go():
+            self._send(memoryview(datagram), len(datagram), address)
 
     def _expect(self, source: Address) -> None:
         self._source = self._addresses.at[self._partner] = source

@@ -88,6 +88,7 @@ class RouteTable:
         routes, deliver: by id; `deliver` is `Route.deliver`, one look-up away.
         socket: attached by the plane actor, None while there is none.
         counters: drops and registrations, by reason.
+        held_bytes: of datagrams that wait for an address, all allocations together.
 
     Args:
         invented_ids: serve ids nobody granted (lab switch).
@@ -99,6 +100,7 @@ class RouteTable:
         self.socket: UdpSocket | None = None
         self.address: Address | None = None
         self.counters: Counter[str] = Counter()
+        self.held_bytes = 0
         self._invented: OrderedDict[int, Address] | None = OrderedDict() if invented_ids else None
 
     def receive(self, buffer: memoryview, segment_size: int, source: Address) -> None:
