@@ -431,7 +431,7 @@ class AgentConnection(StreamBringer):
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
             peer = None
         if peer is None:
-            peer = self._frames.former_peer(stream_id, uri, self.now())
+            peer = self._frames.former_peer(event, uri, self.now())
         if peer is None or not peer.try_tell(Forward(event)):
             self._door.counters["peer_frame_dropped"] += 1
 

@@ -212,10 +212,13 @@ class PairTable:
         found.migrated = True
         return True
 
-    def may_migrate(self, stream_id: int) -> bool:
-        """False for streams whose agents must not learn each other's addresses."""
+    def may_migrate(self, stream_id: int) -> bool | None:
+        """False for streams whose agents must not learn each other's addresses.
+
+        None: no stream of this id is alive here, and nothing could migrate.
+        """
         found = self._live.get(stream_id)
-        return found is None or found.record.row.p2p is not P2PMode.FORBIDDEN
+        return None if found is None else found.record.row.p2p is not P2PMode.FORBIDDEN
 
 
 class PairEntry:

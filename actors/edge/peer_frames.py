@@ -27,13 +27,17 @@ class PeerFrames:
         self._door = door
 
     def allowed(self, event: PeerFrame) -> bool:
-        """False for addresses of agents whose policy keeps them apart (sheet 6.2 R25)."""
-        if isinstance(event.message, CandidateOffer | CandidateAnswer) and (
-            not self._door.pairs.may_migrate(event.message.stream_id)
-        ):
-            self._door.counters["candidates_forbidden"] += 1
-            return False
-        return True
+        """False for addresses of agents whose policy keeps them apart (sheet 6.2 R25).
+
+        Addresses travel for a live stream or not at all: for one that ended nobody knows what the
+        policy said, and agents would meet for nothing.
+        """
+        if not isinstance(event.message, CandidateOffer | CandidateAnswer):
+            return True
+        may = self._door.pairs.may_migrate(event.message.stream_id)
+        if not may:
+            self._door.counters["candidates_stray" if may is None else "candidates_forbidden"] += 1
+        return bool(may)
 
     def migrate(self, message: MigrateToP2P, uri: str) -> bool:
         """An agent says that its stream goes peer to peer. False: it is not believed."""
@@ -81,9 +85,11 @@ class PeerFrames:
             if not signalling.send(event):
                 return
 
-    def former_peer(self, stream_id: int, uri: str, now: float) -> ActorRef | None:
+    def former_peer(self, event: PeerFrame, uri: str, now: float) -> ActorRef | None:
         """The other agent of a pair that ended a moment ago: it waits for the last checkpoint."""
-        row = self._door.pairs.row(stream_id, now)
+        if not isinstance(event.message, StreamCheckpoint):
+            return None
+        row = self._door.pairs.row(event.message.stream_id, now)
         if row is None or not row.has(uri):
             return None
         return self._door.connections.get(row.other(uri))

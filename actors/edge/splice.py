@@ -10,7 +10,11 @@ of the stream, per direction, over all streams that carried it (sheet 3.7). What
 receive is replayed; what we did not receive it sends again, because the echo says how far we are:
 the relay answers as if it were the other agent.
 
-Only EOF becomes FIN. Source: protocol sheet ORP 3.4, 3.7; 6.1 R1, R2, R4, R12, R13.
+A side that *left* reads its stream here no more, because its agent found another path (sheet 3.8:
+STOP_SENDING 0). That concerns nobody else: what the agent sent here before still goes across, the
+other agent is not told, and what it sends is kept for a return.
+
+Only EOF becomes FIN. Source: protocol sheet ORP 3.4, 3.7, 3.8; 6.1 R1, R2, R4, R12, R13.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ class SpliceOwner(Protocol):
     def side_reset(self, side: Side, code: int) -> None:
         """This side's agent reset its stream: the bytes are incomplete."""
 
+    def side_left(self, side: Side) -> None:
+        """This side's agent reads its stream here no more: it found, or seeks, another path."""
+
     def nobody_listens(self) -> None:
         """Neither side wants anything more."""
 
@@ -55,6 +62,7 @@ class Side:
         ring: what was sent towards it.
         eof: it sent FIN, or nobody wants what it sends.
         deaf: it wants nothing more (STOP_SENDING).
+        left: it wants nothing more on its present stream.
         confirmed: position up to which its application has everything, as far as it said.
         fin_confirmed: its agent said that the other one's FIN came.
         done: its present stream is over, and its transport has everything.
@@ -69,6 +77,7 @@ class Side:
         "end",
         "eof",
         "fin_confirmed",
+        "left",
         "name",
         "received",
         "relay",
@@ -95,6 +104,7 @@ class Side:
         self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
         self.deaf = False
+        self.left = False
         self.done = False
         self.confirmed = sent
         self.fin_confirmed = False
@@ -112,6 +122,11 @@ class Side:
     def gone(self) -> bool:
         """True when it is away, or will be as soon as its paused stream may say so."""
         return self.end is None or self.end.stream.connection.closed is not None
+
+    @property
+    def reads(self) -> bool:
+        """True while somebody wants what is written to its present stream."""
+        return self.end is not None and not self.left and not self.deaf
 
     @property
     def sent(self) -> int:
@@ -155,7 +170,7 @@ class Splice:
             already: bytes written to this stream before that its transport may still hold.
         """
         side.end = end
-        side.done = False
+        side.done = side.left = False
         side.undrained = already
         side.credited = side.received
         other, stream = self.other(side), end.stream
@@ -211,7 +226,7 @@ class Splice:
             source.received += size
             ring.append(chunk)
             end = sink.end
-            if end is not None and not sink.deaf:
+            if end is not None and not (sink.deaf or sink.left):
                 sink.undrained += size
                 end.stream.write(chunk)
 
@@ -238,18 +253,22 @@ class Splice:
     def _ended(self, source: Side, sink: Side) -> None:
         """`source` sent FIN: so do we, towards the other side."""
         source.eof = True
-        if sink.end is not None:
+        if sink.end is not None and not sink.left:
             sink.end.stream.write_eof()
 
     def _stopped(self, side: Side, code: int) -> None:
         if side.relay and code == ResetCode.RELAY_FAULT:
             # The other relay gave up the whole stream: its reset says the same.
             self._owner.side_reset(side, code)
+        elif code == ResetCode.NONE:
+            side.left = True
+            self._owner.side_left(side)
         else:
-            self._unwanted(self.other(side), side, code)
+            self.unwanted(side, code)
 
-    def _unwanted(self, source: Side, sink: Side, code: int) -> None:
-        """`sink` wants nothing more of `source`'s bytes: nor do we."""
+    def unwanted(self, sink: Side, code: int = ResetCode.UNWANTED) -> None:
+        """`sink` wants nothing more of the other side's bytes: nor do we."""
+        source = self.other(sink)
         sink.deaf = True
         source.eof = True
         if source.end is not None:
@@ -259,7 +278,7 @@ class Splice:
 
     def _done(self, side: Side, end: StreamEnd) -> None:
         """Both halves of this side's stream are over, and the agent's transport has everything."""
-        if side.end is not end or self.finished:
+        if side.end is not end or side.left or self.finished:
             return
         self._complete(side)
 
@@ -279,9 +298,22 @@ class Splice:
         What another relay took may still be lost with it, until its agent said that it has it. And
         an agent that wanted nothing more here may go on elsewhere.
         """
-        return not any(side.deaf for side in self.sides) and all(
+        return not any(side.deaf or side.left for side in self.sides) and all(
             not side.relay or side.confirmed == side.sent for side in self.sides
         )
+
+    @property
+    def deserted(self) -> bool:
+        """True when nothing more can pass here: nobody reads, or one side left, and what it had
+        sent before has arrived.
+        """
+        if not any(side.reads for side in self.sides):
+            return True
+        for side in self.sides:
+            across = self.other(side).end
+            if side.left and side.eof and (across is None or not across.stream.backlog):
+                return True
+        return False
 
     def _has_everything(self, side: Side) -> bool:
         """Both directions ended, and the side's application has all bytes, as it said.
@@ -376,9 +408,9 @@ class Splice:
             if other.eof and not side.deaf:
                 stream.write_eof()
         if side.deaf:
-            stream.reset(ResetCode.NONE)
+            stream.reset(ResetCode.UNWANTED)
         if other.deaf:
-            stream.stop_sending(ResetCode.NONE)
+            stream.stop_sending(ResetCode.UNWANTED)
         self._notice_deaf(side)
         for chunk in held:
             self._pass(side, other, chunk)

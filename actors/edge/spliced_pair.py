@@ -58,6 +58,15 @@ class _HoldOver:
         self.side = side
 
 
+class _LeftOver:
+    """An agent left its stream here, and had time to say why, and the other one to follow."""
+
+    __slots__ = ("side",)
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+
+
 class _P2PDue:
     """The agents had their time to leave the relay."""
 
@@ -172,9 +181,36 @@ class SplicedPair(Actor):
         self.stop()
 
     def nobody_listens(self) -> None:
-        """Agents that went peer to peer leave their streams here like this (sheet 3.8)."""
+        """Both agents want nothing more."""
         if self._migrated:
             self._leave_migrated()
+
+    def side_left(self, side: Side) -> None:
+        """Agents that go peer to peer leave their streams here like this (sheet 3.8).
+
+        Which of their words arrives first is chance: STOP_SENDING, or MIGRATE_TO_P2P on ctrl.
+        """
+        splice, row = self._splice, self._row
+        assert splice is not None
+        if row is None or not row.stream_id or row.p2p is P2PMode.FORBIDDEN:
+            splice.unwanted(side)  # there is no other path
+        elif self._migrated and splice.deserted:
+            self._leave_migrated()
+        else:
+            window = self._door.settings.resume_window
+            self.start_timer(window, _LeftOver(side), ("left", side.name))
+
+    @handles(_LeftOver)
+    def _left_over(self, message: _LeftOver) -> None:
+        """It did not come back, and the other agent did not follow."""
+        side, splice = message.side, self._splice
+        if splice is None or splice.finished or not side.left or self._phase == "failed":
+            return
+        self._door.counters["left_alone"] += 1
+        if self._migrated:
+            self._fail(f"{side.name} left")
+        else:
+            splice.unwanted(side)
 
     @property
     def _migrated(self) -> bool:
@@ -185,8 +221,7 @@ class SplicedPair(Actor):
         """They may have left their streams before the frame came."""
         splice = self._splice
         if splice is not None and not splice.finished and self._phase in ("spliced", "held"):
-            sides = splice.sides
-            if all(side.deaf for side in sides) or any(side.away for side in sides):
+            if splice.deserted or any(side.away for side in splice.sides):
                 self._leave_migrated()
 
     def _leave_migrated(self) -> None:
@@ -208,18 +243,20 @@ class SplicedPair(Actor):
     def side_reset(self, side: Side, code: int) -> None:
         """An error is an error at both ends, never a FIN.
 
-        Unless the other relay says that the fault is its own: its agent will come back to it.
+        Unless the other relay says that the fault is its own: its agent will come back to it. Or
+        the agent says that it left this path, and nothing about the stream.
         """
         assert self._splice is not None
-        if side.relay and code == ResetCode.RELAY_FAULT and side.end is not None:
+        fault = bool(side.relay) and code == ResetCode.RELAY_FAULT
+        if self._migrated and not fault:
+            self._leave_migrated()
+            return
+        if (fault or code == ResetCode.NONE) and side.end is not None:
             end = side.end
             self._splice.leave(side)
             self._settle(end)
-            end.stream.abort(ResetCode.RELAY_FAULT)
-            self.side_away(side, CloseReason("aborted", code, True, "relay fault"))
-            return
-        if self._migrated:
-            self._leave_migrated()
+            end.stream.abort(code)
+            self.side_away(side, CloseReason("aborted", code, True, "path left"))
             return
         self._door.counters["stream_reset"] += 1
         self._fail(f"{side.name} reset")
@@ -365,6 +402,7 @@ class SplicedPair(Actor):
         end = StreamEnd(half.take())
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
+        self.cancel_timer(("left", side.name))
         row = self._judged(mode)
         side.relay = half.relay
         self._note_relay(side)

@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
 from tests.agent.rig import agent_systems, says
@@ -15,6 +17,7 @@ from wire.orp.messages import (
     Candidate,
     CandidateAnswer,
     CandidateOffer,
+    MigrateToP2P,
     OpenStream,
     StreamAccept,
     StreamResume,
@@ -27,9 +30,11 @@ def heard(agent: RawAgent, kind: type) -> list[object]:
     return [event for event in agent.events if isinstance(event, kind)]
 
 
+@pytest.mark.parametrize("leaves", ["never", "before", "after"])
 def test_a_consumer_of_the_reference_moves_to_a_provider_of_ours(
-    pki: PkiFixture, tmp_path: Path
+    pki: PkiFixture, tmp_path: Path, leaves: str
 ) -> None:
+    """It says STOP_SENDING 0 on the relay's stream, which can be there before its direct stream."""
     got = bytearray()
     writers: list[asyncio.StreamWriter] = []
 
@@ -61,19 +66,30 @@ def test_a_consumer_of_the_reference_moves_to_a_provider_of_ours(
             direct = await consumer.endpoint.connect((where.ip, where.port))
             assert direct.alpn == "orp/1"
             direct.start()
+            consumer.session.send(MigrateToP2P(7, selected=where))
+            consumer.flush()
+            if leaves == "before":
+                mine.stream.stop_sending(0)
+                writers[0].write(b"lost on the way ")
+                await asyncio.sleep(0.2)
             path = direct.open_stream()
             assert path is not None
             there = Incoming(path)
             # What is on the way by the relay comes first, although the direct path is quicker.
             path.write(StreamResume(7, len(b"by the relay late "), len(b"answer ")).encode())
             path.write(b"and direct")
+            if leaves == "after":
+                mine.stream.stop_sending(0)
             await asyncio.sleep(0.2)
             assert bytes(got) == b"by the relay "
             mine.stream.write(b"late ")
             await eventually(lambda: bytes(got) == b"by the relay late and direct")
             writers[0].write(b"back")
-            await eventually(lambda: bytes(there.data) == b"back")  # no echo in front
+            sent = b"lost on the way back" if leaves == "before" else b"back"
+            await eventually(lambda: bytes(there.data) == sent)  # no echo in front
             assert says(systems[0], "/link", "promoted") == 1
+            if leaves != "never":  # nothing is left of it at the relay
+                await eventually(lambda: running.streams() == 0)
             path.write_eof()
             await eventually(lambda: there.eof or there.reset_code is not None)
         server.close()

@@ -18,6 +18,7 @@ from actors.node.dev_pki import LeafFiles
 from actors.node.pki_files import pair_paths, write_pair
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Incoming, RawAgent, Relay, relay
+from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (
     Candidate,
     CandidateAnswer,
@@ -105,6 +106,33 @@ def test_forbidden_keeps_addresses_apart(pki: PkiFixture, tmp_path: Path) -> Non
     run(main())
 
 
+@pytest.mark.parametrize("mode", ["allowed", "forbidden"])
+def test_addresses_do_not_travel_for_a_stream_that_ended(
+    pki: PkiFixture, tmp_path: Path, mode: str
+) -> None:
+    """Agents of the reference offer theirs a second after the start of a stream, dead or alive."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode=mode)) as running:
+            provider, consumer, mine, theirs = await spliced(running, pki)
+            mine.stream.write_eof()
+            theirs.stream.write_eof()
+            await eventually(lambda: running.streams() == 0)
+            say(consumer, CandidateOffer(7, (HERE,)))
+            say(provider, CandidateAnswer(7, (HERE,)))
+            await eventually(lambda: running.counters.get("candidates_stray") == 2)
+            # What was taken in order is said in order: this comes behind what must not come.
+            again = consumer.open(OpenStream("web", "", 8).encode())
+            further, _ = await provider.next_incoming(2)
+            further.stream.write(StreamAccept().encode())
+            await eventually(lambda: consumer.ready_streams == [7, 8] == provider.ready_streams)
+            assert again.reset_code is None
+            assert not heard(provider, CandidateOffer)
+            assert not heard(consumer, CandidateAnswer)
+
+    run(main())
+
+
 @pytest.mark.parametrize("who", ["nobody", "a stranger", "a member"])
 def test_required_ends_both_directions_unless_a_member_left(
     pki: PkiFixture, tmp_path: Path, who: str
@@ -154,5 +182,67 @@ def test_agents_that_left_get_their_stream_credit_back(pki: PkiFixture, tmp_path
             assert not theirs.eof
             ended = running.edge.door.meters.families["streams_ended_total"]
             assert ended == {"migrated": 1}
+
+    run(main())
+
+
+def test_a_path_that_one_agent_left_still_carries_what_it_sent(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """Its STOP_SENDING concerns its own path: the other agent hears nothing of it."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode="allowed")) as running:
+            provider, consumer, mine, theirs = await spliced(running, pki)
+            say(consumer, MigrateToP2P(7, selected=HERE))
+            mine.stream.stop_sending(0)
+            await asyncio.sleep(0.1)
+            mine.stream.write(b"late")
+            theirs.stream.write(b"for nobody")
+            await eventually(lambda: bytes(theirs.data) == b"late")
+            assert theirs.stopped_code is theirs.reset_code is None
+            assert not theirs.eof
+            theirs.stream.abort(0)
+            await eventually(lambda: running.streams() == 0)
+            assert provider.closed is consumer.closed is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("half", ["reading", "both"])
+def test_a_path_left_without_a_word_is_waited_for(
+    pki: PkiFixture, tmp_path: Path, half: str
+) -> None:
+    """MIGRATE_TO_P2P travels on another stream, and may come later."""
+
+    async def main() -> None:
+        settings = EdgeSettings(region="local", resume_window=0.6, hold=0.6)
+        rules = RULES.format(mode="allowed")
+        async with relay(pki, tmp_path, rules=rules, settings=settings) as running:
+            _, consumer, mine, theirs = await spliced(running, pki)
+            if half == "reading":
+                mine.stream.stop_sending(0)
+            else:
+                mine.stream.abort(0)
+            await asyncio.sleep(0.2)
+            assert theirs.stopped_code is theirs.reset_code is None
+            # Nobody comes, and nobody says why: the other agent is told.
+            await eventually(lambda: theirs.stopped_code or theirs.reset_code)
+            assert theirs.stopped_code != 0
+            assert consumer.closed is None
+
+    run(main())
+
+
+def test_where_nobody_may_leave_unwanted_bytes_are_refused_at_once(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=RULES.format(mode="forbidden")) as running:
+            _, _, mine, theirs = await spliced(running, pki)
+            mine.stream.stop_sending(0)
+            await eventually(lambda: theirs.stopped_code == ResetCode.UNWANTED)
+            mine.stream.write(b"still mine")
+            await eventually(lambda: bytes(theirs.data) == b"still mine")
 
     run(main())

@@ -15,8 +15,9 @@ from actors.transport.stream import Stream
 from actors.transport.tls import TlsIdentity
 from tools.agent.forward_tunnel import ForwardTunnel
 from tools.agent.forwarded import LINGER, Forwarded
-from tools.agent.resumable import ResumableStream, StreamTable
+from tools.agent.resumable import ResumableStream
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from tools.agent.tcp_pump import TcpPump
 from wire.orp.messages import AllocGranted
 

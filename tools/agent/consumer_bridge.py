@@ -18,8 +18,9 @@ from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard, StreamGuard
 from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import OpenService, Promote, WatchMode
-from tools.agent.resumable import ResumableStream, StreamTable
+from tools.agent.resumable import ResumableStream
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader, FrameType

@@ -39,9 +39,9 @@ from tools.agent.messages import OpenService, Promote, WatchMode
 from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.relays_only import RelaysOnly
-from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_keeper import StreamKeeper
+from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
 from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode

@@ -23,9 +23,10 @@ from actors.transport.quic import QuicEndpoint
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from tools.agent.candidates import gather, interface_addresses
 from tools.agent.direct_paths import OWN_ALPN, DirectPaths
-from tools.agent.resumable import ResumableStream, StreamTable
+from tools.agent.resumable import ResumableStream
 from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader
@@ -42,6 +43,8 @@ from wire.orp.messages import (
 #: Seconds for the other agent's echo, and for the first frame on a direct stream.
 ECHO_SECONDS = 2.0
 FIRST_FRAME_SECONDS = 5.0
+#: Seconds for what an agent of the reference sent by the relay before it moved.
+FOLLOW_SECONDS = 20.0
 #: Seconds without a byte until a stream is quiet.
 QUIET_SECONDS = 0.5
 #: The relay's stream is kept for so long after a move, in case the other agent did not hear.
@@ -123,7 +126,7 @@ class Promoter:
     def offered(self, offer: CandidateOffer) -> None:
         """The consumer of a stream wants to leave the relay."""
         stream = self._table.streams.get(offer.stream_id)
-        ours = self.candidates() if stream is not None else ()
+        ours = self.candidates() if stream is not None and stream.movable else ()
         self._channel.say(CandidateAnswer(offer.stream_id, ours))
         if ours:
             self.paths.punch(offer.candidates)
@@ -170,6 +173,8 @@ class Promoter:
         if not self._channel.say(CandidateOffer(stream.stream_id, self.candidates())):
             return False
         candidates = await answer
+        if not stream.movable:
+            return False  # it ended meanwhile: nobody needs a connection
         reached = await self.paths.reach(
             candidates,
             peer=stream.peer,
@@ -261,12 +266,15 @@ class Promoter:
         self, connection: Connection, path: Stream, message: StreamResume, rest: bytes
     ) -> None:
         stream = self._table.streams.get(message.stream_id)
-        if stream is None or stream.peer != connection.peer.uri or stream.lingering:
+        own = connection.alpn == OWN_ALPN
+        if stream is None or stream.peer != connection.peer.uri or (own and stream.lingering):
             path.abort(ResetCode.REJECTED)
-        elif connection.alpn == OWN_ALPN:
+        elif own:
             stream.suspend()
             path.write(stream.positions().encode())
             self._settle(stream, path, message, rest)
+        elif stream.awaited:
+            path.abort(ResetCode.REJECTED)  # it follows an earlier one
         else:
             self._owner.spawn_task(self._follow(stream, path, message, rest), "migration")
 
@@ -275,7 +283,7 @@ class Promoter:
     ) -> None:
         """An agent of the reference moved: what it sent by the relay comes first."""
         try:
-            async with asyncio.timeout(ECHO_SECONDS):
+            async with asyncio.timeout(FOLLOW_SECONDS):
                 await stream.reached(message.my_position)
         except TimeoutError:
             path.abort(ResetCode.RELAY_FAULT)
@@ -301,12 +309,14 @@ class Promoter:
             return
         self._formers.add(former)
 
-        def leave() -> None:
+        def leave(_: int = 0) -> None:
             if former in self._formers:
                 self._formers.discard(former)
                 former.abort(ResetCode.NONE)
 
-        self._loop.call_later(pause, self._owner.guard("former", leave))
+        guarded = self._owner.guard("former", leave)
+        former.on_stop_sending = guarded  # the relay heard of the move, and left it first
+        self._loop.call_later(pause, guarded)
 
 
 class _Arrival:

@@ -13,8 +13,8 @@ from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard, StreamGuard
 from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import WatchMode
-from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
 from wire.errors import PeerError
 from wire.orp import reject

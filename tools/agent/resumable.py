@@ -6,9 +6,11 @@ bytes from the start, per direction. What was sent is kept in a ring until the o
 that it received it; what the other agent lacks after a resume is sent again, and so is a FIN.
 
 A reset by the other agent is never resumed. Lost connections and a relay that lost the pair
-(RELAY_FAULT) are. After a clean end the stream *lingers* until the other agent has confirmed all
-bytes and the FIN with a checkpoint, because a relay that dies now takes what it had not passed on
-with it.
+(RELAY_FAULT) are. What is said of a path (code NONE: it is left for another one) ends with that
+path: the stream waits for the next one; on a relay's path bytes may still come meanwhile, and the
+keeper's patience is the limit. After a clean end the stream *lingers* until the other agent has
+confirmed all bytes and the FIN with a checkpoint, because a relay that dies now takes what it had
+not passed on with it.
 
 Source: protocol sheet ORP 3.6 to 3.8; 6.5 A1, A3, A4.
 """
@@ -17,59 +19,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
-from actors.transport.replay_ring import ReplayRing, RingBudget
+from actors.transport.replay_ring import ReplayRing
 from actors.transport.stream import CloseReason, Stream
+from tools.agent.stream_table import StreamTable
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamCheckpoint, StreamResume
 
-#: Sent bytes kept per stream, and by all streams of an agent together; the oldest are dropped.
+#: Sent bytes kept per stream; the oldest are dropped.
 RING_BYTES = 16 << 20
-BUDGET_BYTES = 256 << 20
-#: Ended streams whose final checkpoint is repeated after the loss of a connection.
-MAX_REMEMBERED = 256
-
-
-class StreamTable:
-    """The live resumable streams of one agent; outlives the link.
-
-    Attributes:
-        moved: streams whose positions changed since the last checkpoint.
-        on_parked: the link's; called when a stream lost its path.
-        on_ended: the link's; called when a stream received its FIN.
-        on_lingering: the link's; called when a stream's pump is through.
-    """
-
-    def __init__(self) -> None:
-        self.streams: dict[int, ResumableStream] = {}
-        self.moved: dict[ResumableStream, None] = {}
-        #: The last streams that ended well: sent and received. Bound: MAX_REMEMBERED, oldest out.
-        self.ended: dict[int, tuple[int, int]] = {}
-        self.budget = RingBudget(BUDGET_BYTES)
-        self.on_parked: Callable[[ResumableStream], object] | None = None
-        self.on_ended: Callable[[], object] | None = None
-        self.on_lingering: Callable[[ResumableStream], object] | None = None
-
-    def remember(self, stream_id: int, sent: int, received: int) -> None:
-        """A stream ended well: should the relay not have heard, it is said again."""
-        self.ended[stream_id] = (sent, received)
-        if len(self.ended) > MAX_REMEMBERED:
-            del self.ended[next(iter(self.ended))]
-
-    def parked(self) -> list[ResumableStream]:
-        """Streams without a path."""
-        return [stream for stream in self.streams.values() if stream.parked]
-
-    def lingering(self) -> list[ResumableStream]:
-        """Streams that ended and are not confirmed."""
-        return [stream for stream in self.streams.values() if stream.lingering]
-
-    def checkpointed(self, checkpoint: StreamCheckpoint) -> None:
-        """The other agent says what it received."""
-        stream = self.streams.get(checkpoint.stream_id)
-        if stream is not None:
-            stream.acknowledged(checkpoint.peer_ack_position, ended=checkpoint.ended)
 
 
 class ResumableStream(Stream):
@@ -208,6 +166,16 @@ class ResumableStream(Stream):
         """True when the pump is through, and the other agent may not have everything yet."""
         return self._lingering and not self._over
 
+    @property
+    def _writable(self) -> bool:
+        """True while the path takes bytes. The other agent may have left it before anybody heard."""
+        path = self._path
+        return path is not None and (self._eof_sent or not path.write_closed)
+
+    def still_on(self, path: Stream) -> bool:
+        """True while this is its path."""
+        return self._path is path and not self._over
+
     def _take(self, path: Stream) -> None:
         self._path = path
         self.connection = path.connection
@@ -218,6 +186,8 @@ class ResumableStream(Stream):
         path.on_drain = self._drained
         path.on_lost = self._lost
         path.on_finished = self._path_finished
+        if not self._writable:
+            self._left_by_peer()
 
     def return_(
         self, path: Stream, echo: StreamResume, rest: bytes, *, direct: bool = False
@@ -241,11 +211,11 @@ class ResumableStream(Stream):
         self._take(path)
         if self._deaf:
             self._behind.clear()
-            path.reset(ResetCode.NONE)
+            path.reset(ResetCode.UNWANTED)
         else:
             self._catch_up()
         if self._stopped:
-            path.stop_sending(ResetCode.NONE)
+            path.stop_sending(ResetCode.UNWANTED)
         if rest:
             self._data(rest)
         if self._running and self._path is path and not self._held:
@@ -302,6 +272,11 @@ class ResumableStream(Stream):
         self._ring.clear()
         self._table.streams.pop(self.stream_id, None)
 
+    @property
+    def awaited(self) -> bool:
+        """True while somebody waits in `reached`."""
+        return self._awaited is not None
+
     async def reached(self, position: int) -> None:
         """Wait until so much was received; one waiter at a time."""
         if self.received < position:
@@ -345,19 +320,27 @@ class ResumableStream(Stream):
             self._end()
 
     def _reset_by_peer(self, code: int) -> None:
-        if code == ResetCode.RELAY_FAULT:
+        if code in (ResetCode.RELAY_FAULT, ResetCode.NONE):
             self.park()
         else:
             self._end()
             self.on_reset(code)
 
     def _stop_by_peer(self, code: int) -> None:
-        if code == ResetCode.RELAY_FAULT:
+        if code == ResetCode.RELAY_FAULT or (code == ResetCode.NONE and self._direct):
             self.park()
+        elif code == ResetCode.NONE:
+            # What it sent by the relay still comes, and decides when the other path may be taken.
+            self._behind.clear()
+            self._left_by_peer()
         else:
             self._deaf = True
             self._behind.clear()
             self.on_stop_sending(code)
+
+    def _left_by_peer(self) -> None:
+        if self._path is not None and self._table.on_left is not None:
+            self._table.on_left(self, self._path)
 
     def _drained(self, count: int) -> None:
         if self._behind:
@@ -417,7 +400,7 @@ class ResumableStream(Stream):
         self._ring.append(chunk)
         self.bytes_out += len(chunk)
         self._table.moved[self] = None
-        if self._path is None:
+        if self._path is None or not self._writable:
             return 0
         if self._behind:
             self._behind.append(chunk)  # bound: the ring's, and the writer hears of no room
@@ -428,7 +411,7 @@ class ResumableStream(Stream):
         """See `Stream.write_eof`."""
         self._eof_sent = True
         if self._path is not None and not self._behind:
-            self._path.write_eof()
+            self._path.write_eof()  # harmless on a path that takes nothing any more
 
     def reset(self, code: int) -> None:
         """See `Stream.reset`."""
@@ -462,7 +445,9 @@ class ResumableStream(Stream):
     @property
     def backlog(self) -> int:
         """See `Stream.backlog`; while parked nothing is certain to have arrived."""
-        return 1 if self._path is None or self._behind else self._path.backlog
+        if self._path is None or self._behind or not self._writable:
+            return 1
+        return self._path.backlog
 
     @property
     def unconsumed(self) -> int:
@@ -472,7 +457,9 @@ class ResumableStream(Stream):
     @property
     def room(self) -> int:
         """See `Stream.room`; none while parked."""
-        return 0 if self._path is None or self._behind else self._path.room
+        if self._path is None or self._behind or not self._writable:
+            return 0
+        return self._path.room
 
     @property
     def read_closed(self) -> bool:

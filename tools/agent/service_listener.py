@@ -7,8 +7,8 @@ import socket
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
 from tools.agent.consumer_bridge import ConsumerBridge
 from tools.agent.ends import WatchedSocket
-from tools.agent.resumable import StreamTable
 from tools.agent.settings import AgentSettings, Mapping
+from tools.agent.stream_table import StreamTable
 
 BACKLOG = 1024
 #: Connections accepted per wake-up.

@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 
 from actors.runtime import Actor, handles
 from actors.transport.connection import Connection
-from actors.transport.stream import CloseReason
-from tools.agent.resumable import ResumableStream, StreamTable
+from actors.transport.stream import CloseReason, Stream
+from tools.agent.resumable import ResumableStream
 from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from wire.orp.agent_session import AgentSession
 from wire.orp.messages import StreamCheckpoint
 
@@ -26,6 +27,9 @@ RESUME_AGAIN = 0.1
 LINGER_SECONDS = 0.5
 #: Period of checkpoints (sheet 3.6), and how many are sent each time.
 CHECKPOINT_SECONDS = 0.1
+#: A path that the other agent left is kept so long for what it sent there, and for it to come by
+#: another one, seconds.
+LEFT_SECONDS = 30.0
 MAX_CHECKPOINTS = 256
 
 
@@ -58,6 +62,16 @@ class _Unconfirmed:
         self.since = since
 
 
+class _StillLeft:
+    """The other agent left this path a while ago."""
+
+    __slots__ = ("path", "stream")
+
+    def __init__(self, stream: ResumableStream, path: Stream) -> None:
+        self.stream = stream
+        self.path = path
+
+
 class _Checkpoint:
     """Tell the other agents how far their streams were read."""
 
@@ -88,6 +102,7 @@ class StreamKeeper(Actor, ABC):
         self._table.on_parked = self.guard("park", self._parked)
         self._table.on_ended = self.guard("end", self._stream_ended)
         self._table.on_lingering = self.guard("linger", self._lingering)
+        self._table.on_left = self.guard("left", self._left)
         for stream in self._table.parked():
             self._parked(stream)
         self.ref.tell(_Checkpoint())
@@ -111,6 +126,15 @@ class StreamKeeper(Actor, ABC):
             window = min(window, stream.patience)
         self.start_timer(window, _Expired(stream), ("park", stream.stream_id))
         self._resume(stream)
+
+    def _left(self, stream: ResumableStream, path: Stream) -> None:
+        self.start_timer(LEFT_SECONDS, _StillLeft(stream, path), ("left", stream.stream_id))
+
+    @handles(_StillLeft)
+    def _still_left(self, message: _StillLeft) -> None:
+        """The other agent did not come by another path: ask the relay for it."""
+        if message.stream.still_on(message.path):
+            message.stream.park()
 
     def _stream_ended(self) -> None:
         self.start_timer(0.0, _Checkpoint(), "checkpoint")

@@ -12,9 +12,9 @@ from __future__ import annotations
 import socket
 import struct
 
-from tools.agent.resumable import StreamTable
 from tools.agent.service_listener import ServiceListener
 from tools.agent.settings import AgentSettings, Mapping
+from tools.agent.stream_table import StreamTable
 from tools.agent.virtual_addresses import VirtualAddresses
 
 #: SO_ORIGINAL_DST of linux/netfilter_ipv4.h.

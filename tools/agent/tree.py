@@ -17,9 +17,9 @@ from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Sup
 from tools.agent.dns_answers import DnsAnswers
 from tools.agent.dns_server import DnsServer
 from tools.agent.link import RelayLink
-from tools.agent.resumable import StreamTable
 from tools.agent.service_listener import ServiceListener
 from tools.agent.settings import AgentSettings
+from tools.agent.stream_table import StreamTable
 from tools.agent.transparent_listener import TransparentListener
 from tools.agent.virtual_addresses import VirtualAddresses
 

@@ -38,10 +38,11 @@ class CloseCode(IntEnum):
 class ResetCode(IntEnum):
     """Code of RESET_STREAM and STOP_SENDING on a data stream."""
 
-    NONE = 0x00  #: nothing wrong; the rest is not wanted (sheet 3.8)
+    NONE = 0x00  #: this path is left for another one; says nothing about the stream (sheet 3.8)
     SOURCE_FAILED = 0x0A  #: the stream's other side failed; its bytes are incomplete (sheet 3.4)
     REJECTED = 0x110  #: answer to bytes behind a stream that was refused with STREAM_REJECT
     RELAY_FAULT = 0x111  #: the relay lost the stream pair; the stream can be resumed
     DEADLINE = 0x112  #: a wait for the other side ran out
     MALFORMED = 0x113  #: the first frame of the stream was not what its place demands
     GOING_AWAY = 0x114  #: the relay or agent is shutting down
+    UNWANTED = 0x115  #: nobody reads this direction any more, on whatever path
