@@ -220,9 +220,10 @@ class SplicedPair(Actor):
     def _migrated_now(self, _: Migrated) -> None:
         """They may have left their streams before the frame came."""
         splice = self._splice
-        if splice is not None and not splice.finished and self._phase in ("spliced", "held"):
-            if splice.deserted or any(side.away for side in splice.sides):
-                self._leave_migrated()
+        if splice is None or splice.finished or self._phase not in ("spliced", "held"):
+            return
+        if splice.deserted or any(side.away for side in splice.sides):
+            self._leave_migrated()
 
     def _leave_migrated(self) -> None:
         """The agents talk to each other; we keep nothing but whose stream it was."""

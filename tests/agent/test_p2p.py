@@ -19,6 +19,7 @@ from tests.agent.rig import agent_systems, says
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relays
 from tests.edge.rig import Relay, relay
+from tools.agent import promoter
 from tools.agent.link import RelayLink
 from tools.agent.promoter import Promoter
 from tools.chaos.history import History, Transfer
@@ -72,6 +73,14 @@ def _forgot(system: ActorSystem) -> bool:
 
 def _carries_nothing(promoter: Promoter) -> bool:
     return promoter.paths.streams == 0
+
+
+def streams_of_agents(running: Relay) -> list[object]:
+    """Streams that the relay has open with each agent."""
+    cell = running.system.find("/edge/agents")
+    assert cell is not None
+    children = (cell.children or {}).values()
+    return [child.actor.describe()["streams"] for child in children if child.actor is not None]
 
 
 def promoted(system: ActorSystem) -> int:
@@ -246,6 +255,22 @@ def test_a_move_that_fails_goes_on_where_it_was(
 
 
 @pytest.mark.timeout(90)
+def test_the_relay_gets_its_streams_back_as_soon_as_it_left_them(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider, too, needs its old stream no longer than until the relay heard of the move."""
+    monkeypatch.setattr(promoter, "FORMER_SECONDS", 60.0)
+
+    async def main() -> None:
+        async with two(pki, tmp_path) as (running, workload, systems):
+            transfer = asyncio.create_task(workload.transfer(Plan("one", 1, 100, 100, idle=1.5)))
+            await eventually(lambda: promoted(systems[0]) == promoted(systems[1]) == 1)
+            await eventually(lambda: streams_of_agents(running) == [1, 1])  # ctrl
+            assert (await transfer).outcome == "complete"
+
+    run(main())
+
+
 def test_two_hundred_promotions_leave_nothing_behind(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         async with two(pki, tmp_path, p2p_after=0.01) as (running, workload, systems):

@@ -168,7 +168,7 @@ class ResumableStream(Stream):
 
     @property
     def _writable(self) -> bool:
-        """True while the path takes bytes. The other agent may have left it before anybody heard."""
+        """True while the path takes bytes: the other agent may have left it unheard."""
         path = self._path
         return path is not None and (self._eof_sent or not path.write_closed)
 

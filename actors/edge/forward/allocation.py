@@ -29,7 +29,7 @@ from actors.edge.forward.messages import (
     Release,
 )
 from actors.edge.forward.place import ForwardPlace
-from actors.edge.forward.route_table import Route, datagrams
+from actors.edge.forward.route_table import Route, RouteTable, datagrams
 from actors.edge.messages import RemoteAddress
 from actors.runtime import (
     Actor,
