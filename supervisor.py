@@ -335,18 +335,20 @@ class Relay:
 
     async def ready(self, system: ActorSystem) -> None:
         """After the tree is up: start the demo's processes."""
+        from config.endpoint import Endpoint
+
         if self._cluster is not None:
-            for relay_id, (host, port) in self._cluster.addresses:
-                click.echo(f"trunkline: relay {relay_id} on {host}:{port} (QUIC)")
+            for relay_id, address in self._cluster.addresses:
+                click.echo(f"trunkline: relay {relay_id} on {Endpoint(*address)} (QUIC)")
         for place in self._node.listening():
-            host, port = place.address or ("", 0)
+            where = Endpoint(*(place.address or ("", 0)))
             relay_id = self.settings.edge.relay_id
-            click.echo(f"trunkline: relay {relay_id} on {host}:{port} ({place.transport})")
+            click.echo(f"trunkline: relay {relay_id} on {where} ({place.transport})")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
         if self._node.metrics_address is not None:
             host, port = self._node.metrics_address
-            click.echo(f"trunkline: metrics on http://{host}:{port}/metrics")
+            click.echo(f"trunkline: metrics on http://{Endpoint(host, port)}/metrics")
         click.echo(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo

@@ -156,7 +156,10 @@ class EdgeSettings(DoorRoom):
         (Endpoint("127.0.0.1", 7443),),
         min_length=1,
         max_length=16,
-        description="UDP addresses for QUIC, host:port or [ipv6]:port; port 0 takes a free one.",
+        description=(
+            "UDP addresses for QUIC, host:port or [ipv6]:port; port 0 takes a free one. [::] takes "
+            "IPv4 as well, unless an IPv4 address with its port is listed, too."
+        ),
     )
     listen_tcp: tuple[Address, ...] = Field(
         (),
@@ -164,7 +167,11 @@ class EdgeSettings(DoorRoom):
         description="TCP addresses for agents whose network lets no UDP through: TLS and yamux.",
     )
     advertise: OptionalAddress = Field(
-        None, description="Address other relays reach this one at. Empty: the first of listen."
+        None,
+        description=(
+            "Address other relays reach this one at. Empty: the first of listen that is neither "
+            "a wildcard nor link-local."
+        ),
     )
     relay_id: Name = Field("r1", description="Name of this relay at the controller.")
     region: Name = Field("local", description="Region used to prefer near providers.")

@@ -53,6 +53,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
+from actors.transport.addresses import address_text
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.quota import Ticket
@@ -162,7 +163,7 @@ class AgentConnection(StreamBringer):
         return {
             "agent_uri": self._identity.text,
             "tenant": self._identity.tenant,
-            "remote": "{}:{}".format(*self._connection.remote_address),
+            "remote": address_text(*self._connection.remote_address),
             "generation": self._generation,
             "session": self._session.state.value,
             "services": sorted(self._services),

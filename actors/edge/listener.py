@@ -14,6 +14,7 @@ from actors.edge.agent_connection import AgentConnection
 from actors.edge.door import Door
 from actors.edge.relays.relay_connection import RelayConnection
 from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, escape_id
+from actors.transport.addresses import address_text
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
 from actors.transport.tcp import TcpEndpoint
@@ -46,25 +47,34 @@ class _Listener(Actor):
 
     Args:
         address: to bind; with port 0 every incarnation binds the port of the first.
+        only_ipv6: `[::]` leaves IPv4 to another listener.
     """
 
     transport = ""  #: for the log
 
     def __init__(
-        self, door: Door, endpoint: QuicEndpoint | TcpEndpoint, address: tuple[str, int]
+        self,
+        door: Door,
+        endpoint: QuicEndpoint | TcpEndpoint,
+        address: tuple[str, int],
+        *,
+        only_ipv6: bool = False,
     ) -> None:
         self._door = door
         self._endpoint = endpoint
         self._address = address
+        self._only_ipv6 = only_ipv6
         self._held = 0
 
     def init(self) -> None:
         """Bind."""
         self._endpoint.on_connection = self.guard("listener", self._admit)
-        self._endpoint.attach(self._address, partial(self.guard, "socket"))
+        self._endpoint.attach(
+            self._address, partial(self.guard, "socket"), only_ipv6=self._only_ipv6
+        )
         self.own(_Binding(self._endpoint), "socket")
-        host, port = self._endpoint.address or ("", 0)
-        self.log.info("listening on {}:{} ({})", host, port, self.transport)
+        where = address_text(*(self._endpoint.address or ("", 0)))
+        self.log.info("listening on {} ({})", where, self.transport)
 
     def _admit(self, connection: Connection) -> None:
         counters, settings = self._door.counters, self._door.settings
@@ -167,15 +177,22 @@ class QuicListener(_Listener):
 
     transport = "QUIC"
 
-    def __init__(self, door: Door, endpoint: QuicEndpoint, address: tuple[str, int]) -> None:
-        super().__init__(door, endpoint, address)
+    def __init__(
+        self,
+        door: Door,
+        endpoint: QuicEndpoint,
+        address: tuple[str, int],
+        *,
+        only_ipv6: bool = False,
+    ) -> None:
+        super().__init__(door, endpoint, address, only_ipv6=only_ipv6)
         self._quic = endpoint
 
     def describe(self) -> dict[str, object]:
         """Address and counters."""
         statistics = self._quic.statistics()
         return {
-            "address": "{}:{}".format(*(self._quic.address or ("", 0))),
+            "address": address_text(*(self._quic.address or ("", 0))),
             "engine": self._quic.engine.name,
             "engine_reason": self._quic.engine.reason,
             "connections": statistics.connections,
@@ -197,7 +214,7 @@ class TcpListener(_Listener):
         """Address and counters."""
         statistics = self._endpoint.statistics()
         return {
-            "address": "{}:{}".format(*(self._endpoint.address or ("", 0))),
+            "address": address_text(*(self._endpoint.address or ("", 0))),
             "connections": statistics.connections,
             "pending_handshakes": statistics.pending,
             "endpoint": statistics.counters,

@@ -46,6 +46,7 @@ from actors.runtime import (
     Intensity,
     Supervisor,
 )
+from actors.transport.addresses import only_ipv6
 from actors.transport.connection import ConnectionStatistics
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tcp import TcpEndpoint, TcpSettings
@@ -224,7 +225,7 @@ class Edge:
             ChildSpec(
                 name,
                 lambda endpoint=endpoint, address=address: QuicListener(  # type: ignore[misc]
-                    self.door, endpoint, address
+                    self.door, endpoint, address, only_ipv6=only_ipv6(address, self._listen)
                 ),
                 backoff=BACKOFF,
             )
@@ -236,7 +237,7 @@ class Edge:
             ChildSpec(
                 name,
                 lambda endpoint=endpoint, address=address: TcpListener(  # type: ignore[misc]
-                    self.door, endpoint, address
+                    self.door, endpoint, address, only_ipv6=only_ipv6(address, self._listen_tcp)
                 ),
                 backoff=BACKOFF,
             )

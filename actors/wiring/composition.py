@@ -23,6 +23,7 @@ from actors.observe.tree import observe_spec
 from actors.runtime import ActorSystem, ChildSpec
 from actors.transport.key_log import KeyLog
 from actors.transport.tls import TlsIdentity
+from actors.wiring.announced import announced
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
 from config.fields import door_modules
@@ -108,7 +109,7 @@ class Composition:
                 backend(settings, self._database, self._meters),
                 relay_id=edge.relay_id,
                 region=edge.region,
-                endpoint=str(edge.advertise or edge.listen[0]) if "edge" in self.doors else "",
+                endpoint=str(announced(settings)) if "edge" in self.doors else "",
                 policy_files=self._policy_files,
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,

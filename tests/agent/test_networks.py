@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,12 @@ async def pair(
     finally:
         for system in reversed(systems):
             await system.stop(timeout=5.0)
+
+
+def free_port() -> int:
+    """A TCP port that is free now, for both IP versions."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as probe:
+        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -148,5 +156,45 @@ def test_a_target_that_swallows_connections_holds_a_bounded_part(
                     await asyncio.wait(waiting)
                     for one in waiting:
                         one.exception()
+
+    run(main(), timeout=40)
+
+
+def test_one_service_at_both_loopback_addresses(pki: PkiFixture, tmp_path: Path) -> None:
+    """And at both wildcards, on one port each."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running, hello("127.0.0.1") as port:
+            settings = AgentSettings(
+                certificate=str(pki.consumer.certificate),
+                key=str(pki.consumer.key),
+                ca=str(pki.ca),
+                relays=(running.address,),
+                consume=tuple(
+                    Mapping("web", host, number)
+                    for hosts in (("127.0.0.1", "::1"), ("0.0.0.0", "::"))
+                    for number in (free_port(),)
+                    for host in hosts
+                ),
+            )
+            system = ActorSystem("agent")
+            await system.start(lambda: agent_root(settings))
+            provider = replace(
+                settings,
+                certificate=str(pki.provider.certificate),
+                key=str(pki.provider.key),
+                consume=(),
+                provide=(Mapping("web", "127.0.0.1", port),),
+            )
+            other = ActorSystem("agent")
+            await other.start(lambda: agent_root(provider))
+            for one in (system, other):
+                await eventually(lambda one=one: says(one, "/link", "ready") is True)  # type: ignore[misc]
+            async with asyncio.timeout(10):
+                for mapping in settings.consume:
+                    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(mapping.host, mapping.host)
+                    assert await greeting((host, mapping.port)) == b"hello"
+            await system.stop(timeout=5.0)
+            await other.stop(timeout=5.0)
 
     run(main(), timeout=40)

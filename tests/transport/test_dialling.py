@@ -8,8 +8,9 @@ import socket
 
 import pytest
 
+from actors.transport.addresses import literal
 from actors.transport.connection import DialFailed
-from actors.transport.dialling import connect_tcp, first_to_connect, literal, resolve
+from actors.transport.dialling import connect_tcp, first_to_connect, resolve
 from actors.transport.dialling.names import MAX_LOOKUPS
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.tcp import TcpEndpoint

@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 from actors.runtime import Actor, MailboxSpec, handles, shutdown
+from actors.transport.addresses import address_text, host_and_port
 from actors.transport.stream import Stream
 from actors.transport.tls import TlsIdentity
 from tools.agent.forward_tunnel import ForwardTunnel
@@ -23,7 +24,9 @@ from wire.orp.messages import AllocGranted
 
 
 def _address(name: object) -> str:
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return ""
+    return address_text(*host_and_port(name))
 
 
 class _Linger:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from actors.runtime import Actor
+from actors.transport.addresses import address_text
 from actors.transport.udp import Address, UdpSocket, bind_udp
 from tools.agent.dns_answers import DnsAnswers
 
@@ -38,13 +39,13 @@ class DnsServer(Actor):
             UdpSocket(sock, self._asked, guard=partial(self.guard, "dns")), "socket"
         )
         self._bound[:] = [self._sock.address[1]]
-        self.log.info("DNS on {}:{}", host, self._bound[0])
+        self.log.info("DNS on {}", address_text(host, self._bound[0]))
 
     def describe(self) -> dict[str, object]:
         """Address and counters."""
         port = self._bound[0] if self._bound else 0
         return {
-            "address": f"{self._address[0]}:{port}",
+            "address": address_text(self._address[0], port),
             "answered": self._answered,
             "dropped": self._dropped,
         }

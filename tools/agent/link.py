@@ -27,6 +27,7 @@ from actors.runtime import (
     Restart,
     handles,
 )
+from actors.transport.addresses import address_text
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
@@ -175,7 +176,7 @@ class RelayLink(StreamKeeper):
         connection, promoter = self._connection, self._promoter
         return {
             "agent_uri": self._uri,
-            "relay": "{}:{}".format(*connection.remote_address) if connection else "",
+            "relay": address_text(*connection.remote_address) if connection else "",
             "relay_uri": connection.peer.uri if connection else "",
             "direct_connections": len(promoter.paths) if promoter else 0,
             "direct_streams": promoter.paths.streams if promoter else 0,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 
 from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
+from actors.transport.addresses import address_text, host_and_port, only_ipv6
+from actors.transport.tcp.acceptor import listen_tcp
 from tools.agent.consumer_bridge import ConsumerBridge
 from tools.agent.ends import WatchedSocket
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.stream_table import StreamTable
 
-BACKLOG = 1024
 #: Connections accepted per wake-up.
 BATCH = 64
 
@@ -38,19 +39,11 @@ class ServiceListener(Actor):
     def init(self) -> None:
         """Bind. A restarted listener binds the same address."""
         mapping = self._mapping
-        family = socket.AF_INET6 if ":" in mapping.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setblocking(False)
-            sock.bind((mapping.host, mapping.port))
-            sock.listen(BACKLOG)
-        except OSError:
-            sock.close()
-            raise
+        where = (mapping.host, mapping.port)
+        beside = [(other.host, other.port) for other in self._settings.consume]
+        sock = listen_tcp(*where, only_ipv6=only_ipv6(where, beside))
         self.own(WatchedSocket(self, sock), "listener")
-        name = sock.getsockname()
-        self._address = f"{name[0]}:{name[1]}"
+        self._address = address_text(*host_and_port(sock.getsockname()))
         self.system.loop.add_reader(sock, self.guard("listener", self._accept), sock)
         self.log.info("{} on {}", mapping.service, self._address)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Supervisor, escape_id
+from actors.transport.addresses import address_text
 from tools.agent.dns_answers import DnsAnswers
 from tools.agent.dns_server import DnsServer
 from tools.agent.link import RelayLink
@@ -34,7 +35,7 @@ def agent_children(settings: AgentSettings, base: str = "") -> list[ChildSpec]:
     table = StreamTable()
     listeners = [
         ChildSpec(
-            escape_id(f"{mapping.service}:{mapping.port}"),
+            escape_id(f"{mapping.service}:{address_text(mapping.host, mapping.port)}"),
             lambda mapping=mapping: ServiceListener(  # type: ignore[misc]
                 settings, mapping, f"{base}/link", f"{base}/bridges", table
             ),

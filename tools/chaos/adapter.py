@@ -127,6 +127,7 @@ class ControlAdapter:
             host, colon, port = str(address).rpartition(":")
             if not colon or not port.isdigit() or port == "0":
                 continue
+            host = host.removeprefix("[").removesuffix("]")
             loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
             return loopback.get(host, host), int(port)
         return None

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import socket
 
-from actors.transport.udp import Address
+from actors.transport.addresses import Address, address_text
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
-
-
-def endpoint_text(host: str, port: int) -> str:
-    """``ip:port``, IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def advertised(bound: Address, configured: tuple[str, int] | None, agent_ip: str) -> str | None:
@@ -26,14 +21,14 @@ def advertised(bound: Address, configured: tuple[str, int] | None, agent_ip: str
     """
     if configured is not None:
         host, port = configured
-        return endpoint_text(host, port or bound[1])
+        return address_text(host, port or bound[1])
     host = bound[0]
     if host not in WILDCARDS:
-        return endpoint_text(host, bound[1])
+        return address_text(host, bound[1])
     if host == "0.0.0.0" and ":" in agent_ip:
         return None
     towards = _local_address(agent_ip)
-    return None if towards is None else endpoint_text(towards, bound[1])
+    return None if towards is None else address_text(towards, bound[1])
 
 
 def _local_address(agent_ip: str) -> str | None:

@@ -11,6 +11,7 @@ from functools import partial
 from actors.edge.forward.place import ForwardPlace
 from actors.edge.forward.route_table import RouteTable
 from actors.runtime import Actor
+from actors.transport.addresses import address_text, host_and_port
 from actors.transport.udp import UdpSocket, bind_udp
 
 
@@ -53,16 +54,15 @@ class ForwardPlane(Actor):
             )
             if used
         ]
-        self.log.info(
-            "forwarding on {}:{} ({})", *sock.address[:2], ", ".join(offload) or "no offload"
-        )
+        where = address_text(*host_and_port(sock.address))
+        self.log.info("forwarding on {} ({})", where, ", ".join(offload) or "no offload")
 
     def describe(self) -> dict[str, object]:
         """Address, what the socket did, what was dropped and why."""
         table = self._place.table
         statistics = self._socket.statistics()
         return {
-            "address": "{}:{}".format(*(table.address or ("", 0))[:2]),
+            "address": address_text(*host_and_port(table.address or ("", 0))),
             "routes": len(table.routes),
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,

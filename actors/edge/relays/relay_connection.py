@@ -25,6 +25,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
+from actors.transport.addresses import address_text
 from actors.transport.connection import Connection
 from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
@@ -81,7 +82,7 @@ class RelayConnection(StreamBringer):
             "relay": self._identity.relay_id,
             "relay_uri": self._identity.text,
             "direction": "in",
-            "remote": "{}:{}".format(*self._connection.remote_address),
+            "remote": address_text(*self._connection.remote_address),
             "streams": statistics.streams,
             "opening": len(self._opening),
             "signalling": self._signalling is not None and self._signalling.open,

@@ -31,6 +31,7 @@ from actors.runtime import (
     Reply,
     handles,
 )
+from actors.transport.addresses import address_text
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.quic import DialFailed
@@ -105,7 +106,7 @@ class RelayLink(Actor):
         return {
             "relay": self._relay_id,
             "direction": "out",
-            "endpoint": "" if address is None else "{}:{}".format(*address),
+            "endpoint": "" if address is None else address_text(*address),
             "connections": len(self._lanes),
             "streams": self._streams(),
             "waiting": len(self._waiting),

@@ -4,7 +4,7 @@ One way for everything that dials: agents and relays by QUIC and TCP, providers 
 """
 
 from actors.transport.dialling.attempts import first_to_connect
-from actors.transport.dialling.names import Target, literal, resolve
+from actors.transport.dialling.names import resolve
 from actors.transport.dialling.tcp import connect_tcp, connect_to
 
-__all__ = ["Target", "connect_tcp", "connect_to", "first_to_connect", "literal", "resolve"]
+__all__ = ["connect_tcp", "connect_to", "first_to_connect", "resolve"]

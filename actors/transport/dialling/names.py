@@ -6,57 +6,24 @@ that ends with the answer; who asks for a name that is being looked up joins tha
 set deadlines: whoever gives up leaves, and the thread goes on until the system does. At most
 `MAX_LOOKUPS` names at a time; a further one fails at once. The reasons: docs/decisions/0085.
 
-Source: RFC 8305 section 4 (interleaving), RFC 4007 section 11 (zones); getaddrinfo(3).
+Source: RFC 8305 section 4 (interleaving); getaddrinfo(3).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import itertools
 import socket
 import threading
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from actors.transport.udp import Address
+from actors.transport.addresses import Target, literal
 
 #: Names looked up at a time, each by a thread; a further one fails with EAGAIN.
 MAX_LOOKUPS: Final = 64
 #: Addresses of one name that are used; the others are ignored.
 MAX_ADDRESSES: Final = 16
-
-
-class Target(NamedTuple):
-    """One address to dial, as the socket module takes it."""
-
-    family: int
-    address: Address
-
-
-def literal(host: str, port: int) -> Target | None:
-    """The address that `host` spells, `fe80::1%eth0` included; None: it is a name.
-
-    Raises:
-        OSError: the zone of a link-local address is no interface of this host.
-    """
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return Target(socket.AF_INET, (host, port))
-    bare, _, zone = host.partition("%")
-    return Target(socket.AF_INET6, (bare, port, 0, _scope(zone, host)))
-
-
-def _scope(zone: str, host: str) -> int:
-    if not zone or (zone.isascii() and zone.isdigit() and len(zone) < 10):
-        return int(zone or 0)
-    try:
-        return socket.if_nametoindex(zone)
-    except OSError:
-        raise OSError(errno.ENODEV, f"{host}: this host has no interface {zone}") from None
 
 
 async def resolve(host: str, port: int) -> list[Target]:

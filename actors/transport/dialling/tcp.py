@@ -7,8 +7,9 @@ import errno
 import os
 import socket
 
+from actors.transport.addresses import Target
 from actors.transport.dialling.attempts import first_to_connect
-from actors.transport.dialling.names import Target, resolve
+from actors.transport.dialling.names import resolve
 
 
 async def connect_tcp(host: str, port: int) -> socket.socket:

@@ -27,8 +27,9 @@ from typing import NamedTuple
 from cryptography import x509
 from loguru import logger
 
+from actors.transport.addresses import Target, host_and_port
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
-from actors.transport.dialling import Target, first_to_connect, resolve
+from actors.transport.dialling import first_to_connect, resolve
 from actors.transport.quic.admission import Accepted, Admission, plain_host
 from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
@@ -136,13 +137,15 @@ class QuicEndpoint:
 
     # The sockets.
 
-    def attach(self, address: tuple[str, int], guard: Guard = _unguarded) -> tuple[str, int]:
+    def attach(
+        self, address: tuple[str, int], guard: Guard = _unguarded, *, only_ipv6: bool = False
+    ) -> tuple[str, int]:
         """Bind the listening socket and begin to receive. Returns the bound address.
 
         Port 0 takes the port of the previous attachment, or a free one.
 
         Args:
-            address: IP literal and port; "::" takes IPv4 as well.
+            address: IP literal and port; "::" takes IPv4 as well, unless `only_ipv6`.
             guard: wraps the socket's callbacks: an unusable socket is its owner's failure.
 
         Raises:
@@ -152,17 +155,24 @@ class QuicEndpoint:
         host, port = address
         if port == 0 and self._address is not None:
             port = self._address[1]
-        self._listening = self._open(host, port, guard)
-        name = self._listening.address
-        self._address = (name[0], name[1])
+        self._listening = self._open(host, port, guard, only_ipv6=only_ipv6)
+        self._address = host_and_port(self._listening.address)
         self._shedding.attach(self._listening)
         for connection in self._connections:
             self.touch(connection)
         return self._address
 
-    def _open(self, host: str, port: int, guard: Guard, *, answering: bool = True) -> UdpSocket:
+    def _open(
+        self,
+        host: str,
+        port: int,
+        guard: Guard,
+        *,
+        answering: bool = True,
+        only_ipv6: bool = False,
+    ) -> UdpSocket:
         self._loop = asyncio.get_running_loop()
-        sock = bind_udp(host, port, whole=True)
+        sock = bind_udp(host, port, whole=True, only_ipv6=only_ipv6)
         family = int(sock.family)
         opened = self._make_socket(
             sock, self._received, on_drained=self._flush, guard=guard, answering=answering

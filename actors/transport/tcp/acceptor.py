@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from loguru import logger
 
+from actors.transport.addresses import to_bind
 from actors.transport.gate import HEARD, Gate, Place, source_of
 
 #: Connections accepted per wake-up before other sockets get a turn.
@@ -214,20 +215,26 @@ class Acceptor:
             self._sweep_after(oldest + self._limits.deadline - now)
 
 
-def listen_tcp(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
-    """A bound, listening, non-blocking socket; "::" takes IPv4 as well.
+def listen_tcp(
+    host: str, port: int, backlog: int = BACKLOG, *, only_ipv6: bool = False
+) -> socket.socket:
+    """A bound, listening, non-blocking socket; "::" takes IPv4 as well, unless `only_ipv6`.
+
+    Args:
+        host: see `addresses.to_bind`.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, address = to_bind(host, port)
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-        sock.bind((host, port))
+            apart = int(only_ipv6 or host != "::")
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, apart)
+        sock.bind(address)
         sock.listen(backlog)
     except OSError:
         sock.close()

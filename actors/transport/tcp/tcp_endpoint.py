@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 
+from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
-from actors.transport.dialling import Target, connect_to, first_to_connect, resolve
+from actors.transport.dialling import connect_to, first_to_connect, resolve
 from actors.transport.gate import Place
 from actors.transport.stream import CloseReason
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
@@ -101,12 +102,15 @@ class TcpEndpoint:
 
     # The socket.
 
-    def attach(self, address: tuple[str, int], guard: Guard = _unguarded) -> tuple[str, int]:
+    def attach(
+        self, address: tuple[str, int], guard: Guard = _unguarded, *, only_ipv6: bool = False
+    ) -> tuple[str, int]:
         """Bind and listen. Returns the bound address.
 
         Port 0 takes the port of the previous attachment, or a free one.
 
         Args:
+            address: IP literal and port; "::" takes IPv4 as well, unless `only_ipv6`.
             guard: wraps the socket's callback: an unusable socket is its owner's failure.
 
         Raises:
@@ -116,10 +120,9 @@ class TcpEndpoint:
         host, port = address
         if port == 0 and self._address is not None:
             port = self._address[1]
-        sock = listen_tcp(host, port)
-        name = sock.getsockname()
-        self._address = (name[0], name[1])
-        self._acceptor.refusals.name = "TCP {}:{}".format(*self._address)
+        sock = listen_tcp(host, port, only_ipv6=only_ipv6)
+        self._address = host_and_port(sock.getsockname())
+        self._acceptor.refusals.name = f"TCP {address_text(*self._address)}"
         self._acceptor.attach(sock, guard)
         return self._address
 

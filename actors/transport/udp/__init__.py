@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from actors.transport.addresses import Address
 from actors.transport.udp.bind import bind_udp
 from actors.transport.udp.packet_info import AskedAddress
 from actors.transport.udp.prefixed import PrefixedSocket
-from actors.transport.udp.udp_socket import Address, Guard, UdpSocket, UdpStatistics
+from actors.transport.udp.udp_socket import Guard, UdpSocket, UdpStatistics
 
 __all__ = [
     "Address",

@@ -10,6 +10,8 @@ import socket
 import sys
 from typing import Final
 
+from actors.transport.addresses import to_bind
+
 #: Kernel buffer asked for in each direction, bytes. A burst of batches must fit while the loop is
 #: busy elsewhere. Without CAP_NET_ADMIN the kernel clamps it to net.core.[rw]mem_max.
 BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -27,14 +29,20 @@ _PROBE: Final = 3
 
 
 def bind_udp(
-    host: str, port: int, *, reuse_port: bool = False, whole: bool = False
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    whole: bool = False,
+    only_ipv6: bool = False,
 ) -> socket.socket:
     """A bound, non-blocking UDP socket with large buffers; the caller closes it.
 
-    An IPv6 socket bound to the wildcard takes IPv4 as well (peers appear as ``::ffff:a.b.c.d``).
+    An IPv6 socket bound to the wildcard takes IPv4 as well (peers appear as ``::ffff:a.b.c.d``),
+    unless `only_ipv6`.
 
     Args:
-        host: IP literal; empty or ``*`` means the IPv4 wildcard.
+        host: IP literal, with its zone if it is link-local; see `addresses.to_bind`.
         port: 0 takes a free one.
         reuse_port: several sockets share the address, the kernel spreads the flows.
         whole: datagrams travel in one piece or not at all, where the system can do that.
@@ -42,13 +50,11 @@ def bind_udp(
     Raises:
         OSError: the address cannot be bound.
     """
-    if host in ("", "*"):
-        host = "0.0.0.0"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, address = to_bind(host, port)
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_ipv6 or host != "::"))
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if whole and sys.platform == "linux":
@@ -57,7 +63,7 @@ def bind_udp(
                 sock.setsockopt(*_MTU_DISCOVER[socket.AF_INET6], _PROBE)
         for option in _FORCE:
             _enlarge(sock, option)
-        sock.bind((host, port))
+        sock.bind(address)
     except OSError:
         sock.close()
         raise

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.transport.udp.udp_socket import Address, Datagram, UdpSocket
+from actors.transport.addresses import Address
+from actors.transport.udp.udp_socket import Datagram, UdpSocket
 
 
 class PrefixedSocket(UdpSocket):

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
+from actors.transport.addresses import Address
 from actors.transport.udp.packet_info import (
     AskedAddress,
     PacketInfo,
@@ -40,8 +41,6 @@ from actors.transport.udp.packet_info import (
 from actors.transport.udp.segmentation import SOL_UDP, Segmentation, enable_coalescing
 from actors.transport.udp.shedding import shed
 
-#: As the socket module gives and takes it: (host, port) or (host, port, flow, scope).
-Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 Datagram: TypeAlias = bytes | bytearray | memoryview
 #: Makes a callback's failure its owner's: ``partial(actor.guard, "socket")``.
 Guard: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
