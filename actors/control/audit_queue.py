@@ -1,9 +1,10 @@
 """Audit records that wait for the store, shared fairly: who asks much loses its own, not others'.
 
 Every tenant has a share of the bound, as many as there are tenants waiting, and within a tenant
-every caller has one of its tenant's. A share that is not used is lent; it is given back when its
-owner comes: then a record goes of whoever holds the most. Records leave in turn, one of each caller
-of each tenant, so that one record among thousands of a flood is stored with the next batch.
+every caller (or whoever had it asked) has one of its tenant's. A share that is not used is lent; it
+is given back when its owner comes: then a record goes of whoever holds the most. Records leave in
+turn, one of each caller of each tenant, so that one record among thousands of a flood is stored
+with the next batch.
 
 A batch that is being stored counts as waiting, and is not given up for others.
 """
@@ -16,6 +17,11 @@ from collections.abc import Iterator
 from actors.control.messages import AuditRecord
 
 
+def _payer(record: AuditRecord) -> str:
+    """Whose share a record takes."""
+    return record.asker or record.caller
+
+
 class _Tenant:
     """What one tenant has waiting, by caller; none of the queues is empty."""
 
@@ -26,9 +32,10 @@ class _Tenant:
         self.size = 0
 
     def put(self, record: AuditRecord) -> None:
-        queue = self.callers.get(record.caller)
+        caller = _payer(record)
+        queue = self.callers.get(caller)
         if queue is None:
-            queue = self.callers[record.caller] = deque()
+            queue = self.callers[caller] = deque()
         queue.append(record)
         self.size += 1
 
@@ -87,12 +94,11 @@ class AuditQueue:
         if victim is None or not victim.size:
             return record  # all there is is being stored
         if name == record.tenant:
-            shares = len(victim.callers) + (record.caller not in victim.callers)
-            if victim.holds(record.caller) * shares >= victim.size:
+            payer = _payer(record)
+            shares = len(victim.callers) + (payer not in victim.callers)
+            if victim.holds(payer) * shares >= victim.size:
                 return record
         caller = max(victim.callers, key=victim.holds)
-        if name == record.tenant and victim.holds(caller) <= victim.holds(record.caller):
-            return record
         lost = victim.drop(caller)
         self._size -= 1
         if not victim.size:

@@ -8,7 +8,7 @@ Sources: protocol sheet ORP 3.2, 3.3, 4.1 to 4.4; architecture section 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from actors.runtime import ActorRef, Request
@@ -213,7 +213,8 @@ class Decide(Request[Decision]):
     """May `caller` (agent URI) reach `target` (service name or agent URI) by `method`?
 
     `tenant` is the tenant of the evaluated caller. The policy actor writes the audit record;
-    `stream_id` (0: none) goes into it.
+    `stream_id` (0: none) goes into it. `asker` is who had it asked, when that is not the caller: a
+    provider is not charged for what consumers ask about it.
     """
 
     tenant: str
@@ -221,6 +222,7 @@ class Decide(Request[Decision]):
     target: str
     method: str = ""
     stream_id: int = 0
+    asker: str = ""
 
 
 # Audit.
@@ -228,7 +230,10 @@ class Decide(Request[Decision]):
 
 @dataclass(slots=True)
 class AuditRecord:
-    """One decision for the audit log. `at` is wall-clock milliseconds."""
+    """One decision for the audit log. `at` is wall-clock milliseconds.
+
+    `asker` is whose share of the queue it takes, when that is not the caller; it is not stored.
+    """
 
     at: int
     tenant: str
@@ -238,6 +243,7 @@ class AuditRecord:
     allow: bool
     reason: str
     stream_id: str = ""
+    asker: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

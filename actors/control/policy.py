@@ -201,6 +201,7 @@ class PolicyActor(Actor):
             allow=decision.allow,
             reason=decision.reason,
             stream_id=str(message.stream_id) if message.stream_id else "",
+            asker=message.asker,
         )
         if not self._audit.try_tell(record):
             self.system.dead_letters.add(self.path, self._audit.path, record, "queue full")

@@ -197,9 +197,15 @@ class StreamPair(SplicedPair):
         self._caller_p2p = caller.p2p_mode
 
     async def _decide(self, caller: str, target: str) -> Decision:
-        message = self._opening.message
+        opening, message = self._opening, self._opening.message
         return await decide(
-            self._door, self._opening.tenant, caller, target, message.method, message.stream_id
+            self._door,
+            opening.tenant,
+            caller,
+            target,
+            message.method,
+            message.stream_id,
+            asker=opening.consumer,
         )
 
     async def _ask_provider(self, provider: Provider) -> bytes:

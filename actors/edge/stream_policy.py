@@ -35,12 +35,19 @@ _GUESSES = (P2PMode.FORBIDDEN, P2PMode.ALLOWED, P2PMode.REQUIRED)
 
 
 async def decide(
-    door: Door, tenant: str, caller: str, target: str, method: str, stream_id: int
+    door: Door,
+    tenant: str,
+    caller: str,
+    target: str,
+    method: str,
+    stream_id: int,
+    *,
+    asker: str = "",
 ) -> Decision:
-    """One decision. Without an answer in time nobody may."""
+    """One decision. Without an answer in time nobody may. `asker`: see `Decide`."""
     try:
         return await door.control().policy.ask_again(
-            Decide(tenant, caller, target, method, stream_id),
+            Decide(tenant, caller, target, method, stream_id, asker),
             timeout=door.settings.policy_deadline,
         )
     except RuntimeFault:
@@ -59,7 +66,15 @@ async def judge(door: Door, row: PairRow) -> Decision:
         return caller
     if caller.relay_mode is RelayMode.FORWARD:
         return Decision(False, FORWARD_ONLY)
-    callee = await decide(door, row.tenant, row.provider, row.consumer, row.method, row.stream_id)
+    callee = await decide(
+        door,
+        row.tenant,
+        row.provider,
+        row.consumer,
+        row.method,
+        row.stream_id,
+        asker=row.consumer,
+    )
     if not callee.allow:
         return callee
     return Decision(True, caller.reason, combine_p2p(caller.p2p_mode, callee.p2p_mode))

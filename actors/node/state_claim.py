@@ -73,8 +73,9 @@ class StateClaim:
     def _take_database(self, path: Path, state: Path) -> None:
         if path.parent != state:
             check_directory(path.parent)
-            lock = path.with_name(path.name + ".lock")
-            self._take(lock, f"database {path}", "stop it, or name another in control.database")
+        # Also one in the state directory: another daemon may be told to use it.
+        lock = path.with_name(path.name + ".lock")
+        self._take(lock, f"database {path}", "stop it, or name another in control.database")
         os.close(open_private(path, narrow=True))
 
     def abort(self) -> None:

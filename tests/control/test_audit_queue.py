@@ -33,6 +33,18 @@ def test_a_flood_of_one_agent_costs_nobody_else_a_record() -> None:
     assert [one for one in everything if one.caller == "mate"] == mates
 
 
+def test_a_provider_does_not_pay_for_what_consumers_ask_about_it() -> None:
+    queue = AuditQueue(100)
+    own = [record(n, caller="provider") for n in range(10)]
+    for one in own:
+        queue.put(one)
+    for n in range(5000):
+        queue.put(record(n, caller="flood"))
+        queue.put(AuditRecord(n, "acme", "provider", "flood", "", True, "", "", "flood"))
+    left = list(queue.drain())
+    assert [one for one in left if one.caller == "provider" and not one.asker] == own
+
+
 def test_many_identities_of_one_tenant_cost_no_other_tenant_a_record() -> None:
     queue = AuditQueue(1000)
     victims = [record(n, f"tenant {n}") for n in range(100)]

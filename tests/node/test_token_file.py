@@ -77,6 +77,27 @@ def test_a_killed_writer_never_makes_a_used_token_good_again(tmp_path: Path) -> 
     assert step > 20
 
 
+def test_of_many_at_once_one_redeems(tmp_path: Path) -> None:
+    with TokenFile(tmp_path).locked() as tokens:
+        token = tokens.issue("acme", NOW, agent=AGENT)
+    children = []
+    for _ in range(12):
+        child = os.fork()
+        if child == 0:
+            code = REFUSED
+            try:
+                with TokenFile(tmp_path).locked() as tokens:
+                    tokens.redeem(token, NOW)
+                code = SIGNED
+            except EnrolmentRefused:
+                pass
+            finally:
+                os._exit(code)
+        children.append(child)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert sorted(ends) == [SIGNED] + [REFUSED] * 11
+
+
 def test_an_emptied_list_is_refused_with_what_to_do(tmp_path: Path) -> None:
     file = TokenFile(tmp_path)
     with file.locked() as tokens:

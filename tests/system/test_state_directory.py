@@ -81,6 +81,14 @@ def test_a_second_daemon_touches_nothing(tmp_path: Path, pki: PkiFixture) -> Non
         assert again.stop() == 0
 
 
+def test_a_database_in_anothers_state_directory_is_its_own(tmp_path: Path, pki: PkiFixture) -> None:
+    with daemon(tmp_path, *serve(pki, tmp_path)[4:]) as first:
+        first.wait_for("control socket")
+        database = first.state / "control.db"
+        command = serve(pki, tmp_path / "other", "--set", f"control.database={database}")
+        assert refused(command).startswith(f"database {database} is in use by process")
+
+
 def test_paths_that_are_not_ours_alone_are_refused(tmp_path: Path, pki: PkiFixture) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
@@ -138,6 +146,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path, pki: PkiFixture, umask
         os.umask(before)
     assert modes.pop("s") == 0o700
     assert {"control.db", "control.db-wal", "control.sock", "daemon.lock"} <= set(modes)
+    assert "control.db.lock" in modes
     assert set(modes.values()) == {0o600}, modes
 
 

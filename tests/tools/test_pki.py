@@ -206,3 +206,14 @@ def test_an_agent_enrols_with_a_token_that_is_good_once(tmp_path: Path) -> None:
     refused = pki("enroll", "--out", authority, "--csr", csr, "--token", other)
     assert refused.exit_code == 1
     assert not (machine / "web.crt").exists()
+
+
+def test_a_directory_others_can_write_issues_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "ca"
+    assert CliRunner().invoke(cli, ["init", "--out", str(directory)]).exit_code == 0
+    directory.chmod(0o777)
+    for command in (["issue-agent"], ["issue-relay"], ["token", "--any-agent"], ["request"]):
+        refused = CliRunner().invoke(cli, [*command, "--out", str(directory)])
+        assert refused.exit_code == 1, command
+        assert f"chmod go-w {directory}" in refused.output, command
+    assert sorted(one.name for one in directory.iterdir()) == ["ca.crt", "ca.key"]

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from actors.files.ownership import check_directory
 from actors.node.certificates import (
     MAX_LEAF_LIFETIME,
     KeyPair,
@@ -237,6 +238,8 @@ def _plain(stem: str) -> str:
 
 def _authority(directory: Path) -> KeyPair:
     paths = pair_paths(directory, "ca")
+    if os.path.lexists(directory):
+        check_directory(directory)
     ca = read_pair(paths)
     if ca is None:
         raise PkiError(f"{paths.certificate}: no CA there; run `trunkline pki init` first")
