@@ -164,6 +164,7 @@ class AgentConnection(StreamBringer):
             "agent_uri": self._identity.text,
             "tenant": self._identity.tenant,
             "remote": address_text(*self._connection.remote_address),
+            "transport": self._connection.transport,
             "generation": self._generation,
             "session": self._session.state.value,
             "services": sorted(self._services),

@@ -196,6 +196,7 @@ class QuicListener(_Listener):
             "engine": self._quic.engine.name,
             "engine_reason": self._quic.engine.reason,
             "connections": statistics.connections,
+            "connections_by_engine": statistics.engines,
             "pending_handshakes": statistics.pending,
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,

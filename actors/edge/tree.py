@@ -49,6 +49,7 @@ from actors.runtime import (
 from actors.transport.addresses import only_ipv6
 from actors.transport.connection import ConnectionStatistics
 from actors.transport.quic import QuicEndpoint, QuicSettings
+from actors.transport.quic.engines import AIOQUIC, NATIVE
 from actors.transport.tcp import TcpEndpoint, TcpSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
@@ -189,6 +190,8 @@ class Edge:
         """What the sockets tell, summed over the listeners."""
         quic, tcp, meters = self.endpoints, self.tcp_endpoints, self.door.meters
         meters.gauge("quic_connections", lambda: sum(e.statistics().connections for e in quic))
+        for engine in (NATIVE, AIOQUIC):
+            meters.gauge(f"quic_connections_{engine}", partial(_connections_with, quic, engine))
         meters.gauge("quic_handshakes_pending", lambda: sum(e.statistics().pending for e in quic))
         meters.gauge("tcp_connections", lambda: sum(e.statistics().connections for e in tcp))
         meters.totals["quic_packets_lost_total"] = lambda: sum(e.packets_lost for e in quic)
@@ -362,3 +365,7 @@ def _of_paths(
     endpoints: Sequence[QuicEndpoint], pick: Callable[[ConnectionStatistics], float]
 ) -> list[float]:
     return [pick(path) for endpoint in endpoints for path in endpoint.paths()]
+
+
+def _connections_with(endpoints: Sequence[QuicEndpoint], engine: str) -> int:
+    return sum(endpoint.statistics().engines.get(engine, 0) for endpoint in endpoints)

@@ -42,6 +42,8 @@ class Connection(ABC):
 
     peer: PeerIdentity
     alpn: str
+    #: For people: the transport, and the QUIC engine that this very connection has.
+    transport: str = ""
 
     def __init__(self) -> None:
         self.on_stream: Callable[[Stream], object] = _ignore

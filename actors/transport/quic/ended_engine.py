@@ -16,6 +16,7 @@ class EndedEngine:
     terminated = True
 
     def __init__(self, engine: Engine) -> None:
+        self.name = engine.name
         self.source_cid = engine.source_cid
         self.peer_address = engine.peer_address
         self.round_trip = engine.round_trip

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from cryptography import x509
 from loguru import logger
 
-from actors.transport.addresses import Target, host_and_port
+from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
 from actors.transport.dialling import first_to_connect, resolve
 from actors.transport.quic.admission import Accepted, Admission, plain_host
@@ -62,6 +62,7 @@ class EndpointStatistics(NamedTuple):
     datagrams_in: int  #: received, since the endpoint was made
     datagrams_out: int  #: sent, since the endpoint was made
     counters: dict[str, int]  #: handshakes by outcome, drops by reason
+    engines: dict[str, int]  #: live, verified connections by the engine they have
     udp: UdpStatistics  #: of the present listening socket
 
 
@@ -117,6 +118,7 @@ class QuicEndpoint:
         self._address: tuple[str, int] | None = None
         self._routes = Routes()
         self._connections: set[QuicConnectionHandle] = set()
+        self._engines: Counter[str] = Counter()
         self._outgoing: set[QuicConnectionHandle] = set()
         self._pending: set[QuicConnectionHandle] = set()
         self._dirty: dict[QuicConnectionHandle, None] = {}
@@ -227,6 +229,7 @@ class QuicEndpoint:
             self._past_in + sum(one.datagrams_in for one in live),
             self._past_out + sum(one.datagrams_out for one in live),
             dict(self.counters),
+            dict(self._engines),
             self._listening.statistics() if self._listening is not None else _NOTHING,
         )
 
@@ -428,6 +431,9 @@ class QuicEndpoint:
         connection.established = True
         connection.on_established = connection.on_failed = None
         self._connections.add(connection)
+        self._engines[connection.engine.name] += 1
+        remote = connection.remote_address
+        logger.debug("QUIC with {} ({})", address_text(*remote), connection.engine.name)
         if connection.client:
             self._outgoing.add(connection)
         place = connection.at_gate
@@ -476,6 +482,7 @@ class QuicEndpoint:
         if connection in self._connections:
             self._past_lost += max(0, connection.engine.path.lost)
             self._connections.discard(connection)
+            self._engines[connection.engine.name] -= 1
             reason = connection.closed
             if reason is not None and not reason.application and reason.code == NO_VIABLE_PATH:
                 # One of the sides found that large datagrams vanish.

@@ -124,6 +124,11 @@ class Engine(Protocol):
     """One connection. No method blocks; `now` is monotonic seconds."""
 
     @property
+    def name(self) -> str:
+        """Which engine this is: native or aioquic."""
+        ...
+
+    @property
     def source_cid(self) -> bytes:
         """Our first connection id."""
         ...

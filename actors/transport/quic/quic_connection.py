@@ -45,6 +45,7 @@ class QuicConnectionHandle(Connection):
     ) -> None:
         super().__init__()
         self.engine = engine
+        self.transport = f"quic ({engine.name})"
         self.settings = settings
         self.client = client
         self.cids: set[bytes] = set()

@@ -47,6 +47,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
         on_ended: tells the endpoint that the connection is over.
     """
 
+    transport = "tcp"
+
     def __init__(
         self,
         settings: TcpSettings,

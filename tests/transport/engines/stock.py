@@ -30,6 +30,8 @@ from actors.transport.tls import TlsIdentity
 class StockClient:
     """`Engine` over an unmodified `QuicConnection`; credit is the library's own."""
 
+    name = "stock"
+
     def __init__(
         self,
         settings: QuicSettings,

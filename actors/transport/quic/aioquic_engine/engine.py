@@ -71,6 +71,8 @@ def configuration(
 class AioquicEngine:
     """`Engine` over aioquic."""
 
+    name = "aioquic"
+
     def __init__(
         self,
         settings: QuicSettings,

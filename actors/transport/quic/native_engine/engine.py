@@ -60,6 +60,8 @@ class NativeEngine(OwnPackets):
         reset_token: servers: the stateless reset token of a connection id of ours.
     """
 
+    name = "native"
+
     def __init__(
         self,
         settings: QuicSettings,
