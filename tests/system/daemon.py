@@ -72,13 +72,15 @@ class RunningDaemon:
 
 
 @contextmanager
-def daemon(tmp_path: Path, *arguments: str) -> Iterator[RunningDaemon]:
-    """Run `python supervisor.py` until the block ends."""
+def daemon(
+    tmp_path: Path, *arguments: str, program: tuple[str, ...] = ("supervisor.py",)
+) -> Iterator[RunningDaemon]:
+    """Run `python supervisor.py`, or another program like it, until the block ends."""
     state = tmp_path / "s"
     log = tmp_path / "daemon.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "supervisor.py", "--state-directory", str(state), *arguments],
+            [sys.executable, *program, "--state-directory", str(state), *arguments],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
