@@ -30,11 +30,15 @@ def heard(agent: RawAgent, kind: type) -> list[object]:
     return [event for event in agent.events if isinstance(event, kind)]
 
 
-@pytest.mark.parametrize("leaves", ["never", "before", "after"])
+@pytest.mark.parametrize(
+    "leaves, said", [("never", 5), ("before", 5), ("after", 5), ("after", 0), ("before", 2)]
+)
 def test_a_consumer_of_the_reference_moves_to_a_provider_of_ours(
-    pki: PkiFixture, tmp_path: Path, leaves: str
+    pki: PkiFixture, tmp_path: Path, leaves: str, said: int
 ) -> None:
-    """It says STOP_SENDING 0 on the relay's stream, which can be there before its direct stream."""
+    """It says STOP_SENDING 0 on the relay's stream, which can be there before its direct stream,
+    and a position that does not count what it writes until it changes paths.
+    """
     got = bytearray()
     writers: list[asyncio.StreamWriter] = []
 
@@ -76,12 +80,14 @@ def test_a_consumer_of_the_reference_moves_to_a_provider_of_ours(
             assert path is not None
             there = Incoming(path)
             # What is on the way by the relay comes first, although the direct path is quicker.
-            path.write(StreamResume(7, len(b"by the relay late "), len(b"answer ")).encode())
+            position = len(b"by the relay ") + said
+            path.write(StreamResume(7, position, len(b"answer ")).encode())
             path.write(b"and direct")
             if leaves == "after":
                 mine.stream.stop_sending(0)
-            await asyncio.sleep(0.2)
-            assert bytes(got) == b"by the relay "
+            if said == len(b"late "):
+                await asyncio.sleep(0.2)
+                assert bytes(got) == b"by the relay "
             mine.stream.write(b"late ")
             await eventually(lambda: bytes(got) == b"by the relay late and direct")
             writers[0].write(b"back")
@@ -92,6 +98,52 @@ def test_a_consumer_of_the_reference_moves_to_a_provider_of_ours(
                 await eventually(lambda: running.streams() == 0)
             path.write_eof()
             await eventually(lambda: there.eof or there.reset_code is not None)
+        server.close()
+
+    run(main(), timeout=30)
+
+
+def test_bytes_by_the_relay_that_come_too_late_end_the_stream(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """They belong before what was delivered: better no stream than one with a hole."""
+    got = bytearray()
+    failed: list[Exception] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(65_536):
+                got.extend(chunk)
+        except ConnectionResetError as error:
+            failed.append(error)
+        writer.transport.abort()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with (
+            relay(pki, tmp_path) as running,
+            agent_systems(running, pki, port, only=0, **P2P) as (_, _systems),
+        ):
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            mine = consumer.open(OpenStream("verified", "", 7).encode() + b"early ")
+            await eventually(lambda: bytes(got) == b"early ")
+            consumer.session.send(CandidateOffer(7, ()))
+            consumer.flush()
+            await eventually(lambda: heard(consumer, CandidateAnswer))
+            (answer,) = heard(consumer, CandidateAnswer)
+            assert isinstance(answer, CandidateAnswer)
+            where = answer.candidates[0]
+            direct = await consumer.endpoint.connect((where.ip, where.port))
+            direct.start()
+            path = direct.open_stream()
+            assert path is not None
+            path.write(StreamResume(7, len(b"early "), 0).encode() + b"direct")
+            await eventually(lambda: bytes(got) == b"early direct")
+            mine.stream.write(b"too late")
+            await eventually(lambda: failed)
+            assert bytes(got) == b"early direct"
         server.close()
 
     run(main(), timeout=30)

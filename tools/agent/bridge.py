@@ -8,6 +8,7 @@ Source: protocol sheet ORP 3.4.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.runtime import Actor, MailboxSpec, handles, shutdown
@@ -91,7 +92,12 @@ class Bridge(Actor):
         self._local = _address(sock.getsockname())
         self._remote = _address(sock.getpeername())
 
-    def _couple(self) -> None:
+    def _couple(self, first: Callable[[bytes], bool] | None = None) -> None:
+        """Begin to pump.
+
+        Args:
+            first: see `TcpPump`.
+        """
         assert self._sock is not None
         assert self._stream is not None
         self._phase = "bridged"
@@ -103,7 +109,9 @@ class Bridge(Actor):
             if self._broken:
                 self._stream.patience = self.patience
                 self._stream.park()
-        self._pump = TcpPump(self._sock, self._stream, on_end=self._ended, guard=self.guard)
+        self._pump = TcpPump(
+            self._sock, self._stream, on_end=self._ended, guard=self.guard, first=first
+        )
         self.own(self._pump, "pump")
         self._pump.start(bytes(self._early), ended=self._early_eof)
         self._early.clear()

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import socket
 from functools import partial
+from typing import Literal
 
 from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
 from actors.transport.claim import StreamClaim
@@ -29,11 +30,28 @@ from wire.orp.messages import AllocGranted, OpenStream, StreamReject, decode
 
 #: Seconds the other half of a lost opening is looked for, to be reset: nobody waits for it.
 UNHEARD_SECONDS = 2.0
+#: Seconds from OPEN_STREAM until a stream nobody said anything about is taken for spliced: a relay
+#: of the reference says nothing of streams that go to another relay (sheet 3.3, 3.11).
+MODE_SECONDS = 10.0
 #: Pause before a stream that was lost while it was opened is opened again, seconds: none at
 #: first, then doubling from here with jitter.
 REOPEN_PAUSE = 0.05
 #: First two bytes of a STREAM_REJECT frame (version 1, sheet 2.1).
 _REJECT_START = (0x2000 | FrameType.STREAM_REJECT).to_bytes(2, "big")
+
+
+def _reject_in(early: bytes | bytearray) -> StreamReject | Literal[False] | None:
+    """What the first bytes of a stream are: a reject, application bytes (False), or unclear."""
+    if not _REJECT_START.startswith(bytes(early[:2])):
+        return False
+    reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+    try:
+        reader.feed(early)
+        frame = reader.next_frame()
+        message = None if frame is None else decode(frame)
+    except PeerError:
+        return False
+    return message if isinstance(message, StreamReject) else None
 
 
 class ConsumerBridge(Bridge):
@@ -59,6 +77,7 @@ class ConsumerBridge(Bridge):
         self._accepted = sock
         self._decided: asyncio.Future[StreamReject | AllocGranted | None]
         self._lost = False
+        self._assumed = False  # nobody said that the stream is ready
         self._reopened = 0
 
     def init(self) -> None:
@@ -82,8 +101,7 @@ class ConsumerBridge(Bridge):
             self.stop(shutdown(f"not opened: {error}"))
             return
         if isinstance(outcome, StreamReject):
-            self.log.info("{}: rejected: {} {}", self._service, outcome.code, outcome.reason)
-            self.stop(shutdown(f"rejected {outcome.code}: {outcome.reason}"))
+            self._rejected(outcome)
             return
         self.disown(self._stream_guard)
         if isinstance(outcome, AllocGranted):
@@ -94,7 +112,7 @@ class ConsumerBridge(Bridge):
                 self.stop(shutdown(f"no tunnel: {error}"))
                 return
         self.disown(self._guarded)
-        self._couple()
+        self._couple(self._late_words if self._assumed else None)
         if isinstance(self._stream, ResumableStream):
             self._link.try_tell(Promote(self._stream))
 
@@ -140,12 +158,20 @@ class ConsumerBridge(Bridge):
         stream.on_lost = self.guard("stream", self._closed_early)
         stream.start()
         stream.write(OpenStream(self._service, "", self._stream_id).encode())
-        return await self._decided
+        await asyncio.wait({self._decided}, timeout=MODE_SECONDS)
+        if not self._decided.done():
+            self._assumed = True
+            self._decide(None)
+        return self._decided.result()
 
     def _mode(self, stream_id: int, granted: AllocGranted | None, peer: str) -> None:
-        if stream_id == self._stream_id:  # else: late words about a lost one
-            self._peer_uri = peer
-            self._decide(granted)
+        if stream_id != self._stream_id:
+            return  # late words about a lost one
+        self._peer_uri = peer
+        if self._assumed and granted is not None:
+            # What was sent meanwhile went nowhere: that must not look like a stream.
+            self.stop(shutdown("the relay decided too late"))
+        self._decide(granted)
 
     def _decide(self, outcome: StreamReject | AllocGranted | None) -> None:
         if not self._decided.done():
@@ -160,22 +186,22 @@ class ConsumerBridge(Bridge):
         Held bytes are not consumed, so the stream window bounds them.
         """
         self._early += chunk
-        start = bytes(self._early[:2])
-        if not _REJECT_START.startswith(start):
-            self._decide(None)  # application bytes: the stream is spliced
-            return
-        reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
-        try:
-            reader.feed(self._early)
-            frame = reader.next_frame()
-            if frame is None:
-                return
-            message = decode(frame)
-        except PeerError:
-            self._decide(None)
-            return
-        if isinstance(message, StreamReject):
-            self._decide(message)
+        verdict = _reject_in(self._early)
+        if verdict is not None:
+            self._decide(verdict or None)  # application bytes: the stream is spliced
+
+    def _late_words(self, early: bytes) -> bool:
+        """The first bytes of a stream that was taken for spliced: is it a reject, after all?"""
+        verdict = _reject_in(early)
+        if isinstance(verdict, StreamReject):
+            assert self._pump is not None
+            self._pump.abort()  # its FIN is behind it, and would deliver what is held
+            self._rejected(verdict)
+        return verdict is False
+
+    def _rejected(self, answer: StreamReject) -> None:
+        self.log.info("{}: rejected: {} {}", self._service, answer.code, answer.reason)
+        self.stop(shutdown(f"rejected {answer.code}: {answer.reason}"))
 
     def _ended_early(self) -> None:
         """FIN before STREAM_READY: an empty answer, or one whose bytes are held already."""

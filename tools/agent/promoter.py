@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from actors.runtime import Actor
@@ -45,6 +46,8 @@ ECHO_SECONDS = 2.0
 FIRST_FRAME_SECONDS = 5.0
 #: Seconds for what an agent of the reference sent by the relay before it moved.
 FOLLOW_SECONDS = 20.0
+#: Seconds without a further byte by the relay until that is all.
+FOLLOW_QUIET_SECONDS = 0.1
 #: Seconds without a byte until a stream is quiet.
 QUIET_SECONDS = 0.5
 #: The relay's stream is kept for so long after a move, in case the other agent did not hear.
@@ -281,15 +284,25 @@ class Promoter:
     async def _follow(
         self, stream: ResumableStream, path: Stream, message: StreamResume, rest: bytes
     ) -> None:
-        """An agent of the reference moved: what it sent by the relay comes first."""
+        """An agent of the reference moved: what it sent by the relay comes first.
+
+        That may be more than it says: what it wrote between the look at its position and the change
+        of paths still took the old one, and the direct path goes on behind it.
+        """
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
                 await stream.reached(message.my_position)
+                position = -1
+                while position != stream.received:
+                    position = stream.received
+                    await asyncio.sleep(FOLLOW_QUIET_SECONDS)
         except TimeoutError:
             path.abort(ResetCode.RELAY_FAULT)
             return
-        stream.suspend()
-        self._settle(stream, path, message, rest)
+        if not stream.suspend():
+            path.abort(ResetCode.RELAY_FAULT)  # the relay was lost meanwhile, and bytes with it
+            return
+        self._settle(stream, path, replace(message, my_position=position), rest)
 
     def _settle(
         self, stream: ResumableStream, path: Stream, message: StreamResume, rest: bytes
@@ -297,17 +310,26 @@ class Promoter:
         if stream.return_(path, message, rest, direct=True):
             self.promoted += 1
             self._channel.left_relay(stream)
-            self._part(stream, FORMER_SECONDS)
+            self._part(stream, FORMER_SECONDS, follows=path.connection.alpn != OWN_ALPN)
         else:
             stream.rollback()
             path.abort(ResetCode.RELAY_FAULT)
 
-    def _part(self, stream: ResumableStream, pause: float) -> None:
-        """Leave the relay's stream, once nobody may need it any more."""
+    def _part(self, stream: ResumableStream, pause: float, *, follows: bool = False) -> None:
+        """Leave the relay's stream, once nobody may need it any more.
+
+        Args:
+            follows: the stream went on behind the last byte that came there.
+        """
         former = stream.take_former()
         if former is None:
             return
         self._formers.add(former)
+        if follows:
+            # No longer a way to put it where it belongs: better no stream than one with a hole.
+            late = CloseReason("aborted", text="bytes by the relay came too late")
+            former.on_data = self._owner.guard("former", lambda _: stream.fail(late))
+            former.start()
 
         def leave(_: int = 0) -> None:
             if former in self._formers:

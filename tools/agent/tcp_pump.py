@@ -32,6 +32,9 @@ class TcpPump:
         stream: started by the pump; taken over.
         on_end: called once: "" when both directions ended cleanly, else what failed.
         guard: wraps every callback (`Actor.guard`).
+        first: sees the first bytes of the stream, all that came so far, until it says that they are
+            the application's; bound: the stream's window. What it never says so of is delivered
+            when the stream ends.
     """
 
     def __init__(
@@ -41,12 +44,15 @@ class TcpPump:
         *,
         on_end: Callable[[str], object],
         guard: Callable[[str, Callable[..., object]], Callable[..., object]],
+        first: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._stream = stream
         self._on_end = on_end
         self._guard = guard
+        self._first = first
+        self._held = bytearray()  # until `first` decided
         self._unsent: deque[memoryview] = deque()
         self._reading = False
         self._writing = False
@@ -65,7 +71,8 @@ class TcpPump:
             ended: its FIN was delivered already, too.
         """
         stream = self._stream
-        stream.on_data = self._guard("pump", self._from_stream)
+        take = self._from_stream if self._first is None else self._look_first
+        stream.on_data = self._guard("pump", take)
         stream.on_eof = self._guard("pump", self._stream_ended)
         stream.on_reset = self._guard("pump", lambda code: self._fail("stream reset"))
         stream.on_stop_sending = self._guard("pump", lambda code: self._unwanted())
@@ -74,7 +81,7 @@ class TcpPump:
         self._read_ready = self._guard("pump", self._from_socket)
         self._write_ready = self._guard("pump", self._to_socket)
         if early:
-            self._from_stream(early)
+            take(early)
         if ended:
             self._stream_ended()
         stream.start()
@@ -141,6 +148,17 @@ class TcpPump:
 
     # From the stream to the socket.
 
+    def _look_first(self, data: bytes) -> None:
+        self._held += data
+        assert self._first is not None
+        if self._first(bytes(self._held)):
+            self._release()
+
+    def _release(self) -> None:
+        held, self._held = bytes(self._held), bytearray()
+        self._stream.on_data = self._guard("pump", self._from_stream)
+        self._from_stream(held)
+
     def _from_stream(self, data: bytes) -> None:
         if self._ended:
             return
@@ -174,6 +192,8 @@ class TcpPump:
             self._shut_socket()
 
     def _stream_ended(self) -> None:
+        if self._held:
+            self._release()
         self._stream_eof = True
         if not self._unsent:
             self._shut_socket()
