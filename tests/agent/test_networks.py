@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from actors.runtime import ActorSystem
+from actors.transport.quic import QuicEndpoint
 from tests.agent.rig import says
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import Relay, relay
+from tests.edge.rig import Relay, identity, relay
 from tests.transport.names import names
 from tools.agent import targets
+from tools.agent.direct_paths import DirectPaths
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.tree import agent_root
+from wire.orp.messages import Candidate
 
 
 @asynccontextmanager
@@ -198,3 +201,25 @@ def test_one_service_at_both_loopback_addresses(pki: PkiFixture, tmp_path: Path)
             await other.stop(timeout=5.0)
 
     run(main(), timeout=40)
+
+
+def test_what_another_agent_says_is_not_looked_up(
+    pki: PkiFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are addresses; a name would make us ask name servers of the peer's choice."""
+
+    async def main() -> None:
+        with names(monkeypatch) as system:
+            endpoint = QuicEndpoint(identity=identity(pki, pki.provider))
+            paths = DirectPaths(
+                endpoint, pki.provider.identity, lambda *_: None, lambda _, function: function
+            )
+            said = [
+                Candidate("host", host, 1, 100) for host in ("peer.dead", "fe80::1%lo", "a\0b", "")
+            ]
+            async with asyncio.timeout(5):
+                assert await paths.reach(said, peer="", server_name="", budget=60.0) is None
+            assert not system.asked
+            endpoint.abort()
+
+    run(main())

@@ -10,6 +10,7 @@ Source: protocol sheet ORP 3.9; 6.5 A11.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Sequence
 
 from actors.transport.connection import Connection, DialFailed
@@ -30,6 +31,14 @@ IDLE_LOOKS = 3
 SWEEP_SECONDS = 10.0
 
 Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
+
+
+def _is_literal(ip: str) -> bool:
+    try:
+        ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    return "%" not in ip  # a zone means something on its own host only
 
 
 class DirectPaths:
@@ -105,7 +114,9 @@ class DirectPaths:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + budget
-        for candidate in sorted(candidates, key=lambda one: -one.priority):
+        # Only literals: what a peer says is never looked up.
+        usable = [one for one in candidates if _is_literal(one.ip)]
+        for candidate in sorted(usable, key=lambda one: -one.priority):
             address = (candidate.ip, candidate.port)
             # Streams that leave together share a connection.
             lock = self._dials.setdefault(address, asyncio.Lock())
