@@ -19,6 +19,7 @@ from actors.transport.tls import TlsIdentity, TlsMaterialError
 from config.errors import ConfigError
 from config.reload import ReloadPlan, plan_reload
 from config.schema import Settings
+from wire.orp.identity import RelayUri, parse_identity
 
 #: Seconds the rules may take to load, an unreachable store included.
 RULES_SECONDS: Final = 8.0
@@ -61,6 +62,12 @@ async def reload(
     try:
         plan = plan_reload(settings, read())
         identity = load_identity(plan.settings)
+        if _relay_id(identity) != _relay_id(old):
+            # Peers know this relay by its id, and so does the controller.
+            raise ReloadRefused(
+                f"the certificate is of {identity.uri}, and this is {old.uri}: a relay does not "
+                f"become another one; {_kept(old)}"
+            )
         files = tuple(rule_files(plan.settings))
         rules = await _load_rules(system, files)
     except (ConfigError, PkiError, TlsMaterialError, OSError) as error:
@@ -84,6 +91,11 @@ async def _load_rules(system: ActorSystem, files: tuple[Path, ...]) -> str:
         return "no rules here"
     loaded = await policy.ask(ReloadPolicy(files), timeout=RULES_SECONDS)
     return f"{loaded.file_rules} rules of files, {loaded.store_rules} of the store"
+
+
+def _relay_id(identity: TlsIdentity) -> str:
+    parsed = parse_identity(identity.uri)
+    return parsed.relay_id if isinstance(parsed, RelayUri) else ""
 
 
 def _kept(identity: TlsIdentity) -> str:

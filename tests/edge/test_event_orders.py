@@ -9,12 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from actors.control.actor_backend import ActorBackend
+from actors.control.backend import Registration, Relay
+from actors.edge.settings import EdgeSettings
+from actors.node.certificates import agent_identity
 from actors.runtime import ActorSystem
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
@@ -24,7 +30,8 @@ from actors.transport.tcp import TcpEndpoint
 from actors.transport.tcp.tls_context import client_context
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import RawAgent, identity, relay
+from tests.edge.relay_rig import relay_leaf, relay_settings
+from tests.edge.rig import Incoming, RawAgent, identity, relay
 from tests.edge.test_hostile import GoodPair
 from tests.edge.test_promotion import further_agent
 from tools.agent.settings import AgentSettings
@@ -32,12 +39,15 @@ from tools.agent.settings import Mapping as Service
 from tools.agent.tree import agent_root
 from wire.orp.agent_session import AgentSession
 from wire.orp.messages import (
+    ForwardStream,
     HelloAck,
     IncomingStream,
     ObservedAddrQuery,
     OpenStream,
     Ping,
     Register,
+    StreamAccept,
+    StreamReject,
     StreamResume,
 )
 from wire.yamux.frame import Flag, FrameType, header
@@ -79,6 +89,8 @@ def stream_bytes() -> list[bytes]:
         OpenStream("svc", "", 77).encode() + b"early",
         OpenStream("nothing", "", 78).encode(),
         StreamResume(5).encode(),
+        ForwardStream("svc", "", agent_identity("acme", UUID(int=1)), 79).encode() + b"early",
+        ForwardStream("nothing", "", "x", 80).encode(),
         b"\x00" * 9,
         b"",
     ]
@@ -220,13 +232,14 @@ async def _burst(agent: RawAgent, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "aioquic"])
-@pytest.mark.parametrize("seed", range(2))
-def test_a_relay_over_quic(pki: PkiFixture, tmp_path: Path, engine: str, seed: int) -> None:
+@pytest.mark.parametrize("peer", ["agent", "relay"])
+def test_a_relay_over_quic(pki: PkiFixture, tmp_path: Path, engine: str, peer: str) -> None:
     async def main() -> None:
-        chance = random.Random(seed)
-        leaf = further_agent(pki, tmp_path)
+        chance = random.Random(peer)
+        leaf = further_agent(pki, tmp_path) if peer == "agent" else relay_leaf(pki, "r2")
+        edge = EdgeSettings(region="local", relays=relay_settings("r1"))
         settings = QuicSettings(engine=engine)
-        async with relay(pki, tmp_path, quic=settings) as running:
+        async with relay(pki, tmp_path, quic=settings, settings=edge) as running:
             pair = await GoodPair(running, pki).open()
             for _ in range(60):
                 agent = running.agent(pki, leaf)
@@ -338,3 +351,72 @@ def test_an_agent(pki: PkiFixture, transport: str) -> None:
             assert not crashes(system)
 
     run(main(), timeout=58)
+
+
+def _answered(pair: GoodPair, asked: dict[int, Incoming]) -> bool:
+    """Every stream began, was refused, or ended."""
+    ready = pair.consumer.ready_streams
+    return all(
+        one.eof or one.reset_code is not None or one.data or n in ready for n, one in asked.items()
+    )
+
+
+def test_a_relay_that_asks_another_one(pki: PkiFixture, tmp_path: Path) -> None:
+    """The other relay takes the stream, and ends it and the connection in every order."""
+
+    async def main() -> None:
+        chance = random.Random(5)
+        far = agent_identity("acme", UUID(int=99))
+
+        def take(connection: Connection) -> None:
+            connection.on_stream = lambda stream: act(connection, stream)
+            connection.start()
+
+        def act(connection: Connection, stream: Stream) -> None:
+            answer = chance.choice(
+                [
+                    StreamAccept().encode(),
+                    StreamAccept().encode() + b"early",
+                    StreamReject(503, "no").encode(),
+                    b"\x00" * 9,
+                    b"",
+                ]
+            )
+            stream.start()
+            perform(acts_on(stream, answer, chance))
+            if chance.random() < 0.3:
+                connection.close(chance.choice([0, 0x0A]), "bye")
+
+        other = QuicEndpoint(identity=identity(pki, relay_leaf(pki, "r2")), on_connection=take)
+        other.attach(("127.0.0.1", 0))
+        assert other.address is not None
+        edge = EdgeSettings(
+            region="local",
+            resolve_deadline=2.0,
+            policy_deadline=2.0,
+            incoming_deadline=0.1,
+            accept_deadline=0.1,
+            relays=relay_settings("r1"),
+        )
+        try:
+            async with relay(pki, tmp_path, settings=edge) as running:
+                store = running.system.ref("/control/store")
+                assert store is not None
+                backend = ActorBackend(store, relay_alive_seconds=0)
+                now = int(time.time() * 1000)
+                await backend.upsert_relay(Relay("r2", "", f"127.0.0.1:{other.address[1]}"), now)
+                await backend.register_services([Registration("acme", "far", far, "r2", "", now)])
+                pair = await GoodPair(running, pki).open()
+                for turn in range(20):
+                    ids = range(1000 + 4 * turn, 1004 + 4 * turn)
+                    asked = {n: pair.consumer.open(OpenStream("far", "", n).encode()) for n in ids}
+                    await eventually(lambda asked=asked: _answered(pair, asked), timeout=10)  # type: ignore[misc]
+                    for one in asked.values():
+                        one.stream.abort()
+                assert running.counters["relay_connected"] > 3
+                assert not crashes(running.system)
+                await pair.still_works()
+        finally:
+            other.abort()
+
+    run(main(), timeout=50)

@@ -117,6 +117,11 @@ def _wrong_role(files: Files) -> str:
     return f"{files.certificate}: its identity is '{AGENT}', not that of a relay"
 
 
+def _another_relay(files: Files) -> str:
+    files.put(files.issue(relay_identity("acme", "r2")))
+    return f"the certificate is of outrelay://acme/relay/r2, and this is {RELAY}"
+
+
 def _foreign(files: Files) -> str:
     files.put(files.issue(RELAY, ca=create_ca(NOW)))
     return f"{files.certificate}: does not chain to {files.ca}"
@@ -153,8 +158,8 @@ def _broken_settings(files: Files) -> str:
 
 
 BREAK: list[Callable[[Files], str]] = [
-    _expired, _wrong_role, _foreign, _not_a_pair, _half_written, _open_key, _broken_rules,
-    _broken_settings,
+    _expired, _wrong_role, _another_relay, _foreign, _not_a_pair, _half_written, _open_key,
+    _broken_rules, _broken_settings,
 ]  # fmt: skip
 
 
