@@ -23,6 +23,7 @@ from loguru import logger
 
 from actors.control.limits import MAX_CONTROLLER_MESSAGE
 from actors.controller.limits import (
+    HANDSHAKE_SECONDS,
     KEEPALIVE_SECONDS,
     KEEPALIVE_TIMEOUT_SECONDS,
     MAX_CONNECTIONS,
@@ -87,6 +88,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", MAX_CONTROLLER_MESSAGE),
                 ("grpc.max_concurrent_streams", MAX_RPCS_PER_CONNECTION),
                 ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
                 ("grpc.keepalive_time_ms", int(KEEPALIVE_SECONDS * 1000)),
                 ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_SECONDS * 1000)),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -15,6 +15,8 @@ MAX_RPCS: Final = 4_096
 MAX_RPCS_PER_CONNECTION: Final = 256
 #: Connections; a further one is closed.
 MAX_CONNECTIONS: Final = 1_024
+#: Seconds from an accepted connection to the end of its TLS and HTTP/2 handshakes.
+HANDSHAKE_SECONDS: Final = 5.0
 #: Watches of all connections; a further one gets RESOURCE_EXHAUSTED.
 MAX_WATCHES: Final = 1_024
 #: Changes waiting for one watcher; one more ends its watch, and it begins anew (ABORTED).

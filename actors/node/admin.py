@@ -18,6 +18,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,6 +42,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
+from actors.transport.gate import Place
 from wire.admin.errors import ErrorCode
 from wire.admin.limits import MAX_CLIENTS, MAX_IN_FLIGHT, MAX_IN_FLIGHT_LINK
 from wire.admin.messages import encode_failed
@@ -104,7 +106,8 @@ class ControlServer(Actor):
             OSError: the path cannot be bound.
         """
         self._listener = self.own(ControlListener(self._path, self._lock), "control socket")
-        self._listener.start(self.guard("control socket", self._accept))
+        guard = partial(self.guard, "control socket")
+        self._listener.start(self._admit, guard, self.log.warning)
         for guarded in (self.path, self._clients):
             if guarded not in self._service.guarded:
                 self._service.guarded.append(guarded)
@@ -118,11 +121,8 @@ class ControlServer(Actor):
             "max_clients": MAX_CLIENTS,
         }
 
-    def _accept(self) -> None:
-        for sock in self._listener.take():
-            self._admit(sock)
-
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, _: object, place: Place) -> None:
+        place.leave()  # the supervisor of the clients has the limit
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _gid = _CREDENTIALS.unpack(raw)
         if uid not in (0, os.geteuid()):
@@ -157,7 +157,7 @@ class ControlServer(Actor):
     def _refuse(self, sock: socket.socket, kind: str, code: ErrorCode, text: str) -> None:
         """Say why, as far as the socket takes it at once, and close."""
         self._refused[kind] += 1
-        self.log.warning("control connection refused: {}", text)
+        self._listener.refused(text)
         try:
             sock.send(encode_failed(0, code, text), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:

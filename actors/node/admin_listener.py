@@ -10,8 +10,6 @@ Source: unix(7).
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
 import socket
 import stat
@@ -21,17 +19,15 @@ from pathlib import Path
 from actors.files.lock import LockFile
 from actors.files.ownership import FileRefused, shared_directory
 from actors.node.state_claim import socket_lock
+from actors.transport.gate import Place
+from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, Guard
 from wire.admin.limits import MAX_CLIENTS
 
 SOCKET_MODE = 0o600
 #: Seconds to find out whether somebody answers on a socket nobody holds the lock of.
 PROBE_SECONDS = 0.5
-#: Connections accepted per turn of the event loop.
-ACCEPT_BATCH = 16
-#: Seconds without accepting after the process ran out of descriptors or memory: the socket stays
-#: readable, and trying again at once would spin.
-ACCEPT_PAUSE_SECONDS = 0.2
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Connections between accept and the actor that owns them.
+LIMITS = AcceptLimits(MAX_CLIENTS, MAX_CLIENTS)
 
 
 class ControlSocketBusy(Exception):
@@ -53,9 +49,7 @@ class ControlListener:
 
     def __init__(self, path: Path, lock: LockFile | None = None) -> None:
         self._path = path
-        self._loop = asyncio.get_running_loop()
-        self._pause: asyncio.TimerHandle | None = None
-        self._accept: Callable[[], None] | None = None
+        self._acceptor: Acceptor | None = None
         self._lock: LockFile | None = None
         try:
             shared_directory(path.parent)
@@ -71,43 +65,27 @@ class ControlListener:
             raise
         self._identity = _identity(path)
 
-    def start(self, accept: Callable[[], None]) -> None:
-        """Call `accept` whenever connections wait; it takes them with `take`."""
-        self._accept = accept
-        self._loop.add_reader(self.sock, accept)
+    def start(
+        self,
+        take: Callable[[socket.socket, object, Place], object],
+        guard: Guard,
+        log: Callable[[str], object],
+    ) -> None:
+        """Hand connections to `take`; see `Acceptor`."""
+        self._acceptor = Acceptor(LIMITS, take, name="control socket", log=log)
+        self._acceptor.attach(self.sock, guard)
 
-    def take(self) -> list[socket.socket]:
-        """The connections that wait, at most `ACCEPT_BATCH`; pauses when resources ran out."""
-        taken: list[socket.socket] = []
-        for _ in range(ACCEPT_BATCH):
-            try:
-                sock, _address = self.sock.accept()
-            except (BlockingIOError, InterruptedError):
-                break
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                self._loop.remove_reader(self.sock)
-                self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
-                break
-            taken.append(sock)
-        return taken
-
-    def _resume(self) -> None:
-        self._pause = None
-        if self._accept is not None and self.sock.fileno() >= 0:
-            self._loop.add_reader(self.sock, self._accept)
+    def refused(self, why: str) -> None:
+        """Tell of a connection that was turned away."""
+        if self._acceptor is not None:
+            self._acceptor.refusals.note(why)
 
     def abort(self) -> None:
         """Stop listening, remove the file if it is still ours, drop the lock; idempotent."""
         if self.sock.fileno() < 0:
             return
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        self._loop.remove_reader(self.sock)
+        if self._acceptor is not None:
+            self._acceptor.abort()
         self.sock.close()
         if _identity(self._path) == self._identity:
             self._path.unlink(missing_ok=True)

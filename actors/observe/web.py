@@ -14,8 +14,8 @@ Source: protocol sheet ORP 5.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -23,29 +23,22 @@ from aiohttp import web
 from actors.observe.exposition import prometheus_text, snapshot
 from actors.observe.meters import Meters
 from actors.runtime import Actor, ExitReason
+from actors.transport.addresses import literal
+from actors.transport.dialling import resolve
+from actors.transport.gate import HEARD
+from actors.transport.tcp.acceptor import AcceptLimits, listen_tcp
+from actors.transport.tcp.protocol_listener import ProtocolListener
 
 #: What is missing for new streams; empty: nothing.
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 
 #: Seconds a request may take that is under way when the actor stops.
 STOP_SECONDS = 1.0
+#: Connections, and those of one source; seconds to a complete request, and to the whole answer.
+LIMITS = AcceptLimits(64, 16, deadline=5.0, yields=HEARD)
+LIFETIME_SECONDS = 30.0
 #: Prometheus text format.
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class _Listening:
-    """The listening socket and its connections, as a resource: gone at once with the actor."""
-
-    def __init__(self, server: asyncio.Server, handlers: web.Server) -> None:
-        self._server = server
-        self._handlers = handlers
-
-    def abort(self) -> None:
-        """Close everything; idempotent."""
-        self._server.close()
-        for handler in list(self._handlers.connections):
-            if handler.transport is not None:
-                handler.transport.abort()
 
 
 class MetricsServer(Actor):
@@ -63,6 +56,7 @@ class MetricsServer(Actor):
         self._host, self._port = address
         self._bound = bound  # shared by the incarnations: the port of the first
         self._runner: web.AppRunner | None = None
+        self._listener: ProtocolListener | None = None
         self._served = 0
 
     async def init(self) -> None:
@@ -76,18 +70,45 @@ class MetricsServer(Actor):
                 web.get("/ready", self._ready),
             ]
         )
+        application.on_response_prepare.append(self._prepared)
         self._runner = runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=STOP_SECONDS
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=STOP_SECONDS,
+            lingering_time=0,  # nobody has a body to send
+            handler_cancellation=True,  # who left gets no answer
         )
         await runner.setup()
         assert runner.server is not None
-        port = self._bound[0] if self._bound else self._port
-        server = await self.system.loop.create_server(
-            runner.server, self._host, port, reuse_address=True
+        self._listener = listener = self.own(
+            ProtocolListener(
+                runner.server,
+                LIMITS,
+                name="metrics",
+                lifetime=LIFETIME_SECONDS,
+                log=self.log.warning,
+            ),
+            "listener",
         )
-        self.own(_Listening(server, runner.server), "listener")
-        self._bound[:] = [int(server.sockets[0].getsockname()[1])]
+        for host in await self._hosts():
+            sock = listen_tcp(host, self._bound[0] if self._bound else self._port)
+            listener.attach(sock, partial(self.guard, "listener"))
+            self._bound[:] = [int(sock.getsockname()[1])]
         self.log.info("metrics on {}:{}", self._host, self._bound[0])
+
+    async def _hosts(self) -> list[str]:
+        """What to bind: the address as it is written, or every one of a name."""
+        if self._host in ("", "*") or literal(self._host, self._port) is not None:
+            return [self._host]
+        return [str(one.address[0]) for one in await resolve(self._host, self._port)]
+
+    async def _prepared(self, request: web.Request, response: web.StreamResponse) -> None:
+        """One request a connection: nobody keeps one for later."""
+        response.headers["Connection"] = "close"
+        response.force_close()
+        if self._listener is not None:
+            self._listener.asked(request.transport)
 
     async def terminate(self, reason: ExitReason) -> None:
         """Close the listener and what is connected."""
@@ -97,7 +118,13 @@ class MetricsServer(Actor):
     def describe(self) -> dict[str, object]:
         """Where, and how often it was asked."""
         port = self._bound[0] if self._bound else 0
-        return {"address": f"{self._host}:{port}", "served": self._served}
+        listener = self._listener
+        return {
+            "address": f"{self._host}:{port}",
+            "served": self._served,
+            "connections": 0 if listener is None else len(listener),
+            "turned_away": {} if listener is None else dict(listener.counters),
+        }
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._served += 1

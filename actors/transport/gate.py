@@ -20,6 +20,8 @@ from typing import Final
 SILENT: Final = 0
 HEARD: Final = 1
 PROVED: Final = 2
+#: No stage: see `Gate`.
+NOBODY: Final = -1
 
 
 def source_of(host: str) -> str:
@@ -90,7 +92,8 @@ class Gate:
         most: places.
         most_per_source: of one source.
         counters: `refused_pending_per_source_limit`, `refused_pending_limit` and `gave_way`.
-        yielding: False: nobody gives way, newcomers are refused when all places are taken.
+        yields: who came no further than that gives way; `NOBODY`: newcomers are refused when all
+            places are taken.
     """
 
     def __init__(
@@ -99,12 +102,12 @@ class Gate:
         most_per_source: int,
         counters: MutableMapping[str, int],
         *,
-        yielding: bool = True,
+        yields: int = PROVED,
     ) -> None:
         self._most = most
         self._most_per_source = most_per_source
         self._counters = counters
-        self._yielding = yielding
+        self._yields = yields
         #: By stage, who waits longest first.
         self._stages: tuple[dict[Place, None], ...] = ({}, {}, {})
         self._sources: Counter[str] = Counter()
@@ -116,8 +119,7 @@ class Gate:
         """Why nobody from there may enter now; empty: one may."""
         if self._sources[source] >= self._most_per_source:
             return "pending_per_source_limit"
-        count = len(self)
-        if count >= self._most and not (self._yielding and count):
+        if len(self) >= self._most and not any(self._stages[: self._yields + 1]):
             return "pending_limit"
         return ""
 
@@ -133,7 +135,7 @@ class Gate:
             self._counters[f"refused_{refusal}"] = self._counters.get(f"refused_{refusal}", 0) + 1
             return None
         if len(self) >= self._most:
-            self.make_room(1)
+            self.make_room(1, self._yields)
         place = Place(self, source, now)
         self._stages[SILENT][place] = None
         self._sources[source] += 1

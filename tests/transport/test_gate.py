@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.transport.gate import Gate, Place, source_of
+from actors.transport.gate import NOBODY, Gate, Place, source_of
 
 
 def entered(gate: Gate, source: str, now: float, gone: list[str], name: str = "") -> Place:
@@ -63,7 +63,7 @@ def test_the_deadline_is_for_those_who_proved_nothing() -> None:
 
 
 def test_where_nobody_gives_way_newcomers_are_refused() -> None:
-    gate = Gate(1, 1, counters := Counter(), yielding=False)  # type: ignore[var-annotated]
+    gate = Gate(1, 1, counters := Counter(), yields=NOBODY)  # type: ignore[var-annotated]
     entered(gate, "a", 0.0, [])
     assert gate.enter("b", 0.0) is None
     assert counters == {"refused_pending_limit": 1}

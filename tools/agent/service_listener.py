@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
+from functools import partial
 
-from actors.runtime import Actor, ChildRefused, ChildSpec, Restart
+from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, handles
 from actors.transport.addresses import address_text, host_and_port, only_ipv6
-from actors.transport.tcp.acceptor import listen_tcp
+from actors.transport.gate import NOBODY, Place
+from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from tools.agent.consumer_bridge import ConsumerBridge
-from tools.agent.ends import WatchedSocket
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.stream_table import StreamTable
 
-#: Connections accepted per wake-up.
-BATCH = 64
+#: Local connections of one listener, and of one address: nobody gives way, because in many
+#: protocols the server speaks first.
+LIMITS = AcceptLimits(10_000, 5_000, yields=NOBODY)
 
 
 class ServiceListener(Actor):
@@ -33,7 +36,9 @@ class ServiceListener(Actor):
         self._link = link
         self._bridges = bridges
         self._accepted = 0
-        self._refused = 0
+        #: Of connections that live, by the monitor of their bridge.
+        self._places: dict[int, Place] = {}
+        self._refused: Counter[str] = Counter()
         self._address = ""
 
     def init(self) -> None:
@@ -42,9 +47,12 @@ class ServiceListener(Actor):
         where = (mapping.host, mapping.port)
         beside = [(other.host, other.port) for other in self._settings.consume]
         sock = listen_tcp(*where, only_ipv6=only_ipv6(where, beside))
-        self.own(WatchedSocket(self, sock), "listener")
+        acceptor = Acceptor(
+            LIMITS, self._admit, name=mapping.service, counters=self._refused, log=self.log.warning
+        )
+        self.own(acceptor, "listener")
+        acceptor.attach(sock, partial(self.guard, "listener"))
         self._address = address_text(*host_and_port(sock.getsockname()))
-        self.system.loop.add_reader(sock, self.guard("listener", self._accept), sock)
         self.log.info("{} on {}", mapping.service, self._address)
 
     def describe(self) -> dict[str, object]:
@@ -53,33 +61,21 @@ class ServiceListener(Actor):
             "service": self._mapping.service,
             "address": self._address,
             "accepted": self._accepted,
-            "refused": self._refused,
+            "refused": dict(self._refused),
         }
-
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                sock, _ = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                # Out of descriptors or an aborted handshake: this connection only.
-                self.log.warning("accept failed: {}", error.strerror)
-                return
-            self._admit(sock)
 
     def _service_of(self, sock: socket.socket) -> str | None:
         """Which service this connection is for; None: none of ours."""
         return self._mapping.service
 
-    def _admit(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def _admit(self, sock: socket.socket, _: object, place: Place) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link, bridges = self.system.ref(self._link), self.system.ref(self._bridges)
         self._accepted += 1
         settings, service, table = self._settings, self._service_of(sock), self._table
         if service is None:
-            self._refused += 1
+            self._refused["no such service"] += 1
+            place.leave()
             sock.close()
             return
         try:
@@ -91,7 +87,17 @@ class ServiceListener(Actor):
                 restart=Restart.TEMPORARY,
                 shutdown=1.0,
             )
-            self.system.start_child(bridges, spec)
-        except ChildRefused:
-            self._refused += 1
+            bridge = self.system.start_child(bridges, spec)
+        except ChildRefused as refused:
+            self._refused[refused.why] += 1
+            place.leave()
             sock.close()
+            return
+        self._places[self.monitor(bridge)] = place
+
+    @handles(Down)
+    def _over(self, down: Down) -> None:
+        """A bridge ended, and its connection with it."""
+        place = self._places.pop(down.token, None)
+        if place is not None:
+            place.leave()

@@ -14,17 +14,23 @@ import html
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from actors.runtime import Actor
+from actors.transport.gate import HEARD
+from actors.transport.tcp.acceptor import AcceptLimits, listen_tcp
+from actors.transport.tcp.protocol_listener import ProtocolListener
 from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
 from wire.admin.messages import Row
 
 #: Most bytes `/big` sends.
 MAX_BIG_BYTES = 1 << 30
 CHUNK = 64 * 1024
+#: Connections, all of them of the provider agent; seconds to the first complete request.
+LIMITS = AcceptLimits(256, 256, deadline=10.0, yields=HEARD)
 #: Seconds to find the path.
 LOOKUP_SECONDS = 5.0
 
@@ -36,19 +42,6 @@ class Hop:
     role: str
     path: str
     details: Row
-
-
-class _Runner:
-    """The HTTP server as a resource: `abort` closes its sockets."""
-
-    def __init__(self, actor: WebService) -> None:
-        self._actor = actor
-        self.server: asyncio.Server | None = None
-
-    def abort(self) -> None:
-        """Stop listening; open connections end with their clients."""
-        if self.server is not None:
-            self.server.close()
 
 
 class WebService(Actor):
@@ -66,11 +59,18 @@ class WebService(Actor):
         app.router.add_get("/", self._counted(self._index))
         app.router.add_get("/stream", self._counted(self._stream))
         app.router.add_get("/big", self._counted(self._big))
+        app.on_response_prepare.append(self._answering)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        holder = self.own(_Runner(self), "http server")
         assert runner.server is not None
-        holder.server = await self.system.loop.create_server(runner.server, self._host, self._port)
+        self._listener = self.own(
+            ProtocolListener(runner.server, LIMITS, name="demo", log=self.log.warning), "listener"
+        )
+        sock = listen_tcp(self._host, self._port)
+        self._listener.attach(sock, partial(self.guard, "listener"))
+
+    async def _answering(self, request: web.Request, _: web.StreamResponse) -> None:
+        self._listener.asked(request.transport)
 
     def describe(self) -> dict[str, object]:
         """Where it listens."""

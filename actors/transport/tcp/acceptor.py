@@ -20,7 +20,7 @@ from typing import Any, Final
 from loguru import logger
 
 from actors.transport.addresses import to_bind
-from actors.transport.gate import HEARD, Gate, Place, source_of
+from actors.transport.gate import HEARD, PROVED, Gate, Place, source_of
 
 #: Connections accepted per wake-up before other sockets get a turn.
 ACCEPTS: Final = 64
@@ -45,13 +45,13 @@ class AcceptLimits:
         most: connections that hold a place; see `transport.gate`.
         most_per_source: the same for one source.
         deadline: seconds from the accept to `Place.proved` or `Place.leave`; 0: none.
-        yielding: whether a newcomer takes the place of the longest waiting when all are taken.
+        yields: who gives way to a newcomer when all places are taken.
     """
 
     most: int
     most_per_source: int
     deadline: float = 0.0
-    yielding: bool = True
+    yields: int = PROVED
 
 
 class RefusalLog:
@@ -112,9 +112,7 @@ class Acceptor:
     ) -> None:
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.accepting = True
-        self.gate = Gate(
-            limits.most, limits.most_per_source, self.counters, yielding=limits.yielding
-        )
+        self.gate = Gate(limits.most, limits.most_per_source, self.counters, yields=limits.yields)
         self.refusals = RefusalLog(name, log)
         self._limits = limits
         self._take = take
@@ -168,7 +166,7 @@ class Acceptor:
                     continue  # that connection ended before we took it
                 self.counters["out_of_descriptors"] += 1
                 self.refusals.note("out of descriptors")
-                self.gate.make_room(ACCEPTS, HEARD)
+                self.gate.make_room(ACCEPTS, min(HEARD, self._limits.yields))
                 self._rest(listening)
                 return
             self._accepted(sock, address)
