@@ -147,7 +147,7 @@ def _serve(
         click.echo(str(error), err=True)
         return EXIT_SETTINGS
     if check:
-        problem = _rules_problem(settings)
+        problem = _rules_problem(settings) or _certificate_problem(settings)
         if problem:
             click.echo(problem, err=True)
             return EXIT_SETTINGS
@@ -165,6 +165,18 @@ def _rules_problem(settings: Settings) -> str:
     try:
         load_rules(settings.control.policy.files, int(time.time() * 1000))
     except RulesError as error:
+        return str(error)
+    return ""
+
+
+def _certificate_problem(settings: Settings) -> str:
+    """What is wrong with the certificates; empty when nothing is."""
+    from actors.transport.tls import TlsMaterialError
+    from actors.wiring.certificates import configured_identity
+
+    try:
+        configured_identity(settings)
+    except (TlsMaterialError, OSError) as error:
         return str(error)
     return ""
 
@@ -259,25 +271,19 @@ class Relay:
         )
 
     def _load_identity(self, settings: Settings) -> TlsIdentity:
-        from actors.files.ownership import check_secret
         from actors.node.dev_pki import ensure_dev_pki
-        from actors.wiring.certificates import check_served, load_relay_identity
+        from actors.wiring.certificates import configured_identity, load_relay_identity
 
-        tls, control = settings.edge.tls, settings.control
-        if control.tls.key is not None:
-            check_secret(control.tls.key)
-        served = control.serve.tls
-        if served.certificate is not None and served.key is not None and served.ca is not None:
-            check_served(served.certificate, served.key, served.ca)
-        dials = bool(settings.edge.relays.accept)
-        if tls.certificate is not None and tls.key is not None and tls.ca is not None:
-            return load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
+        configured = configured_identity(settings)
+        if configured is not None:
+            return configured
         self._pki = ensure_dev_pki(
             self.paths.pki_directory,
             tenant=settings.demo.tenant,
             relay_id=settings.edge.relay_id,
         )
         relay, ca = self._pki.relay, self._pki.ca_certificate
+        dials = bool(settings.edge.relays.accept)
         return load_relay_identity(relay.certificate, relay.key, ca, dials=dials)
 
     def _plan_cluster(self) -> Cluster:

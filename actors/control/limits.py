@@ -53,6 +53,8 @@ DECISION_CACHE_SECONDS: Final = 5.0
 #: Cached decisions; at the bound the expired ones go first, then `DECISION_CACHE_PURGE` oldest.
 DECISION_CACHE_SIZE: Final = 65_536
 DECISION_CACHE_PURGE: Final = 8_192
+#: Characters of target and method of a cached decision: a caller may invent as many as it likes.
+DECISION_CACHE_TEXT: Final = 320
 #: Operators' requests (add, remove, list, reload) waiting; a further one is refused.
 MAX_OPERATOR_REQUESTS: Final = 256
 

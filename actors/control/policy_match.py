@@ -21,6 +21,7 @@ from actors.control.limits import (
     DECISION_CACHE_PURGE,
     DECISION_CACHE_SECONDS,
     DECISION_CACHE_SIZE,
+    DECISION_CACHE_TEXT,
 )
 from actors.control.messages import Decision
 from actors.control.rule import Effect, Rule
@@ -134,7 +135,8 @@ class RuleSet:
             return found[2]
         self.misses += 1
         decision = self.evaluate(tenant, caller, target, method, now_ms)
-        self._remember(key, decision, now_ms)
+        if len(target) + len(method) <= DECISION_CACHE_TEXT:
+            self._remember(key, decision, now_ms)
         return decision
 
     def evaluate(self, tenant: str, caller: str, target: str, method: str, now_ms: int) -> Decision:

@@ -17,6 +17,7 @@ from actors.files.ownership import check_secret
 from actors.transport.certificate_path import IdentityRejected, validate_path
 from actors.transport.tcp.tls_context import client_context, server_context
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, TlsMaterialError
+from config.schema import Settings
 from wire.orp.identity import IdentityError, RelayUri, parse_identity
 
 #: What the words of the verifier mean for a certificate of ours.
@@ -25,6 +26,26 @@ _MEANING: Final = {
     "unknown_ca": "does not chain to {ca}",
     "chain_too_long": "comes with too many intermediates",
 }
+
+
+def configured_identity(settings: Settings) -> TlsIdentity | None:
+    """The certificate of this relay as settings name it; None: they name none.
+
+    The certificates towards a controller, and of the served one, are judged on the way.
+
+    Raises:
+        TlsMaterialError, OSError: see `load_relay_identity`.
+    """
+    control, tls = settings.control, settings.edge.tls
+    if control.tls.key is not None:
+        check_secret(control.tls.key)
+    served = control.serve.tls
+    if served.certificate is not None and served.key is not None and served.ca is not None:
+        check_served(served.certificate, served.key, served.ca)
+    if tls.certificate is None or tls.key is None or tls.ca is None:
+        return None
+    dials = bool(settings.edge.relays.accept)
+    return load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
 
 
 def load_relay_identity(

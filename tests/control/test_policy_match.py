@@ -240,6 +240,14 @@ def test_a_clock_that_steps_back_does_not_prolong_an_answer() -> None:
     assert decide(rules, now_ms=NOW) == "allow soon"
 
 
+def test_invented_methods_do_not_fill_the_cache() -> None:
+    rules = RuleSet([rule("a")])
+    for n in range(100):
+        decision = rules.decide("acme", "u", "web", f"{n:03}" + "x" * 1000, NOW)
+        assert decision.allow
+    assert rules.cached == 0
+
+
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_match, "DECISION_CACHE_SIZE", 100)
     monkeypatch.setattr(policy_match, "DECISION_CACHE_PURGE", 10)

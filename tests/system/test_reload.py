@@ -213,3 +213,7 @@ def test_a_daemon_does_not_start_with_what_peers_would_refuse(
     assert ended.returncode == 71
     assert ended.stderr.splitlines() == [ended.stderr.strip()]
     assert said in ended.stderr
+    assert not (tmp_path / "s" / "control.db-wal").exists()
+    checked = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 2
+    assert said in checked.stderr
