@@ -87,10 +87,15 @@ class Bridge(Actor):
             "parked": isinstance(stream, ResumableStream) and stream.parked,
         }
 
-    def _take_socket(self, sock: socket.socket) -> None:
+    def _take_socket(self, sock: socket.socket) -> bool:
+        """False when the other end has reset it already."""
         self._sock = sock
-        self._local = _address(sock.getsockname())
-        self._remote = _address(sock.getpeername())
+        try:
+            self._local = _address(sock.getsockname())
+            self._remote = _address(sock.getpeername())
+        except OSError:
+            return False
+        return True
 
     def _couple(self, first: Callable[[bytes], bool] | None = None) -> None:
         """Begin to pump.

@@ -83,7 +83,8 @@ class ConsumerBridge(Bridge):
     def init(self) -> None:
         """Own the local socket."""
         self._guarded = self.own(SocketGuard(self._accepted), "socket")
-        self._take_socket(self._accepted)
+        if not self._take_socket(self._accepted):
+            self.stop(shutdown("the local side reset before it was accepted"))
 
     async def continue_(self) -> None:
         """OPEN_STREAM, then wait for what decides: STREAM_READY, ALLOC_GRANTED or STREAM_REJECT."""

@@ -19,6 +19,8 @@ Source: protocol sheet ORP 3.15; 6.5 A11; RFC 1035, RFC 2308 section 2.2, RFC 80
 
 from __future__ import annotations
 
+import re
+
 import dns.exception
 import dns.flags
 import dns.message
@@ -32,6 +34,18 @@ import dns.rrset
 from tools.agent.virtual_addresses import VirtualAddresses
 
 TTL_SECONDS = 60
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+
+
+def dns_name_fault(service: str, suffix: str) -> str:
+    """Why nobody can ask for this service by name; empty when it can be asked for."""
+    for label in service.split("."):
+        if len(label) > 63:
+            return f"{label[:20]}... has {len(label)} characters, a label at most 63"
+        if not _LABEL.fullmatch(label):
+            return f"{label!r} is no label: letters, digits, - and _"
+    length = len(service) + 1 + len(suffix)
+    return f"with the suffix it has {length} characters, at most 253" if length > 253 else ""
 
 
 class DnsAnswers:

@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from config.endpoint import parse_endpoint
+from tools.agent.dns_answers import dns_name_fault
 from tools.agent.settings import AgentSettings, Mapping
+from wire.orp.service_name import service_name_fault
 
 _PREFIX = "TRUNKLINE_AGENT"
 
@@ -96,6 +98,15 @@ def consume(
         return
     if listens:
         raise click.UsageError("--listen is for --intercept explicit")
+    seen: set[str] = set()
+    for service in services:
+        _check_name(service)
+        fault = dns_name_fault(service, dns_suffix) if dns_suffix else ""
+        if fault:
+            raise click.UsageError(f"service {service!r} has no name in the DNS: {fault}")
+        if service.lower() in seen:
+            raise click.UsageError(f"service {service!r}: names differ in more than case here")
+        seen.add(service.lower())
     options |= {
         "intercept": services,
         "transparent_listen": _literal(tproxy_listen),
@@ -129,13 +140,20 @@ def _pairs(names: tuple[str, ...], addresses: tuple[str, ...], option: str) -> t
 
 
 def _assignment(text: str) -> Mapping:
-    name, equals, address = text.partition("=")
+    name, equals, address = text.rpartition("=")
     if not equals:
         raise click.UsageError(f"expected NAME=HOST:PORT, not {text!r}")
     return _mapping(name, address)
 
 
+def _check_name(service: str) -> None:
+    fault = service_name_fault(service)
+    if fault:
+        raise click.UsageError(f"service {service[:80]!r}: {fault}")
+
+
 def _mapping(service: str, address: str) -> Mapping:
+    _check_name(service)
     try:
         endpoint = parse_endpoint(address)
     except ValueError as error:

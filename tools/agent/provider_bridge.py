@@ -96,7 +96,9 @@ class ProviderBridge(Bridge):
         stream = self._stream
         assert stream is not None
         guarded = self.own(SocketGuard(sock), "socket")
-        self._take_socket(sock)
+        if not self._take_socket(sock):
+            self._refuse(reject.backend_dial_failed("reset"))
+            return
         if stream.write_closed or self._broken:
             self.stop(shutdown("stream ended while dialling"))
             return

@@ -6,7 +6,7 @@ import socket
 from collections import Counter
 from functools import partial
 
-from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, handles
+from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, escape_id, handles
 from actors.transport.addresses import address_text, host_and_port, only_ipv6
 from actors.transport.gate import NOBODY, Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
@@ -82,7 +82,7 @@ class ServiceListener(Actor):
             if link is None or bridges is None:
                 raise ChildRefused(self._bridges, service, "down")
             spec = ChildSpec(
-                f"out-{service}~{self.incarnation}.{self._accepted}",
+                escape_id(f"out-{service}~{self.incarnation}.{self._accepted}"),
                 lambda: ConsumerBridge(settings, service, sock, link, table),
                 restart=Restart.TEMPORARY,
                 shutdown=1.0,
