@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from actors.files.lock import LockFile
 from actors.files.ownership import FileRefused, shared_directory
-from actors.node.state_claim import socket_lock
+from actors.node.state_claim import check_stale, socket_lock
 from actors.transport.gate import Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, Guard
 from wire.admin.limits import MAX_CLIENTS
 
 SOCKET_MODE = 0o600
-#: Seconds to find out whether somebody answers on a socket nobody holds the lock of.
-PROBE_SECONDS = 0.5
 #: Connections between accept and the actor that owns them.
 LIMITS = AcceptLimits(MAX_CLIENTS, MAX_CLIENTS)
 
@@ -58,8 +55,11 @@ class ControlListener:
         except FileRefused as error:
             raise ControlSocketBusy(str(error)) from None
         try:
-            _check_stale(path)
+            check_stale(path)
             self.sock = _bind(path)
+        except FileRefused as error:
+            self._unlock()
+            raise ControlSocketBusy(str(error)) from None
         except BaseException:
             self._unlock()
             raise
@@ -94,26 +94,6 @@ class ControlListener:
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.abort()
-
-
-def _check_stale(path: Path) -> None:
-    """Refuse to take the place of anything but the socket of a dead process."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ControlSocketBusy(f"{path} exists and is not a socket: remove it, or name another")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(PROBE_SECONDS)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-        except OSError as error:
-            text = f"{path}: cannot tell whether somebody answers: {error.strerror or error}"
-            raise ControlSocketBusy(text) from None
-    raise ControlSocketBusy(f"{path}: something that is not this daemon answers here")
 
 
 def _bind(path: Path) -> socket.socket:

@@ -8,10 +8,13 @@ actor's: they outlive every restart in the tree and end with the process, howeve
 from __future__ import annotations
 
 import os
+import socket
+import stat
 from pathlib import Path
 
 from actors.files.lock import LockFile
 from actors.files.ownership import (
+    FileRefused,
     check_directory,
     open_private,
     private_directory,
@@ -19,6 +22,8 @@ from actors.files.ownership import (
 )
 from config.paths import IN_MEMORY, StatePaths
 
+#: Seconds to find out whether somebody answers on a control socket.
+PROBE_SECONDS = 0.5
 #: Below the state directory.
 LOCK_NAME = "daemon.lock"
 
@@ -33,6 +38,34 @@ def socket_lock(path: Path) -> LockFile:
     """
     lock = path.with_name(path.name + ".lock")
     return LockFile(lock, str(path), "another daemon is running here, stop it or name another")
+
+
+def check_stale(path: Path) -> None:
+    """See that a control socket has no other place than that of a dead process's.
+
+    A lock file that somebody removed protects nobody: the socket itself still tells.
+
+    Raises:
+        FileRefused: something else is there, or somebody answers.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileRefused(f"{path} exists and is not a socket: remove it, or name another")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            why = error.strerror or error
+            raise FileRefused(f"{path}: cannot tell whether somebody answers: {why}") from None
+    raise FileRefused(
+        f"{path}: something that is not this daemon answers here, stop it or name another"
+    )
 
 
 class StateClaim:
@@ -61,6 +94,7 @@ class StateClaim:
             shared_directory(paths.control_socket.parent)
             self.socket = socket_lock(paths.control_socket)
             self._locks.append(self.socket)
+            check_stale(paths.control_socket)
             if database and paths.database != IN_MEMORY:
                 self._take_database(Path(paths.database), state)
         except BaseException:

@@ -73,6 +73,12 @@ def test_a_second_daemon_touches_nothing(tmp_path: Path, pki: PkiFixture) -> Non
         assert said.startswith(f"database {database} is in use by process {pid}: stop it, or")
         assert endpoints(database) == ["first.example:1"]
         assert first.ctl("tree").returncode == 0
+        # Nor when somebody removed the lock files: the socket still answers.
+        for lock in [*first.state.glob("*.lock"), *database.parent.glob("*.lock")]:
+            lock.unlink()
+        said = refused(serve(pki, first.state, *theirs, *at))
+        assert f"{first.socket}: something that is not this daemon answers here" in said
+        assert endpoints(database) == ["first.example:1"]
         # However the first ends, the next one may have it.
         os.killpg(pid, signal.SIGKILL)
         first.process.wait(10)
