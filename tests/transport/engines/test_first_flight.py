@@ -17,7 +17,7 @@ from actors.transport.quic.native_engine import engine as native_engine
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.stateless_reset import ResetKey
 from tests.conftest import PkiFixture
-from tests.transport.engines.attacker import frame, varint
+from tests.transport.engines.attacker import frame, resident, varint
 from tests.transport.engines.link import CLIENT, SERVER, Link, Side, Weather
 from tests.transport.engines.rig import (
     ALPN,
@@ -277,6 +277,26 @@ def test_packets_for_somebody_else(pki: PkiFixture, client: str, server: str) ->
         assert link.server.engine.transmit(link.now) == []
     arrives(link, flight[0] + initial(b"12345678", source, b"\x01"), *flight[1:])
     serves(link.establish())
+
+
+@pytest.mark.parametrize("server, most", [("native", 32 * 1024), ("aioquic", 128 * 1024)])
+def test_what_noise_costs_before_anything_is_trusted(
+    pki: PkiFixture, server: str, most: int
+) -> None:
+    """Bytes per handshake in progress, of which an endpoint has a bounded number."""
+    who, kept = identity(pki, pki.relay), []
+    before = 0
+    for number in range(1100):
+        if number == 100:
+            before = resident()
+        chosen = os.urandom(18)
+        engine = maker(server)(
+            QuicSettings(), who, ALPN, client=False, original_destination_cid=chosen
+        )
+        engine.receive(_garbage(chosen, b""), ELSEWHERE, 1.0)
+        assert engine.transmit(1.0) == []
+        kept.append(engine)
+    assert (resident() - before) / 1000 < most
 
 
 # Later.
