@@ -12,6 +12,7 @@ Source: RFC 5280 sections 4.2.1.3, 4.2.1.9, 4.2.1.10, 4.2.1.12, 6.1; protocol sh
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -30,6 +32,13 @@ from cryptography.x509.verification import (
 
 #: Certificates a peer may send: leaf, and at most this many intermediates.
 MAX_INTERMEDIATES: Final = 4
+#: Bytes of all certificates a peer sends. With the two below it bounds what an unknown peer can
+#: make path building cost: every name is held against every constraint, every signature tried.
+MAX_CHAIN_BYTES: Final = 16 * 1024
+#: Names of a certificate, and constraints of one.
+MAX_NAMES: Final = 100
+#: Certificates with one subject: a CA that was signed anew, or by two others.
+MAX_SAME_SUBJECT: Final = 2
 _SMALLEST_RSA_BITS: Final = 2048
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 #: What the library says, and the word for it; what is not among them is an unknown CA.
@@ -69,12 +78,14 @@ def validate_path(
         moment: time of the check, timezone-aware.
 
     Raises:
-        IdentityRejected: slug is one of chain_too_long, malformed, not_yet_valid, expired,
-            wrong_purpose, wrong_usage, wrong_name, name_constraint, unknown_critical, weak_key,
-            weak_signature, unknown_ca.
+        IdentityRejected: slug is one of chain_too_long, chain_too_large, malformed, not_yet_valid,
+            expired, wrong_purpose, wrong_usage, wrong_name, name_constraint, unknown_critical,
+            weak_key, weak_signature, unknown_ca.
     """
     if len(chain) > 1 + MAX_INTERMEDIATES:
         raise IdentityRejected("chain_too_long")
+    if not _affordable(chain):
+        raise IdentityRejected("chain_too_large")
     leaf = chain[0]
     _check_validity(leaf, moment)
     if not _strong(leaf):
@@ -178,6 +189,31 @@ def _subject(name: str) -> x509.DNSName | x509.IPAddress:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _affordable(chain: Sequence[x509.Certificate]) -> bool:
+    if sum(len(one.public_bytes(Encoding.DER)) for one in chain) > MAX_CHAIN_BYTES:
+        return False
+    if max(Counter(one.subject for one in chain).values()) > MAX_SAME_SUBJECT:
+        return False
+    return all(_names(one) <= MAX_NAMES for one in chain)
+
+
+def _names(certificate: x509.Certificate) -> int:
+    """Names of it, or constraints, whichever are more; none when they cannot be read."""
+    try:
+        extensions = certificate.extensions
+    except (ValueError, x509.DuplicateExtension):
+        return 0  # the library refuses it
+    most = 0
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.SubjectAlternativeName):
+            most = max(most, len(list(value)))
+        elif isinstance(value, x509.NameConstraints):
+            count = len(value.permitted_subtrees or ()) + len(value.excluded_subtrees or ())
+            most = max(most, count)
+    return most
 
 
 def _check_validity(certificate: x509.Certificate, moment: datetime) -> None:

@@ -163,6 +163,14 @@ def _cross_signed(_: x509.ObjectIdentifier) -> Presented:
     return Presented([leaf(ours), ours, theirs])
 
 
+_AGAIN = issue("again", ca=True)
+
+
+def _again() -> Issued:
+    """One more certificate of a CA that nobody knows, by itself: each may have issued each."""
+    return issue("again", _AGAIN, ca=True, key=_AGAIN.key)
+
+
 def _wrong(purpose: x509.ObjectIdentifier) -> x509.ObjectIdentifier:
     return SERVER if purpose == CLIENT else CLIENT
 
@@ -282,6 +290,25 @@ WRONG: dict[str, tuple[Case, str]] = {
         "wrong_usage",
     ),
     "no URI": (lambda _: Presented([leaf(ROOT, uris=[])]), "no_uri"),
+    "more names than anybody has": (
+        lambda _: Presented(
+            [leaf(ROOT, dns=["localhost"] + [f"h{n}.example" for n in range(200)])]
+        ),
+        "chain_too_large",
+    ),
+    "more constraints than anybody has": (
+        lambda _: _through(
+            between(
+                OTHER_ROOT,
+                more=constrained([x509.DNSName(f"h{n}.example") for n in range(200)], []),
+            )
+        ),
+        "chain_too_large",
+    ),
+    "many of one name and key": (
+        lambda _: Presented([leaf(one := _again()), one, *(_again() for _ in range(3))]),
+        "chain_too_large",
+    ),
     "small RSA key": (
         lambda _: Presented([leaf(ROOT, key=rsa.generate_private_key(65537, 1024))]),
         "weak_key",

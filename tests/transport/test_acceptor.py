@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
 
 from actors.transport.connection import Connection
 from actors.transport.gate import Place
@@ -77,6 +79,48 @@ def test_a_crowd_of_addresses_gives_way_to_who_speaks(pki: PkiFixture, said: byt
                 assert server.statistics().pending <= 32
             assert server.counters["gave_way"] >= 50 - 32
             assert not [name for name in server.counters if name.startswith("refused")]
+            for one in crowd:
+                one.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("engine", ["native", "aioquic"])
+def test_quic_handshakes_of_a_crowd_give_way_too(pki: PkiFixture, engine: str) -> None:
+    settings = QuicSettings(
+        engine=engine, max_pending=4, max_pending_per_source=2, handshake_timeout=10.0
+    )
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=["orp/1"])
+
+    async def main() -> None:
+        server = QuicEndpoint(
+            identity=identity(pki, pki.relay), settings=settings, on_connection=lambda c: c.start()
+        )
+        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        address = server.attach(LOCAL)
+        crowd: list[socket.socket] = []
+        try:
+            for source in sources(10):
+                quic = QuicConnection(configuration=configuration)
+                quic.connect(address, now=0.0)
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                crowd.append(sock)
+                sock.bind((source, 0))
+                sock.sendto(quic.datagrams_to_send(now=0.0)[0][0], address)
+            await eventually(lambda: server.counters["gave_way"] == 6)
+            assert server.statistics().pending == 4
+            connection = await client.connect(address)
+            assert connection.closed is None
+            assert server.counters["gave_way"] == 7
+            # The address that has its share is refused, and takes nothing from others.
+            for _ in range(3):
+                quic = QuicConnection(configuration=configuration)
+                quic.connect(address, now=0.0)
+                crowd[-1].sendto(quic.datagrams_to_send(now=0.0)[0][0], address)
+            await eventually(lambda: server.counters["drop_source_limit"] == 2)
+        finally:
+            client.abort()
+            server.abort()
             for one in crowd:
                 one.close()
 
