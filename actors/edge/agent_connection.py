@@ -136,6 +136,7 @@ class AgentConnection(StreamBringer):
         connection = self._connection
         self.own(connection, "connection")
         self.own(self._ticket, "ticket")
+        self.own(self._handed, "streams")
         connection.abort_code = CloseCode.INTERNAL_ERROR
         self._session = ControlSession(
             connection.peer.uri, self.now(), self._door.settings.hello_deadline

@@ -95,7 +95,10 @@ class _Listener(Actor):
             counters["refused_draining"] += 1
             connection.close(CloseCode.GOING_AWAY, "going away")
             return
-        ticket = self._door.quotas.connections.take(identity.tenant, identity.text)
+        who, quotas = (identity.tenant, identity.text), self._door.quotas
+        ticket = None
+        if quotas.connects.take(*who, self.now()):
+            ticket = quotas.connections.take(*who)
         if ticket is None:
             self._refuse(connection, "agent", "quota")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping
 
 from actors.edge.settings import EdgeSettings
@@ -19,6 +20,7 @@ class EdgeQuotas:
         services: registered names.
         forward: forward streams, by their consumer.
         links: connections that other relays dialled, by relay.
+        connects: connections, each of which is told to the registry and its store.
         opens: streams opened, each of which costs decisions, look-ups and audit records.
         returns: streams that come back.
         candidates: addresses told to another agent, which dials all of them.
@@ -47,6 +49,7 @@ class EdgeQuotas:
             refused,
             share=1.0,
         )
+        self.connects = Rate("connects", math.inf, settings.connects_per_second, refused)
         self.opens = rate("opens", settings.opens_per_second)
         self.returns = rate("returns", settings.returns_per_second)
         self.candidates = rate("candidates", settings.candidates_per_second)

@@ -156,6 +156,7 @@ class ResumeHalf(Actor):
             resume.peer_ack_position,
             half.row,
             () if half.row is not None else tuple(provided(self._door, half.uri)),
+            half.claim,
         )
         for relay_id in self._door.relays.below():
             self.spawn_task(self._offer_to(relay_id, offered, deadline), "offer")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from actors.edge.pair_table import PairRow
 from actors.transport.quota import Ticket
@@ -53,6 +54,8 @@ class Half:
             message.stream_id, message.my_position, message.peer_ack_position
         )
         self.echo = isinstance(message, StreamResume)
+        #: What its agent says of the stream; no more than a restriction of whom it may meet.
+        self.claim = _claim(message, uri, tenant)
         #: Bound: the stream window, because nothing of it is consumed.
         self.held = [rest] if rest else []
         self.ended = False
@@ -87,7 +90,8 @@ class Half:
     def may_meet(self, other: Half) -> bool:
         """Could they be of one stream, as far as either knows?"""
         return self.uri != other.uri and all(
-            two.uri not in one.parted and (one.row is None or one.row.has(two.uri))
+            two.uri not in one.parted
+            and all(row is None or row.has(two.uri) for row in (one.row, one.claim))
             for one, two in ((self, other), (other, self))
         )
 
@@ -159,3 +163,12 @@ class Half:
                 await future
         except TimeoutError:
             self._waiting = [one for one in self._waiting if one is not future]
+
+
+def _claim(message: StreamResume | MigrateToRelay, uri: str, tenant: str) -> PairRow | None:
+    terms = message.terms if isinstance(message, StreamResume) else None
+    if terms is None:
+        return None
+    full = replace(terms, consumer=terms.consumer or uri, provider=terms.provider or uri)
+    row = PairRow.of_terms(full, message.stream_id, tenant)
+    return row if row is not None and row.has(uri) else None

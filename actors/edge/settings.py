@@ -40,6 +40,7 @@ class EdgeSettings:
         max_forward_per_agent: forward streams of one consumer.
         tenant_share: a tenant may hold this share of what it has and what is free together, of
             everything above that has a bound for the whole relay.
+        connects_per_second: connections of one agent; a tenant's agents may all come at once.
         opens_per_second, returns_per_second, candidates_per_second: streams opened, streams that
             come back, and candidate frames, of one agent.
         tenant_rate: a tenant may do so many times as much.
@@ -74,6 +75,7 @@ class EdgeSettings:
     max_halves_per_agent: int = 4096
     max_forward_per_agent: int = 1024
     tenant_share: float = TENANT_SHARE
+    connects_per_second: float = 10.0
     opens_per_second: float = 1000.0
     returns_per_second: float = 4000.0
     candidates_per_second: float = 200.0

@@ -25,6 +25,16 @@ from wire.orp.frame import Frame
 from wire.orp.messages import decode
 
 
+class _HandedOver(dict[int, Opening | Half]):
+    """By the token of the monitor, as a resource: what nobody took yet ends with the connection."""
+
+    def abort(self) -> None:
+        """The connection's actor ended; idempotent."""
+        for what in self.values():
+            what.abandon()
+        self.clear()
+
+
 class StreamBringer(Actor):
     """See the module docstring."""
 
@@ -38,7 +48,7 @@ class StreamBringer(Actor):
         #: Bound: `EdgeQuotas.opening`.
         self._opening: dict[FirstFrame, None] = {}
         #: Streams and halves that went to an actor of their own, until it ends.
-        self._handed: dict[int, Opening | Half] = {}
+        self._handed = _HandedOver()
 
     def _count(self, what: str) -> None:
         self._door.counters[self.counted_as + what] += 1

@@ -6,7 +6,7 @@ policy cannot be asked about is denied.
 
 A stream that came back is judged by what it was opened for. After the loss of a relay nobody may
 know that any more: then by what one of the two agents provides, to which the other must be allowed,
-under the strictest mode that this could be.
+under the strictest mode that this could be; agents of ours say which one it was, and with whom.
 
 Source: protocol sheet ORP 3.7, 4.4; 6.1 R6, 6.2 R24, R25, 6.3 F6.
 """
@@ -93,7 +93,13 @@ async def judge_halves(
     """
     if known is None:
         return await _guess(door, halves)
-    if halves[0].uri == halves[1].uri or not all(known.has(half.uri) for half in halves):
+    same = known.terms()
+    claims = [half.claim.terms() for half in halves if half.claim is not None]
+    if (
+        halves[0].uri == halves[1].uri
+        or not all(known.has(half.uri) for half in halves)
+        or any(claim != same for claim in claims)
+    ):
         return None, Decision(False, NOT_A_MEMBER)
     decision = await judge(door, known)
     return (replace(known, p2p=decision.p2p_mode) if decision.allow else None), decision
@@ -102,22 +108,30 @@ async def judge_halves(
 async def _guess(door: Door, halves: tuple[Half, Half]) -> tuple[PairRow | None, Decision]:
     possible: dict[P2PMode, PairRow] = {}
     denied = Decision(False, NOTHING_PROVIDED)
+    claims = [half.claim for half in halves if half.claim is not None]
+    method = claims[0].method if claims else ""
     for consumer, provider in (halves, halves[::-1]):
-        services = provider.provides if provider.relay else provided(door, provider.uri)
+        if any(claim.consumer != consumer.uri for claim in claims):
+            continue
+        services = [
+            service
+            for service in (provider.provides if provider.relay else provided(door, provider.uri))
+            if all(claim.service == service for claim in claims)
+        ]
         if not services:
             continue
         stream_id, tenant = provider.stream_id, provider.tenant
-        callee = await decide(door, tenant, provider.uri, consumer.uri, "", stream_id)
+        callee = await decide(door, tenant, provider.uri, consumer.uri, method, stream_id)
         if not callee.allow:
             denied = callee
             continue
         for service in services:
-            caller = await decide(door, tenant, consumer.uri, service, "", stream_id)
+            caller = await decide(door, tenant, consumer.uri, service, method, stream_id)
             if not caller.allow:
                 denied = caller
             elif caller.relay_mode is RelayMode.SPLICE:
                 mode = combine_p2p(caller.p2p_mode, callee.p2p_mode)
-                row = PairRow(stream_id, consumer.uri, provider.uri, tenant, service, "", mode)
+                row = PairRow(stream_id, consumer.uri, provider.uri, tenant, service, method, mode)
                 possible.setdefault(mode, row)
     for mode in _GUESSES:
         if mode in possible:

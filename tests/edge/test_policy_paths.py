@@ -33,6 +33,7 @@ from wire.orp.messages import (
     StreamAccept,
     StreamReject,
     StreamResume,
+    StreamTerms,
 )
 
 DENY_ALL = ALLOW_ALL.replace('"allow"', '"deny"')
@@ -422,5 +423,85 @@ def test_the_id_of_a_stream_that_may_come_back_cannot_be_opened(
             assert await opened.first_frame() == StreamReject(409, "stream id collision")
             assert len(provider.incoming) == 1
             await joined(resume(consumer), resume(provider))
+
+    run(main())
+
+
+# Agents that say what a stream was opened for.
+
+
+def claims(agent: RawAgent, stream_id: int, consumer: str, provider: str, service: str) -> Incoming:
+    terms = StreamTerms(consumer, provider, service)
+    return agent.open(StreamResume(stream_id, 0, 0, terms).encode())
+
+
+@pytest.mark.parametrize("places", ["one relay", "two relays", "two relays, other way"])
+@pytest.mark.parametrize("victim", ["consumer", "provider"])
+def test_a_stranger_does_not_pose_as_the_other_agent(
+    pki: PkiFixture, tmp_path: Path, places: str, victim: str
+) -> None:
+    """At relays that lost their memory, with every rule in its favour; it even claims the part."""
+
+    async def main() -> None:
+        async with relays(pki, tmp_path, "r1", "r2", settings=QUICK) as (one, two):
+            places_of = {
+                "one relay": (one, one),
+                "two relays": (one, two),
+                "two relays, other way": (two, one),
+            }
+            consumer, provider = await both(pki, *places_of[places])
+            at = places_of[places][0]
+            stranger = at.agent(pki, further_agent(pki, tmp_path))
+            await stranger.connect(at.address, "web")
+            if victim == "consumer":
+                intruder = claims(stranger, 7, consumer.uri, "", "web")
+            else:
+                intruder = claims(stranger, 7, "", provider.uri, "web")
+            await eventually(lambda: at.counters.get("resume_asked") == 1)
+            mine = claims(consumer, 7, "", provider.uri, "web")
+            theirs = claims(provider, 7, consumer.uri, "", "web")
+            await joined(mine, theirs)
+            await apart(intruder)
+
+    run(main())
+
+
+def test_a_claim_opens_nothing(pki: PkiFixture, tmp_path: Path) -> None:
+    """Two agents that name a service which is allowed, but not theirs."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=WEB_ONLY, settings=QUICK) as running:
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, "other")
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            await apart(
+                claims(consumer, 7, "", provider.uri, "web"),
+                claims(provider, 7, consumer.uri, "", "web"),
+            )
+
+    run(main())
+
+
+def test_a_claim_says_which_service_it_was(pki: PkiFixture, tmp_path: Path) -> None:
+    """Of two, one of which forbids to leave the relay: no guess is needed."""
+    rules = WEB_ONLY + FORBIDDEN.replace('"all"', '"api"').replace('target = "*"', 'target = "api"')
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=rules, settings=QUICK) as running:
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, "web", "api")
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            for stream_id, service in ((7, "web"), (8, "api")):
+                await joined(
+                    claims(consumer, stream_id, "", provider.uri, service),
+                    claims(provider, stream_id, consumer.uri, "", service),
+                )
+                forbidden = service == "api"
+                for agent in (consumer, provider):
+                    agent.events.clear()
+                at = (running, running)
+                await talk(consumer, provider, stream_id, at, forbidden=forbidden)
 
     run(main())

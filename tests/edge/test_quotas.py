@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,5 +253,64 @@ def test_streams_without_a_first_frame(pki: PkiFixture, tmp_path: Path) -> None:
             for agent in greedy:
                 agent.connection.close(0, "")
             await eventually(lambda: running.edge.door.quotas.opening.used == 0)
+
+    run(main(), timeout=30)
+
+
+def test_an_agent_that_comes_and_goes(pki: PkiFixture, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, connects_per_second=3.0)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
+            leaf = leaf_of(pki, tmp_path, "acme", 1)
+            for _ in range(6):
+                connection = await dialled(running, pki, leaf)
+                connection.close(0, "")
+            await eventually(lambda: refused(running).get("connects_identity", 0) >= 1)
+            await agents_of(running, pki, tmp_path, "acme", 3)
+
+    run(main(), timeout=30)
+
+
+def test_whatever_dies_gives_back_what_it_held(pki: PkiFixture, tmp_path: Path) -> None:
+    """Killed at any moment, an actor leaves nothing counted."""
+    settings = replace(SETTINGS, hold=0.2, resume_window=0.5)
+    rng = random.Random(7)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, settings=settings) as running:
+            quotas = running.edge.door.quotas
+            provider, consumer = running.agent(pki, pki.provider), running.agent(pki, pki.consumer)
+            await provider.connect(running.address, "web")
+            await consumer.connect(running.address)
+            for number in range(1, 150):
+                if consumer.closed or provider.closed:
+                    break
+                agent = rng.choice((consumer, provider))
+                agent.open(
+                    rng.choice(
+                        (
+                            OpenStream("web", "", number).encode(),
+                            StreamResume(number // 2 + 1).encode(),
+                            b"\x20",
+                        )
+                    )
+                )
+                await asyncio.sleep(0)
+                for place in ("/edge/streams", "/edge/halves", "/edge/matcher"):
+                    cell = running.system.find(place)
+                    if cell is not None and rng.random() < 0.1:
+                        for child in list((cell.children or {}).values()):
+                            running.system.kill(child.ref, initiator="test")
+            for place in ("/edge/streams", "/edge/halves", "/edge/agents"):
+                running.kill(place)
+            held = (
+                quotas.connections,
+                quotas.opening,
+                quotas.streams,
+                quotas.halves,
+                quotas.services,
+            )
+            await eventually(lambda: not any(one.used for one in held))
 
     run(main(), timeout=30)

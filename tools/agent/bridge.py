@@ -21,7 +21,7 @@ from tools.agent.resumable import ResumableStream
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
 from tools.agent.tcp_pump import TcpPump
-from wire.orp.messages import AllocGranted
+from wire.orp.messages import AllocGranted, StreamTerms
 
 
 def _address(name: object) -> str:
@@ -111,6 +111,7 @@ class Bridge(Actor):
                 self._stream, self._stream_id, self._table, received=len(self._early)
             )
             self._stream.peer = self._peer_uri
+            self._stream.terms = self._terms() if self._peer_uri else None
             if self._broken:
                 self._stream.patience = self.patience
                 self._stream.park()
@@ -120,6 +121,10 @@ class Bridge(Actor):
         self.own(self._pump, "pump")
         self._pump.start(bytes(self._early), ended=self._early_eof)
         self._early.clear()
+
+    def _terms(self) -> StreamTerms:
+        """What the stream was opened for; our own URI is left empty."""
+        raise NotImplementedError
 
     def _ended(self, why: str) -> None:
         self._phase = "ended"

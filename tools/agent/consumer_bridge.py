@@ -26,7 +26,7 @@ from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader, FrameType
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import AllocGranted, OpenStream, StreamReject, decode
+from wire.orp.messages import AllocGranted, OpenStream, StreamReject, StreamTerms, decode
 
 #: Seconds the other half of a lost opening is looked for, to be reset: nobody waits for it.
 UNHEARD_SECONDS = 2.0
@@ -164,6 +164,9 @@ class ConsumerBridge(Bridge):
             self._assumed = True
             self._decide(None)
         return self._decided.result()
+
+    def _terms(self) -> StreamTerms:
+        return StreamTerms("", self._peer_uri, self._service)
 
     def _mode(self, stream_id: int, granted: AllocGranted | None, peer: str) -> None:
         if stream_id != self._stream_id:

@@ -21,7 +21,14 @@ from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import AllocGranted, IncomingStream, StreamAccept, StreamReject, decode
+from wire.orp.messages import (
+    AllocGranted,
+    IncomingStream,
+    StreamAccept,
+    StreamReject,
+    StreamTerms,
+    decode,
+)
 
 #: Seconds a provider waits for a consumer that may never have heard that its stream is ready.
 UNCERTAIN_SECONDS = 5.0
@@ -58,6 +65,7 @@ class ProviderBridge(Bridge):
         self._stream = stream
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._first: asyncio.Future[IncomingStream]
+        self._method = ""
 
     def init(self) -> None:
         """Own the stream and begin to read the first frame."""
@@ -81,7 +89,7 @@ class ProviderBridge(Bridge):
             self.stop(shutdown(f"no INCOMING_STREAM: {error}"))
             return
         self._service, self._stream_id = incoming.target_service, incoming.stream_id
-        self._peer_uri = incoming.source_agent_uri
+        self._method, self._peer_uri = incoming.method, incoming.source_agent_uri
         if self._service not in self._targets:
             self._refuse(reject.NO_HANDLER)
             return
@@ -112,6 +120,9 @@ class ProviderBridge(Bridge):
             return
         self.disown(guarded)
         self._couple()
+
+    def _terms(self) -> StreamTerms:
+        return StreamTerms(self._peer_uri, "", self._service, self._method)
 
     async def _accept(self, stream: Stream) -> AllocGranted | None:
         """STREAM_ACCEPT, then wait for what decides how the stream travels.

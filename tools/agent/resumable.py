@@ -24,7 +24,7 @@ from actors.transport.replay_ring import ReplayRing
 from actors.transport.stream import CloseReason, Stream
 from tools.agent.stream_table import StreamTable
 from wire.orp.close_codes import ResetCode
-from wire.orp.messages import StreamCheckpoint, StreamResume
+from wire.orp.messages import StreamCheckpoint, StreamResume, StreamTerms
 
 #: Sent bytes kept per stream; the oldest are dropped.
 RING_BYTES = 16 << 20
@@ -64,6 +64,8 @@ class ResumableStream(Stream):
         self._awaited: tuple[int, asyncio.Future[None]] | None = None
         #: URI of the other agent; empty while it is not known.
         self.peer = ""
+        #: What it was opened for, and with whom; None while that is not known.
+        self.terms: StreamTerms | None = None
         self._running = False
         self._eof_sent = False
         self._eof_received = False
@@ -147,7 +149,7 @@ class ResumableStream(Stream):
 
     def positions(self) -> StreamResume:
         """What the other side has to know to go on."""
-        return StreamResume(self.stream_id, self.sent, self.received)
+        return StreamResume(self.stream_id, self.sent, self.received, self.terms)
 
     def checkpoint(self) -> StreamCheckpoint:
         """What the other agent wants to hear."""

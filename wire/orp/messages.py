@@ -207,6 +207,17 @@ class StreamReady(FrameMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class StreamTerms(Fields):
+    """What a stream was opened for, and by whom; not a frame of its own, and an extension."""
+
+    PROTO = orp_pb2.StreamTerms
+    consumer: str
+    provider: str
+    target_service: str
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenStream(FrameMessage):
     """Consumer opens a stream to a service; `stream_id` 0 means it takes part in nothing else."""
 
@@ -227,17 +238,6 @@ class IncomingStream(FrameMessage):
     method: str = ""
     source_agent_uri: str = ""
     stream_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StreamTerms(Fields):
-    """What a stream was opened for, and by whom; not a frame of its own, and an extension."""
-
-    PROTO = orp_pb2.StreamTerms
-    consumer: str
-    provider: str
-    target_service: str
-    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +279,19 @@ class StreamReject(FrameMessage):
 
 @dataclass(frozen=True, slots=True)
 class StreamResume(FrameMessage):
-    """Agent continues a stream on a new path; the relay's echo holds the other side's positions."""
+    """Agent continues a stream on a new path; the relay's echo holds the other side's positions.
+
+    `terms` is an extension: what the stream was opened for and who is across, so that a relay that
+    never heard of it joins no stranger with the agent. Its own URI, which it proved, is left empty.
+    """
 
     TYPE = FrameType.STREAM_RESUME
     PROTO = orp_pb2.StreamResume
+    NESTED: ClassVar[dict[str, type[Fields]]] = {"terms": StreamTerms}
     stream_id: int
     my_position: int = 0
     peer_ack_position: int = 0
+    terms: StreamTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)

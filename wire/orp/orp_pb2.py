@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12wire/orp/orp.proto\x12\x0foutrelay.orp.v1\"J\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\t\x12\x11\n\tagent_uri\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\"V\n\x08HelloAck\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1b\n\x13server_time_unix_ms\x18\x02 \x01(\x03\x12\x19\n\x11\x61\x63\x63\x65pted_features\x18\x03 \x03(\t\"4\n\x08Register\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x12\n\nlocal_addr\x18\x02 \x01(\t\"!\n\x0bRegisterAck\x12\x12\n\nservice_id\x18\x01 \x01(\t\"G\n\nOpenStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tstream_id\x18\x03 \x01(\x04\"e\n\x0eIncomingStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x18\n\x10source_agent_uri\x18\x03 \x01(\t\x12\x11\n\tstream_id\x18\x04 \x01(\x04\"\xa3\x01\n\rForwardStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x18\n\x10source_agent_uri\x18\x03 \x01(\t\x12\x11\n\tstream_id\x18\x04 \x01(\x04\x12+\n\x05terms\x18\x64 \x01(\x0b\x32\x1c.outrelay.orp.v1.StreamTerms\x12\x10\n\x08provides\x18\x65 \x03(\t\"Y\n\x0bStreamTerms\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0etarget_service\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\"\x0e\n\x0cStreamAccept\",\n\x0cStreamReject\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"d\n\x10StreamCheckpoint\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x64 \x01(\x08\"Q\n\x0cStreamResume\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\"\'\n\x11ObservedAddrQuery\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"@\n\x10ObservedAddrResp\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"E\n\tCandidate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x10\n\x08priority\x18\x04 \x01(\r\"S\n\x0e\x43\x61ndidateOffer\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12.\n\ncandidates\x18\x02 \x03(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"T\n\x0f\x43\x61ndidateAnswer\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12.\n\ncandidates\x18\x02 \x03(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"\x7f\n\x0cMigrateToP2P\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12,\n\x08selected\x18\x04 \x01(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"c\n\x0eMigrateToRelay\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x83\x01\n\x0c\x41llocGranted\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x15\n\rmy_allocation\x18\x02 \x01(\r\x12\x17\n\x0fpeer_allocation\x18\x03 \x01(\r\x12\x18\n\x10\x66orward_endpoint\x18\x04 \x01(\t\x12\x16\n\x0epeer_agent_uri\x18\x64 \x01(\t\"8\n\x0bStreamReady\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x16\n\x0epeer_agent_uri\x18\x64 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12wire/orp/orp.proto\x12\x0foutrelay.orp.v1\"J\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\t\x12\x11\n\tagent_uri\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\"V\n\x08HelloAck\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1b\n\x13server_time_unix_ms\x18\x02 \x01(\x03\x12\x19\n\x11\x61\x63\x63\x65pted_features\x18\x03 \x03(\t\"4\n\x08Register\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x12\n\nlocal_addr\x18\x02 \x01(\t\"!\n\x0bRegisterAck\x12\x12\n\nservice_id\x18\x01 \x01(\t\"G\n\nOpenStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tstream_id\x18\x03 \x01(\x04\"e\n\x0eIncomingStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x18\n\x10source_agent_uri\x18\x03 \x01(\t\x12\x11\n\tstream_id\x18\x04 \x01(\x04\"\xa3\x01\n\rForwardStream\x12\x16\n\x0etarget_service\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x18\n\x10source_agent_uri\x18\x03 \x01(\t\x12\x11\n\tstream_id\x18\x04 \x01(\x04\x12+\n\x05terms\x18\x64 \x01(\x0b\x32\x1c.outrelay.orp.v1.StreamTerms\x12\x10\n\x08provides\x18\x65 \x03(\t\"Y\n\x0bStreamTerms\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0etarget_service\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\"\x0e\n\x0cStreamAccept\",\n\x0cStreamReject\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"d\n\x10StreamCheckpoint\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x64 \x01(\x08\"~\n\x0cStreamResume\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12+\n\x05terms\x18\x64 \x01(\x0b\x32\x1c.outrelay.orp.v1.StreamTerms\"\'\n\x11ObservedAddrQuery\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\"@\n\x10ObservedAddrResp\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"E\n\tCandidate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x10\n\x08priority\x18\x04 \x01(\r\"S\n\x0e\x43\x61ndidateOffer\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12.\n\ncandidates\x18\x02 \x03(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"T\n\x0f\x43\x61ndidateAnswer\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12.\n\ncandidates\x18\x02 \x03(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"\x7f\n\x0cMigrateToP2P\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12,\n\x08selected\x18\x04 \x01(\x0b\x32\x1a.outrelay.orp.v1.Candidate\"c\n\x0eMigrateToRelay\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x13\n\x0bmy_position\x18\x02 \x01(\x04\x12\x19\n\x11peer_ack_position\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x83\x01\n\x0c\x41llocGranted\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x15\n\rmy_allocation\x18\x02 \x01(\r\x12\x17\n\x0fpeer_allocation\x18\x03 \x01(\r\x12\x18\n\x10\x66orward_endpoint\x18\x04 \x01(\t\x12\x16\n\x0epeer_agent_uri\x18\x64 \x01(\t\"8\n\x0bStreamReady\x12\x11\n\tstream_id\x18\x01 \x01(\x04\x12\x16\n\x0epeer_agent_uri\x18\x64 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,23 +54,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCHECKPOINT']._serialized_start=787
   _globals['_STREAMCHECKPOINT']._serialized_end=887
   _globals['_STREAMRESUME']._serialized_start=889
-  _globals['_STREAMRESUME']._serialized_end=970
-  _globals['_OBSERVEDADDRQUERY']._serialized_start=972
-  _globals['_OBSERVEDADDRQUERY']._serialized_end=1011
-  _globals['_OBSERVEDADDRRESP']._serialized_start=1013
-  _globals['_OBSERVEDADDRRESP']._serialized_end=1077
-  _globals['_CANDIDATE']._serialized_start=1079
-  _globals['_CANDIDATE']._serialized_end=1148
-  _globals['_CANDIDATEOFFER']._serialized_start=1150
-  _globals['_CANDIDATEOFFER']._serialized_end=1233
-  _globals['_CANDIDATEANSWER']._serialized_start=1235
-  _globals['_CANDIDATEANSWER']._serialized_end=1319
-  _globals['_MIGRATETOP2P']._serialized_start=1321
-  _globals['_MIGRATETOP2P']._serialized_end=1448
-  _globals['_MIGRATETORELAY']._serialized_start=1450
-  _globals['_MIGRATETORELAY']._serialized_end=1549
-  _globals['_ALLOCGRANTED']._serialized_start=1552
-  _globals['_ALLOCGRANTED']._serialized_end=1683
-  _globals['_STREAMREADY']._serialized_start=1685
-  _globals['_STREAMREADY']._serialized_end=1741
+  _globals['_STREAMRESUME']._serialized_end=1015
+  _globals['_OBSERVEDADDRQUERY']._serialized_start=1017
+  _globals['_OBSERVEDADDRQUERY']._serialized_end=1056
+  _globals['_OBSERVEDADDRRESP']._serialized_start=1058
+  _globals['_OBSERVEDADDRRESP']._serialized_end=1122
+  _globals['_CANDIDATE']._serialized_start=1124
+  _globals['_CANDIDATE']._serialized_end=1193
+  _globals['_CANDIDATEOFFER']._serialized_start=1195
+  _globals['_CANDIDATEOFFER']._serialized_end=1278
+  _globals['_CANDIDATEANSWER']._serialized_start=1280
+  _globals['_CANDIDATEANSWER']._serialized_end=1364
+  _globals['_MIGRATETOP2P']._serialized_start=1366
+  _globals['_MIGRATETOP2P']._serialized_end=1493
+  _globals['_MIGRATETORELAY']._serialized_start=1495
+  _globals['_MIGRATETORELAY']._serialized_end=1594
+  _globals['_ALLOCGRANTED']._serialized_start=1597
+  _globals['_ALLOCGRANTED']._serialized_end=1728
+  _globals['_STREAMREADY']._serialized_start=1730
+  _globals['_STREAMREADY']._serialized_end=1786
 # @@protoc_insertion_point(module_scope)

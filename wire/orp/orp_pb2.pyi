@@ -115,14 +115,16 @@ class StreamCheckpoint(_message.Message):
     def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ..., ended: _Optional[bool] = ...) -> None: ...
 
 class StreamResume(_message.Message):
-    __slots__ = ("stream_id", "my_position", "peer_ack_position")
+    __slots__ = ("stream_id", "my_position", "peer_ack_position", "terms")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     MY_POSITION_FIELD_NUMBER: _ClassVar[int]
     PEER_ACK_POSITION_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
     my_position: int
     peer_ack_position: int
-    def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ...) -> None: ...
+    terms: StreamTerms
+    def __init__(self, stream_id: _Optional[int] = ..., my_position: _Optional[int] = ..., peer_ack_position: _Optional[int] = ..., terms: _Optional[_Union[StreamTerms, _Mapping]] = ...) -> None: ...
 
 class ObservedAddrQuery(_message.Message):
     __slots__ = ("request_id",)

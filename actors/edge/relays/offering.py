@@ -54,6 +54,7 @@ class Offered:
         sent, received: its positions.
         row: what the stream was opened for; None: nobody here knows.
         provides: then the services of our agent, by which the other relay may judge.
+        claim: what our agent says of the stream.
     """
 
     tenant: str
@@ -63,6 +64,7 @@ class Offered:
     received: int
     row: PairRow | None = None
     provides: tuple[str, ...] = ()
+    claim: PairRow | None = None
 
 
 class _Exchange:
@@ -82,7 +84,8 @@ class _Exchange:
         stream.on_reset = guard("offer", self._reset)
         stream.on_lost = guard("offer", self._lost)
         stream.start()
-        positions = StreamResume(offered.stream_id, offered.sent, offered.received)
+        claim = None if offered.claim is None else offered.claim.terms()
+        positions = StreamResume(offered.stream_id, offered.sent, offered.received, claim)
         terms = None if offered.row is None else offered.row.terms()
         first = ForwardStream("", "", offered.uri, offered.stream_id, terms, offered.provides)
         stream.write(first.encode() + positions.encode())

@@ -63,6 +63,7 @@ class RelayConnection(StreamBringer):
         connection = self._connection
         self.own(connection, "connection")
         self.own(self._ticket, "ticket")
+        self.own(self._handed, "streams")
         connection.abort_code = CloseCode.INTERNAL_ERROR
         connection.on_stream = self.guard("connection", self._on_stream)
         connection.on_closed = self.guard("connection", self._on_closed)

@@ -96,7 +96,13 @@ messages: Final[st.SearchStrategy[Message]] = st.one_of(
     ),
     st.just(StreamAccept()),
     st.builds(StreamReject, uint32, reason),
-    st.builds(StreamResume, uint64, uint64, uint64),
+    st.builds(
+        StreamResume,
+        uint64,
+        uint64,
+        uint64,
+        st.none() | st.builds(StreamTerms, uri, uri, service, method),
+    ),
     st.builds(MigrateToRelay, uint64, uint64, uint64, reason),
 )
 
