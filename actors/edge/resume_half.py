@@ -163,16 +163,20 @@ class ResumeHalf(Actor):
 
     async def _offer_to(self, relay_id: str, offered: Offered, deadline: float) -> None:
         wait = self._door.relays.settings.offer_after
-        other = await offer(self, self._door, relay_id, offered, wait, deadline)
-        if other is None:
-            return
-        self.own(other, "half")
-        try:
-            if not self._half.taken and not self._half.gone:
-                await self._lead(other, certain=True)
-        finally:
-            self.disown(other)
-            other.abort()  # unless the pair took it
+        while not self._half.taken and not self._half.gone:
+            other = await offer(self, self._door, relay_id, offered, wait, deadline)
+            if other is None:
+                return
+            other.listen(lambda: None)  # the way it came may be lost while policy is asked
+            self.own(other, "half")
+            try:
+                if not self._half.taken and not self._half.gone:
+                    await self._lead(other, certain=True)
+                if not other.gone:
+                    return
+            finally:
+                self.disown(other)
+                other.abort()  # unless the pair took it
 
     async def _meet(self, left: float) -> Match:
         self._phase = "waiting"

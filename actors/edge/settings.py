@@ -75,7 +75,7 @@ class EdgeSettings:
     max_halves_per_agent: int = 4096
     max_forward_per_agent: int = 1024
     tenant_share: float = TENANT_SHARE
-    connects_per_second: float = 10.0
+    connects_per_second: float = 50.0
     opens_per_second: float = 1000.0
     returns_per_second: float = 4000.0
     candidates_per_second: float = 200.0

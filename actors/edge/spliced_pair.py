@@ -297,21 +297,26 @@ class SplicedPair(Actor):
     async def _offer_to(self, relay_id: str, offered: Offered, side: Side) -> None:
         wait = 0.0 if side.relay else self._door.relays.settings.offer_after
         deadline = self.now() + self._door.settings.hold
-        half = await offer(self, self._door, relay_id, offered, wait, deadline)
-        if half is None:
-            return
-        self.own(half, "half")
-        try:
-            assert self._row is not None
-            decision = await judge(self._door, self._row)
-            if decision.allow:
-                self._take_back(half, decision.p2p_mode)
-            elif not unknown(decision):
-                self._door.counters["resume_denied"] += 1
-                self._fail("denied")
-        finally:
-            self.disown(half)
-            half.abort()  # unless it was taken
+        while side.away:
+            half = await offer(self, self._door, relay_id, offered, wait, deadline)
+            if half is None:
+                return
+            half.listen(lambda: None)  # the way it came may be lost while policy is asked
+            self.own(half, "half")
+            try:
+                assert self._row is not None
+                decision = await judge(self._door, self._row)
+                if half.gone:
+                    continue
+                if decision.allow:
+                    self._take_back(half, decision.p2p_mode)
+                elif not unknown(decision):
+                    self._door.counters["resume_denied"] += 1
+                    self._fail("denied")
+                return
+            finally:
+                self.disown(half)
+                half.abort()  # unless it was taken
 
     @handles(_HoldOver)
     def _hold_over(self, message: _HoldOver) -> None:
