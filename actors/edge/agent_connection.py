@@ -37,9 +37,9 @@ from actors.edge.opening import Opening
 from actors.edge.peer_frames import PeerFrames
 from actors.edge.returning import Half
 from actors.edge.stream_bringer import StreamBringer
+from actors.edge.stream_credit import StarvedCheck, StreamCredit
 from actors.edge.stream_pair import StreamPair
 from actors.runtime import (
-    DEFERRED,
     ActorDown,
     AskTimeout,
     Deferred,
@@ -48,13 +48,11 @@ from actors.runtime import (
     MailboxFull,
     MailboxSpec,
     Refusal,
-    Reply,
     ReplyError,
     handles,
     shutdown,
 )
 from actors.transport.addresses import address_text
-from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
 from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
@@ -79,8 +77,6 @@ from wire.orp.messages import (
     StreamResume,
 )
 
-#: Stream openings that wait for the agent's stream credit.
-MAX_WAITING_OPENS = 1024
 #: Ctrl frames waiting for their peer to be looked up; more are dropped and counted.
 MAX_ROUTED = 256
 #: Pause before a refused announcement to the registry is tried again, seconds (times jitter).
@@ -127,7 +123,7 @@ class AgentConnection(StreamBringer):
         self._generation = 0
         self._registry_monitor = 0
         self._services: dict[str, str] = {}
-        self._waiting: list[tuple[StreamClaim, Reply[None]]] = []
+        self._credit = StreamCredit(self, connection, door.counters)
         self._ended = False
         self._frames = PeerFrames(door)
 
@@ -148,7 +144,7 @@ class AgentConnection(StreamBringer):
         self._routes: Errands[PeerFrame] = Errands(self, "route", self._route, bound=MAX_ROUTED)
         connection.on_stream = self.guard("connection", self._on_stream)
         connection.on_closed = self.guard("connection", self._on_closed)
-        connection.on_stream_credit = self.guard("connection", self._on_credit)
+        connection.on_stream_credit = self.guard("connection", self._credit.serve)
         self._arm()
         connection.start()
 
@@ -171,7 +167,7 @@ class AgentConnection(StreamBringer):
             "services": sorted(self._services),
             "streams": statistics.streams,
             "opening": len(self._opening),
-            "waiting_for_credit": len(self._waiting),
+            "waiting_for_credit": len(self._credit),
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,
             "round_trip_ms": round(statistics.round_trip * 1000, 3),
@@ -472,31 +468,16 @@ class AgentConnection(StreamBringer):
 
     @handles(OpenTowards)
     def _open_towards(self, message: OpenTowards) -> Refusal | Deferred | None:
-        if self._connection.closed is not None:
-            return Refusal("closed")
-        if not message.claim.wanted:
-            return None
-        stream = self._connection.open_stream()
-        if stream is not None:
-            message.claim.put(stream)
-            return None
-        self._door.counters["provider_credit_exhausted"] += 1
-        if len(self._waiting) >= MAX_WAITING_OPENS:
-            return Refusal("too many streams wait for credit")
-        self._waiting.append((message.claim, self.defer()))
-        return DEFERRED
+        return self._credit.open(message)
 
-    def _on_credit(self) -> None:
-        while self._waiting:
-            if not self._waiting[0][0].wanted:
-                self._waiting.pop(0)
-                continue
-            stream = self._connection.open_stream()
-            if stream is None:
-                return
-            claim, reply = self._waiting.pop(0)
-            claim.put(stream)
-            reply.send(None)
+    @handles(StarvedCheck)
+    def _starved(self, _: StarvedCheck) -> None:
+        if self._credit.starved():
+            self._door.meters.counters["agents_recycled_total"] += 1
+            self.log.bind(agent_uri=self._identity.text).warning(
+                "connection recycled: streams that ended hold the agent's stream credit"
+            )
+            self._close(CloseCode.GOING_AWAY, "stream credit used up by streams that ended")
 
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
         stream, identity = first.stream, self._identity

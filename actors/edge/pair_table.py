@@ -130,6 +130,13 @@ class PairTable:
         self._ended.move_to_end(stream_id)
         self._forget(now)
 
+    def over(self, row: PairRow, now: float) -> None:
+        """A stream that was never spliced ended: who tries to resume it is told at once."""
+        if row.stream_id and row.stream_id not in self._live:
+            self._ended[row.stream_id] = Remembered(row, finished=True, ended=now)
+            self._ended.move_to_end(row.stream_id)
+            self._forget(now)
+
     def _forget(self, now: float) -> None:
         ended, migrated = self._ended, self._migrated
         while ended:

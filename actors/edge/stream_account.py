@@ -52,6 +52,8 @@ class StreamAccount:
         self._told = True
         door, row = self._door, self.row
         seconds = door.clock() - self._began
+        if self.mode == "forward":
+            door.pairs.over(row, door.clock())
         door.meters.histogram("stream_open_duration").observe(seconds)
         door.meters.family("streams_ended_total", "outcome")[self.outcome] += 1
         up = down = 0

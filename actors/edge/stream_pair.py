@@ -14,14 +14,7 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from actors.control.messages import (
-    Decision,
-    P2PMode,
-    Provider,
-    RelayMode,
-    Resolve,
-    combine_p2p,
-)
+from actors.control.messages import Decision, P2PMode, Provider, RelayMode, Resolve, combine_p2p
 from actors.edge.door import Door
 from actors.edge.forward.granting import allocate, restore, tell_granted
 from actors.edge.forward.liveness import drain, finish
@@ -31,6 +24,7 @@ from actors.edge.opening import Gone, Opening, Rejected, StreamEnd
 from actors.edge.pair_table import PairRow
 from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
+from actors.edge.stream_credit import RECYCLED, Recycled, with_patience
 from actors.edge.stream_policy import decide
 from actors.runtime import (
     NORMAL,
@@ -51,13 +45,7 @@ from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import FrameReader
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import (
-    ForwardStream,
-    IncomingStream,
-    StreamAccept,
-    StreamReject,
-    decode,
-)
+from wire.orp.messages import ForwardStream, IncomingStream, StreamAccept, StreamReject, decode
 
 #: Providers at other relays that are tried when a relay cannot be reached.
 MAX_RELAYS_TRIED = 3
@@ -128,7 +116,8 @@ class StreamPair(SplicedPair):
     async def continue_(self) -> None:
         """Policy, registry, provider; then splice, or reject."""
         try:
-            provider, rest = await self._reach_provider()
+            patience = self._door.settings.incoming_deadline
+            provider, rest = await with_patience(self, self._reach_provider, patience)
             granted = await self._allocate(provider)
         except Rejected as rejected:
             self._reject(rejected.answer)
@@ -295,6 +284,8 @@ class StreamPair(SplicedPair):
         except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
             self.log.debug("no stream to the provider: {}", error)
             claim.abort()
+            if isinstance(error, ReplyError) and error.refusal == RECYCLED:
+                raise Recycled from None
             raise Rejected(failed) from None
         finally:
             self.disown(claim)

@@ -58,6 +58,7 @@ from wire.orp.close_codes import CloseCode
 #: may wait (docs/chaos.md, 16); how often is the business of the restart budget.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 _COUNTERS = (
+    "agents_recycled_total",
     "intra_relay_hops",
     "stream_forward_assigned_total",
     "stream_migrated_p2p_total",

@@ -80,6 +80,13 @@ class Connection(ABC):
         After None, `on_stream_credit` is called when the peer granted more.
         """
 
+    @property
+    def withheld(self) -> float:
+        """After `open_stream` said None: the share of the peer's stream credit that streams hold
+        which are over. Peers that never finish their half of a stream give its credit never back.
+        """
+        return 0.0
+
     @abstractmethod
     def close(self, code: int, reason: str = "") -> None:
         """CONNECTION_CLOSE with an application code; streams are lost; idempotent."""

@@ -14,7 +14,7 @@ from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL, Plug, forward_relay
 from tests.edge.rig import relay
-from wire.orp.messages import OpenStream, StreamAccept, StreamReject
+from wire.orp.messages import OpenStream, StreamAccept, StreamReject, StreamResume
 
 
 def test_both_agents_get_mirrored_grants_and_payload_arrives_without_prefix(
@@ -115,6 +115,22 @@ def test_the_stream_ends_the_ids_and_both_halves(pki: PkiFixture, tmp_path: Path
             await eventually(lambda: up.counters.get("unknown_id", 0) == 1)
             assert up.counters["registration_unknown_id"] == 2
             assert len(stream.provider.received) == before
+
+    run(main())
+
+
+def test_nobody_waits_for_the_resumption_of_a_forward_stream(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """Agents of the reference resume these, too, one after the other, before they take new ones."""
+
+    async def main() -> None:
+        async with forward_relay(pki, tmp_path) as up:
+            stream = await up.open(7)
+            stream.mine.stream.write_eof()
+            await eventually(lambda: up.running.streams() == 0)
+            asked = up.provider.open(StreamResume(7, 0, 0).encode())
+            await eventually(lambda: asked.eof or asked.reset_code is not None)
 
     run(main())
 

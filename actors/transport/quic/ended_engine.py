@@ -56,6 +56,11 @@ class EndedEngine:
     def ping(self) -> None:
         """Nothing."""
 
+    @property
+    def streams_allowed(self) -> int:
+        """None."""
+        return 0
+
     def open_stream(self) -> int | None:
         """None."""
         return None

@@ -197,6 +197,11 @@ class Engine(Protocol):
         """Send a PING with the next transmission."""
         ...
 
+    @property
+    def streams_allowed(self) -> int:
+        """Bidirectional streams the peer lets us open, from the start of the connection."""
+        ...
+
     def open_stream(self) -> int | None:
         """A new bidirectional stream, or None while the peer allows no more."""
         ...

@@ -64,6 +64,8 @@ class QuicConnectionHandle(Connection):
         self._streams: dict[int, QuicStreamHandle] = {}
         #: Streams that may be done, and are looked at after the present events.
         self._looked_at: dict[int, QuicStreamHandle] = {}
+        #: Streams the peer lets us have open at a time, as it said at first; 0: not looked at.
+        self._stream_credit = 0
         self._running = False
         self._closed: CloseReason | None = None
         self._local_reason: CloseReason | None = None
@@ -94,11 +96,20 @@ class QuicConnectionHandle(Connection):
         """See `Connection`."""
         if self._closed is not None:
             return None
+        if not self._stream_credit:
+            self._stream_credit = self.engine.streams_allowed
         stream_id = self.engine.open_stream()
         if stream_id is None:
             return None
         stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
         return stream
+
+    @property
+    def withheld(self) -> float:
+        """See `Connection`."""
+        credit = self._stream_credit
+        live = sum(not self._is_peers(stream_id) for stream_id in self._streams)
+        return max(0.0, 1.0 - live / credit) if credit else 0.0
 
     def close(self, code: int, reason: str = "") -> None:
         """See `Connection`."""

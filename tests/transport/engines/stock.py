@@ -140,6 +140,10 @@ class StockClient:
     def ping(self) -> None:
         self.quic.send_ping(1)
 
+    @property
+    def streams_allowed(self) -> int:
+        return self.quic._remote_max_streams_bidi
+
     def open_stream(self) -> int | None:
         stream_id = self.quic.get_next_available_stream_id()
         self.quic.send_stream_data(stream_id, b"")

@@ -299,6 +299,11 @@ class AioquicEngine:
 
     # Streams.
 
+    @property
+    def streams_allowed(self) -> int:
+        """See `Engine`."""
+        return int(self._quic._remote_max_streams_bidi)
+
     def open_stream(self) -> int | None:
         """A new stream, unless the peer's limit is reached."""
         quic = self._quic

@@ -405,6 +405,11 @@ class NativeEngine(OwnPackets):
 
     # Streams.
 
+    @property
+    def streams_allowed(self) -> int:
+        """See `Engine`."""
+        return 0 if self._core is None else int(self._core.stream_limits[0])
+
     def open_stream(self) -> int | None:
         """A new stream, unless the peer's limit is reached."""
         if self._core is None or self._closed_reported:
