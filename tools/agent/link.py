@@ -34,9 +34,10 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp import TcpEndpoint
 from actors.transport.tls import TlsIdentity, TlsMaterialError
+from tools.agent.certificates import load_agent_identity
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
-from tools.agent.messages import OpenService, Promote, WatchMode
+from tools.agent.messages import Drain, OpenService, Promote, ReadCertificates, WatchMode
 from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.relays_only import RelaysOnly
@@ -45,7 +46,7 @@ from tools.agent.stream_keeper import StreamKeeper
 from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
 from wire.orp.agent_session import AgentSession
-from wire.orp.close_codes import CloseCode
+from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
 from wire.orp.messages import (
     AllocGranted,
@@ -109,6 +110,7 @@ class RelayLink(StreamKeeper):
         self._return_pause = 0.0
         self._connected = 0
         self._serial = 0
+        self._draining = False
         self._last_error = ""
         self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
@@ -222,19 +224,22 @@ class RelayLink(StreamKeeper):
             self._return_pause = settings.return_after
             self.start_timer(self._return_pause, _TryQuic(), "quic")
 
-    def _read_certificates(self) -> None:
-        """They may have been renewed since the last dial."""
-        settings = self._settings
+    @handles(ReadCertificates)
+    def _read_certificates(self, _: ReadCertificates | None = None) -> str:
+        """They may have been renewed. Returns why they are not used; empty when they are."""
         try:
-            identity = TlsIdentity.load(
-                Path(settings.certificate), Path(settings.key), Path(settings.ca)
-            )
-        except TlsMaterialError as error:
+            identity = load_agent_identity(self._settings)
+        except (TlsMaterialError, OSError) as error:
             self.log.warning("certificates not read again, the old ones stay: {}", error)
-            return
+            return str(error)
         self._endpoint.reload(identity)
         if self._tcp is not None:
             self._tcp.reload(identity)
+        return ""
+
+    @handles(Drain)
+    def _drain(self, _: Drain) -> None:
+        self._draining = True
 
     async def _dial_by(
         self, endpoint: Dialler, relays: Sequence[tuple[str, int]]
@@ -425,6 +430,9 @@ class RelayLink(StreamKeeper):
     # Streams.
 
     def _incoming(self, stream: Stream) -> None:
+        if self._draining:
+            stream.abort(ResetCode.GOING_AWAY)
+            return
         bridges = self.system.ref(self._bridges)
         self._serial += 1
         settings, link, table, targets = self._settings, self.ref, self._table, self._targets

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -45,6 +44,9 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="Own identity; default: the certificate's."),
         click.option("--server-name", default="localhost", show_default=True,
                      envvar=f"{_PREFIX}_SERVER_NAME", help="DNS name in the relay's certificate."),
+        click.option("--drain-seconds", type=click.FloatRange(min=0), default=10.0,
+                     show_default=True, envvar=f"{_PREFIX}_DRAIN_SECONDS",
+                     help="How long SIGTERM lets open streams finish."),
         click.option("--log-level", default="INFO", envvar=f"{_PREFIX}_LOG_LEVEL"),
         click.option("--log-format", default="human", type=click.Choice(["human", "json"]),
                      envvar=f"{_PREFIX}_LOG_FORMAT"),
@@ -198,45 +200,21 @@ def _run(
         uri=options["uri"],
         server_name=options["server_name"],
     )
-    sys.exit(serve(settings, options["log_level"].upper(), options["log_format"]))
+    level, seconds = options["log_level"].upper(), options["drain_seconds"]
+    sys.exit(serve(settings, level, options["log_format"], seconds))
 
 
-def serve(settings: AgentSettings, log_level: str, log_format: str) -> int:
+def serve(settings: AgentSettings, log_level: str, log_format: str, drain_seconds: float) -> int:
     """Run an agent until a signal. Returns the exit code."""
-    import signal
-
-    from actors.files.ownership import FileRefused, check_secret
     from actors.node.logging import install
-    from actors.runtime import ActorDown, ActorSystem
-    from actors.transport.tls import TlsIdentity, TlsMaterialError
-    from tools.agent.tree import agent_root
+    from actors.transport.tls import TlsMaterialError
+    from tools.agent.certificates import load_agent_identity
+    from tools.agent.life import run_agent
 
     install(log_level, log_format)
     try:
-        check_secret(Path(settings.key))
-        TlsIdentity.load(Path(settings.certificate), Path(settings.key), Path(settings.ca))
-    except (TlsMaterialError, FileRefused) as error:
+        load_agent_identity(settings)
+    except (TlsMaterialError, OSError) as error:
         click.echo(str(error), err=True)
         return 2
-
-    async def main() -> int:
-        system = ActorSystem("agent")
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
-        try:
-            await system.start(lambda: agent_root(settings))
-        except (ActorDown, TimeoutError) as error:
-            click.echo(f"the agent did not come up: {error}", err=True)
-            return 71
-        waiting = asyncio.create_task(asked.wait())
-        either: set[asyncio.Future[Any]] = {waiting, system.terminated}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if system.terminated.done():
-            return 70
-        await system.stop(timeout=5.0)
-        return 0
-
-    return asyncio.run(main())
+    return asyncio.run(run_agent(settings, drain_seconds))

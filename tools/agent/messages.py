@@ -18,6 +18,18 @@ class OpenService(Request[None]):
     claim: StreamClaim
 
 
+class ReadCertificates(Request[str]):
+    """To the link: read them again. The answer: why they are not used; empty when they are."""
+
+    __slots__ = ()
+
+
+class Drain:
+    """To the link and the listeners: the process ends; what is open goes on, accept no more."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class Promote:
     """To the link: this stream of ours is spliced, and may leave the relay."""

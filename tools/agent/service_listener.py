@@ -11,6 +11,7 @@ from actors.transport.addresses import address_text, host_and_port, only_ipv6
 from actors.transport.gate import NOBODY, Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from tools.agent.consumer_bridge import ConsumerBridge
+from tools.agent.messages import Drain
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.stream_table import StreamTable
 
@@ -50,7 +51,7 @@ class ServiceListener(Actor):
         acceptor = Acceptor(
             LIMITS, self._admit, name=mapping.service, counters=self._refused, log=self.log.warning
         )
-        self.own(acceptor, "listener")
+        self._acceptor = self.own(acceptor, "listener")
         acceptor.attach(sock, partial(self.guard, "listener"))
         self._address = address_text(*host_and_port(sock.getsockname()))
         self.log.info("{} on {}", mapping.service, self._address)
@@ -94,6 +95,10 @@ class ServiceListener(Actor):
             sock.close()
             return
         self._places[self.monitor(bridge)] = place
+
+    @handles(Drain)
+    def _drain(self, _: Drain) -> None:
+        self._acceptor.detach()
 
     @handles(Down)
     def _over(self, down: Down) -> None:

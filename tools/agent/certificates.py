@@ -1,0 +1,37 @@
+"""The agent's own certificate, judged before it is used.
+
+Source: protocol sheet ORP 1.1 to 1.4.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.files.ownership import check_secret
+from actors.transport.own_certificate import judge_own
+from actors.transport.tls import CLIENT, TlsIdentity, TlsMaterialError
+from tools.agent.settings import AgentSettings
+from wire.orp.identity import AgentUri, IdentityError, parse_identity
+
+
+def load_agent_identity(settings: AgentSettings) -> TlsIdentity:
+    """Read the three files of the settings.
+
+    Raises:
+        TlsMaterialError: they cannot be read or do not belong together, or a relay would refuse
+            the certificate: out of date, another CA, not for clients, not of an agent.
+        OSError: the key is not ours alone.
+    """
+    certificate, key, ca = (Path(p) for p in (settings.certificate, settings.key, settings.ca))
+    check_secret(key)
+    identity = TlsIdentity.load(certificate, key, ca)
+    judge_own(identity, certificate, ca, CLIENT)
+    try:
+        is_agent = isinstance(parse_identity(identity.uri), AgentUri)
+    except IdentityError:
+        is_agent = False
+    if not is_agent:
+        raise TlsMaterialError(
+            f"{certificate}: its identity is {identity.uri or 'missing'!r}, not that of an agent"
+        )
+    return identity
