@@ -196,6 +196,30 @@ def test_what_is_given_up_or_does_not_fit_is_counted() -> None:
     run(main())
 
 
+def test_a_flood_while_the_store_is_stuck_costs_only_who_floods() -> None:
+    """26 000 decisions of one tenant; another's are all stored, and it is known who lost."""
+
+    async def main() -> None:
+        system, audit = await audit_only(queue=1000, attempts=100_000)
+        for n in range(26_000):
+            audit.tell(AuditRecord(n, "flood", "u1", "web", "", True, "rule", str(n)))
+            if n % 1000 == 0:
+                audit.tell(AuditRecord(n, "acme", "u2", "web", "", True, "rule", str(n)))
+                await asyncio.sleep(0)
+        await eventually(lambda: lost(system) >= 25_000)
+        Broken.broken = False
+        assert sorted(map(int, await found(audit))) == list(range(0, 26_000, 1000))
+        cell = system.find("/audit")
+        assert cell is not None
+        assert cell.actor is not None
+        described = cell.actor.describe()
+        assert described["lost_by_tenant"] == {"flood": lost(system)}
+        assert lost(system) == 26_000 + 26 - 1000
+        await system.stop()
+
+    run(main())
+
+
 def test_what_a_stop_cannot_store_is_counted() -> None:
     async def main() -> None:
         system, audit = await audit_only(queue=1000, attempts=1000)
