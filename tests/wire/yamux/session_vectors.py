@@ -1,7 +1,4 @@
-"""Conversations with hashicorp/yamux (revision e14d7fe), recorded on loopback: facts only.
-
-Source: protocol sheet rendezvous 2; see `test_vectors` for how ours may differ.
-"""
+"""Conversations with hashicorp/yamux (revision e14d7fe), recorded on loopback: facts only."""
 
 from __future__ import annotations
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 
 from tests.wire.yamux.peer import ACK, DATA, FIN, INITIAL, PING, RST, SYN, WINDOW, Frame
 from tests.wire.yamux.rig import Ours
-from tests.wire.yamux.test_session import SMALL, bytes_of, labels
+from tests.wire.yamux.test_session import SMALL, labels
 from wire.yamux.events import (
     DataReceived,
     FinReceived,
@@ -274,37 +272,7 @@ def test_a_peer_that_opens_and_does_not_read_what_became_of_it() -> None:
     assert labels(ours) == ["too_many_streams"]
 
 
-# Memory.
-
-
-def test_whatever_five_hundred_streams_send_is_held() -> None:
-    ours = Ours(client=False, eager=False)
-    for n in range(512):
-        ours.feed(Frame(WINDOW, SYN, 2 * n + 1))
-        ours.session.accept(2 * n + 1)
-    data = bytes_of(65_536)
-    granted = [INITIAL + frame.length for frame in ours.frames()]
-    for n, window in enumerate(granted):
-        for _ in range(window // len(data)):
-            ours.feed(Frame(DATA, 0, 2 * n + 1, payload=data))
-    assert ours.session.overruns == 0
-    assert ours.session.unconsumed == sum(granted) > 512 * INITIAL
-
-
-def test_written_crumbs_cost_no_more_than_bytes() -> None:
-    ours = Ours(client=True)
-    stream_id = opened(ours)
-    ours.frames()
-    data = bytes_of(65_536)
-    tracemalloc.start()
-    try:
-        for start in range(65_536):
-            ours.session.write(stream_id, data[start : start + 1])
-        assert tracemalloc.get_traced_memory()[0] < 3 * 65_536
-    finally:
-        tracemalloc.stop()
-    sent = b"".join(frame.payload for frame in ours.frames())
-    assert sent == data
+# Writes.
 
 
 def test_a_frame_is_not_cut_short_by_the_room_of_a_write() -> None:
