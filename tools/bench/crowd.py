@@ -74,18 +74,22 @@ class Member:
 class Crowd:
     """See the module docstring."""
 
-    def __init__(self, ca: KeyPair, address: tuple[str, int], sockets: int, services: int) -> None:
+    def __init__(
+        self, ca: KeyPair, address: tuple[str, int], sockets: int, services: int, first: int
+    ) -> None:
         self.address = address
+        #: The number of the first member: crowds of one controller do not share agents.
+        self._offset = first
         self._services = services
         self.retries = 0
         self.changed = asyncio.Event()
         self._ca = ca
         self._key = ec.generate_private_key(ec.SECP256R1())  # one for all: certificates differ
         settings = QuicSettings(max_datagram=1350, idle_timeout=120.0, keepalive=0)
-        first = self.identity(0)
+        identity = self.identity(0)
         #: Endpoints, and whose turn it is to dial from each.
         self.endpoints = [
-            (QuicEndpoint(identity=first, settings=settings), asyncio.Lock())
+            (QuicEndpoint(identity=identity, settings=settings), asyncio.Lock())
             for _ in range(sockets)
         ]
         self.members: list[Member] = []
@@ -111,7 +115,7 @@ class Crowd:
         """So many more; seconds until all are registered."""
         began = time.perf_counter()
         for _ in range(count):
-            member = Member(self, len(self.members))
+            member = Member(self, self._offset + len(self.members))
             self.members.append(member)
             self._tasks.append(asyncio.create_task(member.live()))
         await self.registered(1)
@@ -130,7 +134,7 @@ async def main() -> None:
     setup = await hear()
     ca = read_pair(PairPaths(Path(setup["ca"]), Path(setup["ca_key"])))
     assert ca is not None
-    crowd = Crowd(ca, tuple(setup["address"]), setup["sockets"], setup["services"])
+    crowd = Crowd(ca, tuple(setup["address"]), setup["sockets"], setup["services"], setup["first"])
     say({})
     while command := await hear():
         began = time.perf_counter()

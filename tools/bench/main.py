@@ -129,10 +129,18 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable o
 @click.option("--agents", default=5000, show_default=True)
 @click.option("--services", default=1, show_default=True, help="Of each agent.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of the idleness looked at.")
+@click.option("--relays", default=0, help="So many, each with --agents, of one controller.")
 @_JSON
-def idle(engines: str, agents: int, services: int, seconds: float, as_json: bool) -> None:
+def idle(
+    engines: str, agents: int, services: int, seconds: float, relays: int, as_json: bool
+) -> None:
     """Idle, registered agents: memory of the daemon, its CPU share, write transactions."""
-    rows = quic_conditions.idle(engines.split(","), agents, services=services, seconds=seconds)
+    chosen = engines.split(",")
+    rows = quic_conditions.idle(chosen, agents, services=services, seconds=seconds)
+    if relays:
+        rows = quic_conditions.idle_cluster(
+            chosen, relays, agents, services=services, seconds=seconds
+        )
     _show_rows(rows, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -23,8 +24,21 @@ _FIRST = 100
 _SETTLE = 3.0
 
 
+#: Everybody is behind one address here; and nobody wants to measure pings.
+_QUIET = [
+    *("--set", "edge.max_pending_handshakes_per_source=1024"),
+    *("--set", "edge.idle_timeout_seconds=120", "--set", "edge.keepalive_seconds=30"),
+]
+
+
 def _crowd(
-    stack: ExitStack, pki: DevPki, daemon: Daemon, sockets: int, services: int = 1
+    stack: ExitStack,
+    pki: DevPki,
+    daemon: Daemon,
+    sockets: int,
+    services: int = 1,
+    *,
+    first: int = 0,
 ) -> Process:
     crowd = Process(["-m", "tools.bench.crowd"])
     stack.callback(crowd.close)
@@ -35,6 +49,7 @@ def _crowd(
             "address": daemon.address,
             "sockets": sockets,
             "services": services,
+            "first": first,
         }
     )
     return crowd
@@ -45,12 +60,7 @@ def idle(
 ) -> Iterator[Row]:
     """Memory of idle, registered agents; what they cost for so many seconds."""
     for engine in engines:
-        # Everybody is behind one address here; and nobody wants to measure pings.
-        extra = [
-            *("--set", "edge.max_pending_handshakes_per_source=1024"),
-            *("--set", "edge.idle_timeout_seconds=120", "--set", "edge.keepalive_seconds=30"),
-        ]
-        with started(engine, extra) as (daemon, pki, stack):
+        with started(engine, _QUIET) as (daemon, pki, stack):
             crowd = _crowd(stack, pki, daemon, 128, services)
             first = min(_FIRST, count // 2)
             crowd.ask({"do": "gather", "count": first})
@@ -70,6 +80,53 @@ def idle(
                 "registry_writes": written,
                 "further_descriptors": daemon.descriptors() - descriptors,
             }
+
+
+def idle_cluster(
+    engines: Sequence[str], relays: int, count: int, *, services: int, seconds: float
+) -> Iterator[Row]:
+    """As `idle`, over gRPC: agents at several relays of one controller, and what they ask it."""
+    for engine in engines:
+        with ExitStack() as stack:
+            yield _idle_cluster(stack, engine, relays, count, services, seconds)
+
+
+def _idle_cluster(
+    stack: ExitStack, engine: str, relays: int, count: int, services: int, seconds: float
+) -> Row:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    serve = ("control.serve.enabled=true", f"control.serve.listen={address}")
+    told = [word for setting in serve for word in ("--set", setting)]
+    controller, _, _ = stack.enter_context(started(engine, told))
+    daemons = [controller]
+    for number in range(relays):
+        extra = [*_QUIET, "--relay-id", f"bench-{number}", "--controller", address]
+        daemon, pki, inner = stack.enter_context(started(engine, extra))
+        daemons.append(daemon)
+        crowd = _crowd(inner, pki, daemon, 128, services, first=number * count)
+        crowd.ask({"do": "gather", "count": count})
+    time.sleep(_SETTLE)
+
+    def served() -> Counter[str]:
+        return Counter(controller.describe("/control/controller/server")["served"])
+
+    rpcs, writes = served(), controller.registry_writes()
+    cpu = [daemon.cpu() for daemon in daemons]
+    time.sleep(seconds)
+    spent = [daemon.cpu() - before for daemon, before in zip(daemons, cpu, strict=True)]
+    asked = served() - rpcs
+    return {
+        "engine": engine,
+        "what": f"{count} idle agents at each of {relays} relays",
+        "controller_cpu_share": spent[0] / seconds,
+        "relay_cpu_share": sum(spent[1:]) / relays / seconds,
+        "registry_writes": controller.registry_writes() - writes,
+        "rpc_heartbeats": asked.pop("Registry/UpsertRelay", 0),
+        "rpc_list_relays": asked.pop("Fleet/ListRelays", 0),
+        "rpc_others": asked.total(),
+    }
 
 
 def storm(engines: Sequence[str], count: int) -> Iterator[Row]:

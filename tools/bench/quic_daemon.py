@@ -111,17 +111,21 @@ class Daemon:
 
     def registry_writes(self) -> int:
         """Transactions that changed the store, as the daemon counts them."""
-        return asyncio.run(self._registry_writes())
+        return int(self.describe("/control/store")["writes"])
 
-    async def _registry_writes(self) -> int:
+    def describe(self, path: str) -> dict[str, Any]:
+        """What one of its actors says of itself."""
+        return asyncio.run(self._describe(path))
+
+    async def _describe(self, path: str) -> dict[str, Any]:
         client = await ControlClient.connect(self._control)
         try:
-            answer = await client.request("describe", path="/control/store")
+            answer = await client.request("describe", path=path)
         finally:
             await client.close()
         described = answer["describe"]
         assert isinstance(described, dict)
-        return int(described["writes"])
+        return described
 
     def close(self) -> None:
         """Stop it."""

@@ -1,6 +1,8 @@
 """RelayFleet: keeps the door's list of other relays as fresh as the controller's.
 
-Without an answer the last list stays: relays go on meeting while the controller is away.
+Without an answer the last list stays: relays go on meeting while the controller is away. A list
+that stays the same is asked for less and less often; a relay that is new is also learnt of from the
+providers it brings.
 
 Source: protocol sheet ORP 3.11, 4.1; 6.2 R19, R21.
 """
@@ -11,6 +13,8 @@ from actors.control.messages import FindFleet
 from actors.edge.door import Door
 from actors.runtime import Actor, ActorDown, AskTimeout, MailboxFull, ReplyError, handles
 
+#: How much longer the pause gets while nothing changes: half a minute in place of five seconds.
+LONGEST = 6.0
 #: Seconds the registry has to answer.
 ASK_SECONDS = 5.0
 
@@ -28,6 +32,7 @@ class RelayFleet(Actor):
         self._door = door
         self._relays: dict[str, str] = {}
         self._failures = 0
+        self._slower = 1.0
 
     def init(self) -> None:
         """Ask at once."""
@@ -44,10 +49,15 @@ class RelayFleet(Actor):
         except (ReplyError, ActorDown, AskTimeout, MailboxFull):
             self._failures += 1
         else:
-            self._relays = {
-                row.relay_id: row.endpoint
-                for row in rows
-                if self._door.relays.learn(row.relay_id, row.endpoint)
-            }
-        pause = self._door.relays.settings.refresh * self.system.rng.uniform(0.5, 1.5)
+            before, self._relays = (
+                self._relays,
+                {
+                    row.relay_id: row.endpoint
+                    for row in rows
+                    if self._door.relays.learn(row.relay_id, row.endpoint)
+                },
+            )
+            self._slower = min(LONGEST, 2 * self._slower) if self._relays == before else 1.0
+        refresh = self._door.relays.settings.refresh * self._slower
+        pause = refresh * self.system.rng.uniform(0.5, 1.5)
         self.start_timer(pause, _Refresh(), "refresh")
