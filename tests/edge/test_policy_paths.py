@@ -16,6 +16,7 @@ import pytest
 
 from actors.control.operator_messages import ReloadPolicy
 from actors.control.tree import control_plane
+from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL
@@ -24,13 +25,16 @@ from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
 from tests.edge.test_promotion import HERE, further_agent, heard, say
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (
+    AllocGranted,
     CandidateAnswer,
     CandidateOffer,
     IncomingStream,
     MigrateToP2P,
     MigrateToRelay,
+    ObservedAddrResp,
     OpenStream,
     StreamAccept,
+    StreamReady,
     StreamReject,
     StreamResume,
     StreamTerms,
@@ -503,5 +507,42 @@ def test_a_claim_says_which_service_it_was(pki: PkiFixture, tmp_path: Path) -> N
                     agent.events.clear()
                 at = (running, running)
                 await talk(consumer, provider, stream_id, at, forbidden=forbidden)
+
+    run(main())
+
+
+# Candidates outside the life of a spliced stream.
+
+
+@pytest.mark.parametrize("rules", [FORBIDDEN, FORWARD_ALL], ids=["forbidden", "forward"])
+def test_candidates_do_not_travel_before_a_stream_is_spliced(
+    pki: PkiFixture, tmp_path: Path, rules: str
+) -> None:
+    """The id is claimed by then, and both decisions were made: only the mode is not known yet."""
+    settings = EdgeSettings(region="local", forward=ForwardSettings(listen=("127.0.0.1", 0)))
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, rules=rules, settings=settings) as running:
+            consumer, provider = await both(pki, running, running)
+            consumer.open(OpenStream("web", "", 7).encode())
+            theirs, _ = await provider.next_incoming(1)
+            say(consumer, CandidateOffer(7, (HERE,)))
+            say(provider, CandidateAnswer(7, (HERE,)))
+            say(provider, MigrateToP2P(7))
+            await eventually(lambda: running.counters.get("migrate_refused", 0) == 1)
+            theirs.stream.write(StreamAccept().encode())
+            heard_of = StreamReady if rules is FORBIDDEN else AllocGranted
+            await eventually(lambda: heard(consumer, heard_of))
+            # And of a stream that the forward plane carries they never do.
+            say(consumer, CandidateOffer(7, (HERE,)))
+            say(provider, CandidateAnswer(7, (HERE,)))
+            say(consumer, MigrateToP2P(7))
+            await eventually(lambda: running.counters.get("migrate_refused", 0) == 2)
+            for agent in (consumer, provider):
+                agent.session.query_observed_address(asyncio.get_running_loop().time())
+                agent.flush()
+                await eventually(lambda one=agent: heard(one, ObservedAddrResp))  # type: ignore[misc]
+            assert not heard(provider, CandidateOffer)
+            assert not heard(consumer, CandidateAnswer)
 
     run(main())
