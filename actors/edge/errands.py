@@ -27,19 +27,25 @@ class Errands(Generic[T]):
     def __init__(
         self, actor: Actor, name: str, run: Callable[[T], Awaitable[None]], *, bound: int
     ) -> None:
-        self._actor = actor
+        self._actor: Actor | None = actor
         self._name = name
-        self._run = run
+        self._run: Callable[[T], Awaitable[None]] | None = run
         self._bound = bound
         self._waiting: list[T] = []  # short, and empty nearly always: a deque is ten times as large
         self._running = False
+        actor.own(self, f"{name} queue")
+
+    def abort(self) -> None:
+        """The owner ended: hold nothing of it, or it would wait for the garbage collector."""
+        self._waiting.clear()
+        self._actor = self._run = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, errand: T) -> bool:
         """Queue one. False when the bound is reached."""
-        if len(self._waiting) >= self._bound:
+        if self._actor is None or len(self._waiting) >= self._bound:
             return False
         self._waiting.append(errand)
         if not self._running:
@@ -49,7 +55,7 @@ class Errands(Generic[T]):
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and self._run is not None:
                 await self._run(self._waiting.pop(0))
         finally:
             self._running = False

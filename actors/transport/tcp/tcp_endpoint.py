@@ -88,7 +88,7 @@ class TcpEndpoint:
         self._acceptor.accepting = on_connection is not None
         self._address: tuple[str, int] | None = None
         self._connections: set[YamuxConnection] = set()
-        self._buffer = memoryview(bytearray(CHUNK))
+        self._made: memoryview | None = None
         self.reload(identity)
 
     @property
@@ -146,6 +146,14 @@ class TcpEndpoint:
         for connection in list(self._connections):
             connection.abort()
         self._acceptor.abort()
+        self._made = None
+
+    @property
+    def _buffer(self) -> memoryview:
+        """What all connections read into; made again when it is needed after `abort`."""
+        if self._made is None:
+            self._made = memoryview(bytearray(CHUNK))
+        return self._made
 
     def statistics(self) -> TcpStatistics:
         """The counters as one tuple."""
