@@ -412,3 +412,16 @@ def test_garbage_and_damaged_packets_touch_nobody(pki: PkiFixture, engine: str) 
             assert server.counters["connection_failed"] == 0
 
     run(main())
+
+
+def test_a_closed_endpoint_opens_no_socket(pki: PkiFixture) -> None:
+    """Its owner was killed while it dialled: nobody is there who would close one."""
+
+    async def main() -> None:
+        endpoint = QuicEndpoint(identity=identity(pki, pki.consumer))
+        endpoint.abort()
+        with pytest.raises(OSError, match="closed"):
+            await endpoint.connect(("127.0.0.1", 9), timeout=1.0)
+        assert not endpoint._sockets
+
+    run(main())

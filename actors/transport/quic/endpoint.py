@@ -126,6 +126,7 @@ class QuicEndpoint:
         self._timers = ConnectionTimers(self._due, self._flush)
         self._shedding = Shedding(self._admission.flood, self.counters)
         self._narrow = NarrowHosts()
+        self._aborted = False
         self._past_in = self._past_out = self._past_lost = 0
 
     @property
@@ -212,6 +213,7 @@ class QuicEndpoint:
 
     def abort(self) -> None:
         """Close every connection and socket; idempotent."""
+        self._aborted = True
         for connection in list(self._connections | self._pending):
             connection.abort()
         self._flush()
@@ -274,6 +276,8 @@ class QuicEndpoint:
 
     async def _dial(self, target: Target, server_name: str) -> Connection:
         """As `connect`, for one address; cancelled when its time is over."""
+        if self._aborted:
+            raise OSError("the endpoint is closed")  # its owner ended: nobody would close a socket
         if target.family not in self._sockets:
             wildcard = "::" if target.family == socket.AF_INET6 else "0.0.0.0"
             self._open(wildcard, 0, _unguarded, answering=False)
