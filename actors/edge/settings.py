@@ -33,7 +33,8 @@ class EdgeSettings:
         resume_window: a stream that came back waits so long for its other half.
         hold: a pair waits so long for an agent whose connection was lost; 0: it is reset at once.
         replay_bytes: of each direction of a stream, kept to be sent again to a returning agent;
-            at least the stream window of the agents, or a busy stream may not come back here.
+            twice the stream window of the agents, or a busy stream may not come back here: one
+            window waits for the kernel, and over TCP one may be under way when it is lost.
         replay_budget: of all streams together.
         p2p_deadline: agents whose policy wants them off the relay must have left it by then.
         max_halves, max_halves_per_agent: streams that came back and wait.
@@ -68,7 +69,7 @@ class EdgeSettings:
     max_streams_per_agent: int = 10_240
     resume_window: float = 30.0
     hold: float = 30.0
-    replay_bytes: int = 1 << 20
+    replay_bytes: int = 2 << 20
     replay_budget: int = 256 << 20
     p2p_deadline: float = 10.0
     max_halves: int = 20_000

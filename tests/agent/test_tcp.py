@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.edge.settings import EdgeSettings
 from actors.runtime import ActorSystem
 from tests.agent.rig import agent_systems, says
 from tests.agent.test_resume import FAULTS, _children
@@ -38,6 +39,11 @@ COMPLETE = {plan.name: ("complete", "") for plan in PLANS}
 
 def _on_quic(system: ActorSystem) -> bool:
     return says(system, "/link", "transport") == "quic"
+
+
+def _connected_again(system: ActorSystem, before: object) -> bool:
+    again = says(system, "/link", "connections") != before
+    return again and says(system, "/link", "ready") is True
 
 
 async def outcomes(transfers: list[asyncio.Task[Transfer]]) -> dict[str, tuple[str, str]]:
@@ -75,6 +81,46 @@ def test_streams_over_tcp_survive_the_death_of(pki: PkiFixture, tmp_path: Path, 
                     break
                 if _children(running, "/edge/agents"):
                     FAULTS_TOO[fault](running)
+            assert await outcomes(transfers) == COMPLETE
+            await eventually(lambda: running.streams() == 0, timeout=40)
+        await target.stop()
+
+    run(main(), timeout=110)
+
+
+@pytest.mark.timeout(120)
+def test_agents_fill_the_gap_that_a_relay_cannot(pki: PkiFixture, tmp_path: Path) -> None:
+    """What a relay took is not what the other agent received: it may be lost with the relay's."""
+
+    async def main() -> None:
+        history = History()
+        target = Target(history)
+        await target.start()
+        keeps_nothing = EdgeSettings(region="local", replay_bytes=1)
+        async with (
+            relay(pki, tmp_path, tcp=True, settings=keeps_nothing) as running,
+            agent_systems(
+                running,
+                pki,
+                target.port,
+                provider_relays=BLOCKED,
+                consumer_relays=BLOCKED,
+                relays_tcp=tuple(running.edge.tcp_addresses),
+                dial_timeout=0.2,
+                backoff=0.05,
+            ) as (address, systems),
+        ):
+            workload = Workload(address, history, streams=1, target=target)
+            transfers = [asyncio.create_task(workload.transfer(plan)) for plan in PLANS]
+            await eventually(lambda: running.streams() == len(PLANS))
+            for _ in range(4):
+                await asyncio.sleep(0.1)
+                if all(transfer.done() for transfer in transfers):
+                    break
+                before = [says(one, "/link", "connections") for one in systems]
+                FAULTS_TOO["every agent connection"](running)
+                for one, count in zip(systems, before, strict=True):
+                    await eventually(partial(_connected_again, one, count))
             assert await outcomes(transfers) == COMPLETE
             await eventually(lambda: running.streams() == 0, timeout=40)
         await target.stop()

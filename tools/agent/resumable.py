@@ -203,7 +203,8 @@ class ResumableStream(Stream):
         replay = self._ring.since(echo.peer_ack_position)
         if replay is None or echo.my_position < self.received:
             return False
-        self._ring.trim(echo.peer_ack_position)
+        if direct:
+            self._ring.trim(echo.peer_ack_position)  # a relay may lose again what it took
         self.parked_at = 0.0
         self.resumes += 1
         self._direct = direct
