@@ -108,8 +108,10 @@ class RawAgent:
         self.connection.on_closed = lambda reason: setattr(self, "closed", reason)
         self.connection.start()
         ctrl = self.connection.open_stream()
-        assert ctrl is not None
-        self.ctrl = ctrl
+        if ctrl is None:
+            await eventually(lambda: self.closed is not None)  # refused before we could say a word
+        else:
+            self.ctrl = ctrl
 
     async def connect(self, address: tuple[str, int], *services: str) -> None:
         """Handshake, HELLO and REGISTERs."""
