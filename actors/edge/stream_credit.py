@@ -11,6 +11,7 @@ Source: protocol sheet ORP 1.5; 6.1 R11; 6.5 A10.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -55,7 +56,8 @@ class StreamCredit:
     """
 
     def __init__(self, owner: Actor, connection: Connection, counters: Counter[str]) -> None:
-        self._owner = owner
+        # Weakly: it holds us, and would wait for the garbage collector with its connection.
+        self._owner: Actor = weakref.proxy(owner)
         self._connection = connection
         self._counters = counters
         self._waiting: list[tuple[StreamClaim, Reply[None]]] = []

@@ -236,7 +236,7 @@ def rss():
 async def main():
     certificate, key, ca = map(Path, sys.argv[1:])
     endpoint = TcpEndpoint(identity=TlsIdentity.load(certificate, key, ca),
-        settings=TcpSettings(handshake_timeout=2.0, max_pending=256),
+        settings=TcpSettings(handshake_timeout=60.0, max_pending=256),
         on_connection=lambda c: c.start())
     tune_collector()
     print(endpoint.attach(("127.0.0.1", 0))[1], rss(), flush=True)
