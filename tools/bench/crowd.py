@@ -45,7 +45,7 @@ class Member:
         identity = self._crowd.identity(self._number)
         pause = FIRST_PAUSE
         while True:
-            agent = LoadAgent(self._endpoint)
+            agent = LoadAgent(lambda: self._endpoint)
             try:
                 # The endpoint presents the identity it has when the dialling begins.
                 async with self._turn:

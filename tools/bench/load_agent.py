@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import Stream
 from actors.transport.tls import TlsIdentity
 from tools.bench.json_lines import hear, say
+from tools.bench.sole_endpoint import SoleEndpoint
 from wire.orp.agent_session import AgentSession
 from wire.orp.events import SessionReady
 from wire.orp.frame import FrameReader
@@ -49,8 +51,9 @@ class Stalled:
 class LoadAgent:
     """One connected agent."""
 
-    def __init__(self, endpoint: QuicEndpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, make_endpoint: Callable[[], QuicEndpoint]) -> None:
+        self.make_endpoint = make_endpoint
+        self.endpoint = make_endpoint()
         self.connection: Connection
         self.ready = asyncio.Event()
         self._decided: dict[int, Callable[[], object]] = {}
@@ -339,8 +342,12 @@ async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
     if kind == "handshakes":
         began = time.perf_counter()
         for _ in range(command["count"]):
-            connection = await agent.endpoint.connect(tuple(command["address"]))
+            sole = isinstance(agent.endpoint, SoleEndpoint)
+            endpoint = agent.make_endpoint() if sole else agent.endpoint
+            connection = await endpoint.connect(tuple(command["address"]))
             connection.close(0, "")
+            if sole:
+                endpoint.abort()
         return {"seconds": time.perf_counter() - began, "count": command["count"]}
     raise ValueError(f"unknown command {kind!r}")
 
@@ -349,10 +356,13 @@ async def main() -> None:
     """Read the set-up, then commands, one JSON line each."""
     setup = await hear()
     identity = TlsIdentity.load(*(Path(setup[name]) for name in ("certificate", "key", "ca")))
-    endpoint = QuicEndpoint(
-        identity=identity, settings=QuicSettings(max_datagram=setup["datagram"], idle_timeout=60.0)
+    agent = LoadAgent(
+        partial(
+            SoleEndpoint if setup["without_id"] else QuicEndpoint,
+            identity=identity,
+            settings=QuicSettings(max_datagram=setup["datagram"], idle_timeout=60.0),
+        )
     )
-    agent = LoadAgent(endpoint)
     await agent.connect(tuple(setup["address"]), identity.uri, setup["services"])
     say({})
     while command := await hear():
@@ -360,7 +370,7 @@ async def main() -> None:
         answer = await _run(agent, command)
         answer["cpu"] = time.process_time() - before
         say(answer)
-    endpoint.abort()
+    agent.endpoint.abort()
 
 
 if __name__ == "__main__":

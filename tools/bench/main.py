@@ -185,6 +185,12 @@ def _show_rows(rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 
 @cli.command()
 @_ENGINES
+@click.option(
+    "--clients",
+    default="id,bare",
+    show_default=True,
+    help="With a connection id, and without one like the clients of quic-go.",
+)
 @click.option("--streams", default="1,16,100", show_default=True, help="At a time.")
 @click.option("--directions", default="upload,download,both", show_default=True)
 @click.option("--mib", default=512, show_default=True, help="Per case; aioquic an eighth.")
@@ -194,6 +200,7 @@ def _show_rows(rows: Iterator[dict[str, Any]], *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def quic(
     engines: str,
+    clients: str,
     streams: str,
     directions: str,
     mib: int,
@@ -207,6 +214,7 @@ def quic(
     rows = chain(
         measure_quic(
             engines.split(","),
+            clients.split(","),
             [int(count) for count in streams.split(",")],
             directions.split(","),
             mib,
@@ -221,10 +229,11 @@ def quic(
     for row in rows:
         if "what" in row:
             figures = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if isinstance(v, float))
-            click.echo(f"{row['engine']:<8} {row['what']:<20} {figures}")
+            client = row.get("client", "")
+            click.echo(f"{row['engine']:<8} {client:<5} {row['what']:<20} {figures}")
         else:
             click.echo(
-                f"{row['engine']:<8} {row['streams']:>4} {row['direction']:<9}"
+                f"{row['engine']:<8} {row['client']:<5} {row['streams']:>4} {row['direction']:<9}"
                 f"{row['gbit_s']:>8.3f} Gbit/s"
                 f" ({row['gbit_s_low']:.3f} to {row['gbit_s_high']:.3f})"
                 f"{row['daemon_cpu_s_per_gib']:>8.2f} cpu s/GiB"

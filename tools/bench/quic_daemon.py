@@ -1,9 +1,10 @@
 """`trunkline bench quic`: the real daemon between two load processes, over loopback.
 
-For every engine of the daemon, alternating round by round: throughput by number of streams and
-direction with the daemon's CPU seconds per GiB, stream opens and handshakes per second, 64-byte
-round trips. The load processes always use the native engine; a row says when the one of them that
-measures needed more CPU than the daemon, because then the load is the bottleneck.
+For every engine of the daemon and every kind of client, with and without a connection id,
+alternating round by round: throughput by number of streams and direction with the daemon's CPU
+seconds per GiB, stream opens and handshakes per second, 64-byte round trips. The load processes
+always use the native engine; a row says when the one of them that measures needed more CPU than the
+daemon, because then the load is the bottleneck.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tools.control_client import ControlClient
 
 Row = dict[str, Any]
 MEBIBYTE = 1 << 20
+#: Kinds of clients: those of quic-go have no connection id, and they are the deployed ones.
+WITH_ID, WITHOUT_ID = "id", "bare"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -138,8 +141,10 @@ class Daemon:
         self._log.close()
 
 
-def agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> Process:
-    """A connected load agent."""
+def agent(
+    leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str], *, without_id: bool = False
+) -> Process:
+    """A connected load agent, with or without a connection id of its own."""
     setup = {
         "certificate": str(leaf.certificate),
         "key": str(leaf.key),
@@ -147,6 +152,7 @@ def agent(leaf: LeafFiles, pki: DevPki, daemon: Daemon, services: list[str]) -> 
         "address": daemon.address,
         "services": services,
         "datagram": 1350,
+        "without_id": without_id,
     }
     deadline = time.monotonic() + 20
     while True:
@@ -173,11 +179,11 @@ def started(engine: str, extra: Sequence[str] = ()) -> Iterator[tuple[Daemon, De
         yield daemon, pki, stack
 
 
-def pair(stack: ExitStack, pki: DevPki, daemon: Daemon) -> Process:
-    """A provider, and the consumer that is returned."""
-    provider = agent(pki.agents["provider"], pki, daemon, [SERVICE])
+def pair(stack: ExitStack, pki: DevPki, daemon: Daemon, *, without_id: bool = False) -> Process:
+    """A provider, and the consumer that is returned; see `agent`."""
+    provider = agent(pki.agents["provider"], pki, daemon, [SERVICE], without_id=without_id)
     stack.callback(provider.close)
-    consumer = agent(pki.agents["consumer"], pki, daemon, [])
+    consumer = agent(pki.agents["consumer"], pki, daemon, [], without_id=without_id)
     stack.callback(consumer.close)
     return consumer
 
@@ -189,6 +195,7 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 def measure(
     engines: Sequence[str],
+    clients: Sequence[str],
     streams: Sequence[int],
     directions: Sequence[str],
     mib: int,
@@ -198,30 +205,39 @@ def measure(
 ) -> Iterator[Row]:
     """Rows of everything: each case engine by engine, then the next, and all of it `rounds` times.
 
+    Every kind of client has daemons of its own.
+
     A row is the median of its rounds. One round alone would compare cases at different ages of the
     daemon: the first ones find a fresh heap, which is worth a tenth.
     """
     cases = [(count, direction) for count in streams for direction in directions]
     with ExitStack() as stack:
         relays = {}
-        for name in engines:
-            daemon, pki, inner = stack.enter_context(started(name, extra))
-            relays[name] = daemon, pair(inner, pki, daemon)
-        rows: dict[tuple[str, int, str], list[Row]] = {}
+        for relay in [(name, client) for name in engines for client in clients]:
+            daemon, pki, inner = stack.enter_context(started(relay[0], extra))
+            without_id = relay[1] == WITHOUT_ID
+            relays[relay] = daemon, pair(inner, pki, daemon, without_id=without_id)
+        rows: dict[tuple[tuple[str, str], int, str], list[Row]] = {}
         for _ in range(rounds):
             for count, direction in cases:
-                for name, (daemon, consumer) in relays.items():
-                    row = _transfer(name, daemon, consumer, count, direction, mib)
-                    rows.setdefault((name, count, direction), []).append(row)
+                for relay, (daemon, consumer) in relays.items():
+                    row = _transfer(relay, daemon, consumer, count, direction, mib)
+                    rows.setdefault((relay, count, direction), []).append(row)
         for samples in rows.values():
             yield _middle(samples)
-        for name, (daemon, consumer) in relays.items():
-            yield from _rates(name, daemon, consumer)
+        for relay, (daemon, consumer) in relays.items():
+            yield from _rates(relay, daemon, consumer)
 
 
 def _transfer(
-    name: str, daemon: Daemon, consumer: Process, streams: int, direction: str, mib: int
+    relay: tuple[str, str],
+    daemon: Daemon,
+    consumer: Process,
+    streams: int,
+    direction: str,
+    mib: int,
 ) -> Row:
+    name, client = relay
     # The pure engine is an order of magnitude slower: less of it is as exact.
     size = mib * MEBIBYTE // (8 if name == "aioquic" else 1)
     before = daemon.cpu()
@@ -231,6 +247,7 @@ def _transfer(
     cpu = daemon.cpu() - before
     return {
         "engine": name,
+        "client": client,
         "streams": streams,
         "direction": direction,
         "gbit_s": done["bytes"] * 8 / done["seconds"] / 1e9,
@@ -252,10 +269,12 @@ def _middle(samples: Sequence[Row]) -> Row:
     return row
 
 
-def _rates(name: str, daemon: Daemon, consumer: Process) -> Iterator[Row]:
+def _rates(relay: tuple[str, str], daemon: Daemon, consumer: Process) -> Iterator[Row]:
+    name, client = relay
     took = consumer.ask({"do": "latency", "count": 2000})["took"]
     yield {
         "engine": name,
+        "client": client,
         "what": "64-byte round trip",
         "p50_ms": _percentile(took, 0.5),
         "p99_ms": _percentile(took, 0.99),
@@ -268,6 +287,7 @@ def _rates(name: str, daemon: Daemon, consumer: Process) -> Iterator[Row]:
         done = consumer.ask(command)
         yield {
             "engine": name,
+            "client": client,
             "what": what,
             "per_second": done["count"] / done["seconds"],
             "daemon_cpu_ms_each": (daemon.cpu() - before) / done["count"] * 1000,

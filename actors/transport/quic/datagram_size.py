@@ -106,7 +106,7 @@ class BlackHole:
 
         True when one of them is large.
         """
-        count = sum(size > self._base for size in sizes)
+        count = sum(map(self._base.__lt__, sizes))
         if not count:
             return False
         if not self._since:

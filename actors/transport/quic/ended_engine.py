@@ -74,8 +74,9 @@ class EndedEngine:
     def stop_sending(self, stream_id: int, code: int) -> None:
         """Nothing."""
 
-    def consume(self, stream_id: int, count: int) -> None:
+    def consume(self, stream_id: int, count: int) -> bool:
         """Nothing."""
+        return False
 
     def settle(self, stream_id: int) -> None:
         """Nothing."""

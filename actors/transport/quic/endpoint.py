@@ -38,7 +38,7 @@ from actors.transport.quic.engines import select
 from actors.transport.quic.narrow_hosts import NarrowHosts
 from actors.transport.quic.peer_check import BAD_CERTIFICATE, PeerRefused, check_peer
 from actors.transport.quic.quic_connection import QuicConnectionHandle
-from actors.transport.quic.routes import Routes, one_target
+from actors.transport.quic.routes import Routes
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
@@ -336,7 +336,7 @@ class QuicEndpoint:
         """A run of datagrams of one sender, `size` bytes each but the last."""
         data = bytes(buffer)
         connection = self._routes.find(buffer)
-        if connection is not None and (len(data) <= size or one_target(data, size)):
+        if connection is not None and (len(data) <= size or self._routes.one_target(data, size)):
             self._feed(connection, data, size, address)
             return
         for start in range(0, len(data) or 1, size):

@@ -218,8 +218,8 @@ class Engine(Protocol):
         """STOP_SENDING; harmless when the half is finished."""
         ...
 
-    def consume(self, stream_id: int, count: int) -> None:
-        """Grant credit for delivered bytes."""
+    def consume(self, stream_id: int, count: int) -> bool:
+        """Grant credit for delivered bytes. False: there is nothing to send because of it yet."""
         ...
 
     def settle(self, stream_id: int) -> None:

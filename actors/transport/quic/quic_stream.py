@@ -39,13 +39,15 @@ class QuicStreamHandle(DeliveredStream):
         """See `Stream.write`."""
         if self._write_closed or self._lost is not None:
             raise StreamClosed(f"stream {self.stream_id} is finished for writing")
-        room = self.room
-        if room < -self._handle.settings.max_backlog:
-            raise BacklogExceeded(f"stream {self.stream_id}: {self.backlog} bytes unacknowledged")
-        self.bytes_out += len(data)
-        self._handle.engine.write(self.stream_id, data, end=False)
-        self._handle.touch()
-        return room - len(data)
+        handle, stream_id, size = self._handle, self.stream_id, len(data)
+        limit = handle.settings.max_backlog
+        room: int = limit - handle.engine.backlog(stream_id)
+        if room < -limit:
+            raise BacklogExceeded(f"stream {stream_id}: {limit - room} bytes unacknowledged")
+        self.bytes_out += size
+        handle.engine.write(stream_id, data, end=False)
+        handle.touch()
+        return room - size
 
     def write_eof(self) -> None:
         """See `Stream.write_eof`."""
@@ -81,8 +83,8 @@ class QuicStreamHandle(DeliveredStream):
         if self._stopped or self._lost is not None or self._forgotten:
             return  # the whole credit was given back already
         self._consumed += count
-        self._handle.engine.consume(self.stream_id, count)
-        self._handle.touch()
+        if self._handle.engine.consume(self.stream_id, count):
+            self._handle.touch()
         self._look()
 
     @property

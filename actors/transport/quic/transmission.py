@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from actors.transport.quic.engine import Address
 
@@ -15,17 +17,20 @@ def runs(
     Yields:
         Datagrams of one size, the last one possibly shorter; that size; the destination.
     """
-    start, count = 0, len(datagrams)
-    while start < count:
-        first, address = datagrams[start]
-        size = length = len(first)
-        end = start + 1
-        # A run ends behind its first shorter datagram.
-        while end < count and length == size:
-            data, to = datagrams[end]
-            if len(data) > size or to != address:
-                break
-            length = len(data)
-            end += 1
-        yield [data for data, _ in datagrams[start:end]], size, address
-        start = end
+    for address, group in groupby(datagrams, key=itemgetter(1)):
+        payloads = [data for data, _ in group]
+        start = taken = 0
+        first = -1
+        for size, same in groupby(map(len, payloads)):
+            count = len(list(same))
+            # A run ends behind its first shorter datagram.
+            if start < taken and size < first:
+                yield payloads[start : taken + 1], first, address
+                start, taken, count = taken + 1, taken + 1, count - 1
+            elif start < taken:
+                yield payloads[start:taken], first, address
+                start = taken
+            first = size
+            taken += count
+        if start < taken:
+            yield payloads[start:taken], first, address

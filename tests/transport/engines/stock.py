@@ -158,8 +158,9 @@ class StockClient:
     def stop_sending(self, stream_id: int, code: int) -> None:
         self.quic.stop_stream(stream_id, code)
 
-    def consume(self, stream_id: int, count: int) -> None:
+    def consume(self, stream_id: int, count: int) -> bool:
         """The library gives credit on receipt."""
+        return False
 
     def settle(self, stream_id: int) -> None:
         """As `consume`."""

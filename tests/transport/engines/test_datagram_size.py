@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
+from aioquic.quic.packet import QuicTransportParameters
 
 from actors.transport.quic.datagram_size import (
     LADDER,
@@ -13,13 +17,15 @@ from actors.transport.quic.datagram_size import (
     BlackHole,
     DatagramSearch,
 )
+from actors.transport.quic.native_engine import core, handshake
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
 from tests.transport.engines.link import Link, Weather
-from tests.transport.engines.rig import OURS, join
+from tests.transport.engines.rig import OURS, PAIRINGS, join
 
 BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)
+pairings = pytest.mark.parametrize("client, server", PAIRINGS)
 BASE = QuicSettings().max_datagram
 
 
@@ -39,9 +45,9 @@ def _fetch(link: Link) -> None:
     assert stream_id is not None
     link.client.engine.write(stream_id, b"go", end=True)
     link.run(lambda: stream_id in link.server.ended, 120)
-    link.server.engine.write(stream_id, BLOB, end=True)
+    link.server.engine.write(stream_id, BLOB[: 1 << 18], end=True)
     link.run(lambda: stream_id in link.client.ended, 120)
-    assert link.client.bytes_of(stream_id) == BLOB
+    assert link.client.bytes_of(stream_id) == BLOB[: 1 << 18]
 
 
 @ours
@@ -59,16 +65,91 @@ def test_what_the_path_carries_is_found(
     assert link.longest <= max(LADDER)
 
 
-@ours
-def test_what_the_path_carries_back_is_found_by_aioquic_only(
-    pki: PkiFixture, client: str, server: str
+@pairings
+@pytest.mark.parametrize("mtu", [1280, 1400, 1452, 9000])
+def test_what_the_path_carries_back_is_found(
+    pki: PkiFixture, client: str, server: str, mtu: int
 ) -> None:
-    """A server of the native engine keeps to the base size (decision 63)."""
-    link = join(pki, client, server).establish()
+    link = join(pki, client, server, weather=Weather(mtu=mtu)).establish()
     for _ in range(3):
         _fetch(link)
         link.wait(0.5)
-    assert (link.passed_longest[False] > BASE) == (server == "aioquic")
+    sizes = _sizes_back(link)
+    largest = max([BASE, *(size for size in (1350, 1452, 1472) if size <= mtu)])
+    assert largest - 40 <= sorted(sizes)[len(sizes) // 2] <= min(mtu, max(LADDER))
+    # Nothing but probes was lost.
+    assert link.server.engine.path.lost <= 0 or server == "aioquic"
+
+
+def _sizes_back(link: Link) -> list[int]:
+    """Of the datagrams with which the server sends a blob."""
+    sizes: list[int] = []
+    link.on_send = lambda side, data: sizes.append(len(data)) if side is link.server else None
+    _fetch(link)
+    link.on_send = None
+    return sizes
+
+
+@pytest.mark.parametrize("client", ["native", "native-bare", "aioquic", "stock", "stock-bare"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_search_among_losses(pki: PkiFixture, client: str, seed: int) -> None:
+    """What both say meanwhile, and what is lost of it, does not matter to their streams."""
+    weather = Weather(mtu=1460, loss=0.1, duplicate=0.1, overtake=0.2)
+    link = join(pki, client, "native", weather=weather, seed=seed)
+    link.run(lambda: link.server.established is not None, 60)
+    # At once: the server does not know yet what the path carries.
+    stream_id = link.server.engine.open_stream()
+    assert stream_id is not None
+    link.server.engine.write(stream_id, BLOB[: 1 << 18], end=True)
+    link.run(lambda: stream_id in link.client.ended, 300)
+    assert link.client.bytes_of(stream_id) == BLOB[: 1 << 18]
+    link.run(lambda: link.client.established is not None)
+    _fetch(link)
+
+
+@pairings
+def test_a_search_that_hears_nothing_ends(pki: PkiFixture, client: str, server: str) -> None:
+    """Nothing of the server arrives for a while after its handshake."""
+    link = join(pki, client, server)
+    link.server.on_established = link.client_addresses.clear
+    link.run(lambda: link.server.established is not None)
+    link.wait(1.5)
+    link.client_addresses.add(link.client.address)
+    link.establish()
+    _fetch(link)
+
+
+@pairings
+def test_a_client_that_moves_during_the_search(pki: PkiFixture, client: str, server: str) -> None:
+    link = join(pki, client, server)
+    link.run(lambda: link.server.established is not None)
+    link.move_client(("192.0.2.99", 4999))
+    link.establish()
+    link.client.engine.ping()
+    _transfer(link)
+    _fetch(link)
+    assert link.server.engine.peer_address == ("192.0.2.99", 4999)
+
+
+@pytest.mark.parametrize("client", ["native", "aioquic", "stock", "stock-bare"])
+def test_a_server_keeps_to_what_its_peer_takes(
+    pki: PkiFixture, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "apply_parameters", partial(_narrow, core.apply_parameters))
+    link = join(pki, client, "native").establish()
+    for _ in range(2):
+        _fetch(link)
+        link.wait(0.5)
+    assert max(_sizes_back(link)) <= 1400
+
+
+def _narrow(
+    apply: Callable[[object, QuicTransportParameters], None],
+    packet_core: object,
+    parameters: QuicTransportParameters,
+) -> None:
+    parameters.max_udp_payload_size = 1400
+    apply(packet_core, parameters)
 
 
 @ours
@@ -112,6 +193,40 @@ def test_a_path_that_shrinks_does_not_hold_a_transfer(
     else:
         assert link.client.closed is not None
         assert link.client.closed.code == 0x10
+
+
+@ours
+def test_a_path_that_shrinks_does_not_hold_a_fetch(
+    pki: PkiFixture, client: str, server: str
+) -> None:
+    """As above, with the server as the one whose datagrams are too large."""
+    link = join(pki, client, server).establish()
+    for _ in range(3):
+        _fetch(link)
+        link.wait(0.5)
+    assert link.passed_longest[False] > BASE
+    link.weather.mtu = BASE
+    stream_id = link.client.engine.open_stream()
+    assert stream_id is not None
+    link.client.engine.write(stream_id, b"go", end=True)
+    link.run(lambda: stream_id in link.server.ended or link.client.closed is not None, 120)
+    link.server.engine.write(stream_id, BLOB, end=True)
+    pinged = link.now
+
+    def over() -> bool:
+        nonlocal pinged
+        if link.now - pinged > 1.0:
+            pinged = link.now
+            link.client.engine.ping()
+            link.server.engine.ping()
+        return stream_id in link.client.ended or link.server.closed is not None
+
+    link.run(over, 120)
+    if server == "aioquic":
+        assert link.client.bytes_of(stream_id) == BLOB
+    else:
+        assert link.server.closed is not None
+        assert link.server.closed.code == 0x10
 
 
 def test_the_search_goes_up_the_ladder_and_stops_at_the_ceiling() -> None:

@@ -337,12 +337,12 @@ class AioquicEngine:
             stream.receiver.stop(code)
             self._quic.marks.ready[stream_id] = None
 
-    def consume(self, stream_id: int, count: int) -> None:
+    def consume(self, stream_id: int, count: int) -> bool:
         """Move the stream's and the connection's limit."""
         credited = self._credited.get(stream_id, 0)
         count = min(count, self._received(stream_id) - credited)
         if count <= 0:
-            return  # `settle` gave it back
+            return False  # `settle` gave it back
         credited += count
         self._credited[stream_id] = credited
         stream = self._quic._streams.get(stream_id)
@@ -350,6 +350,7 @@ class AioquicEngine:
             self._quic.raise_stream_limit(stream, credited + self._settings.stream_window)
         self._consumed += count
         self._quic.raise_connection_limit(self._consumed)
+        return True
 
     def settle(self, stream_id: int) -> None:
         """Give back the connection credit of everything a closed receive half ever took."""

@@ -30,8 +30,12 @@ def open_core(
     now: float,
     *,
     client: bool,
+    validated: bool = False,
+    round_trip: float | None = None,
 ) -> Any:
     """A packet core that sends to `peer_cid` at `address`.
+
+    Without `validated`, that the address is the peer's is not known yet; nor is the round trip.
 
     It has the Initial keys of that id, which are those of a client that made the id up; a server
     has to install its own.
@@ -44,7 +48,7 @@ def open_core(
         address,
         cids.ours,
         peer_cid,
-        client or cids.retry is not None,  # the peer's address is validated
+        client or validated or cids.retry is not None,  # the peer's address is validated
         ACTIVE_CID_LIMIT,
         settings.max_datagram,
         settings.max_probed > settings.max_datagram,  # probe: 1350, 1452, 1472
@@ -63,7 +67,7 @@ def open_core(
         0,  # the protocol has no unidirectional streams
         0,
         0,
-        _INITIAL_RTT,
+        round_trip or _INITIAL_RTT,
         _MAX_ACK_DELAY,
         now,
     )

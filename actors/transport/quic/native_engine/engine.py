@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.transport.quic.datagram_size import NO_VIABLE_PATH, BlackHole
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
     CidRetired,
     Closed,
-    Data,
     Drained,
     Event,
     Finished,
@@ -20,7 +19,10 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
+from actors.transport.quic.native_engine.gathering import Gathering
 from actors.transport.quic.native_engine.own_packets import OwnPackets
+from actors.transport.quic.native_engine.packets import PacketNumberLost
+from actors.transport.quic.native_engine.path_search import LONG_HEADER
 from actors.transport.quic.native_engine.tls import VERSION_1
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
@@ -32,14 +34,6 @@ _STREAM_FRAME = 8
 _PADDING_FRAME = 0
 #: Packets under one AEAD key before a key update; the limit of AES-GCM is 2^23 (RFC 9001 6.6).
 KEY_UPDATE_PACKETS = 1 << 22
-#: Bytes beyond the congestion window, and packets, that only answers to a peer can make: what a
-#: window held before it shrank are fewer and larger packets.
-UNASKED_BYTES = 128 * 1024
-UNASKED_PACKETS = 4096
-#: Probe timeouts in a row after which a small packet goes beside what the core repeats.
-SMALL_PTOS = 2
-#: A congestion window is small up to so many of the smallest datagrams.
-SMALL_WINDOW = 16
 #: Longest reason phrase: a CONNECTION_CLOSE has to fit into the smallest datagram.
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
@@ -84,13 +78,15 @@ class NativeEngine(OwnPackets):
             retry_source_cid=retry_source_cid,
             reset_token=reset_token,
         )
-        self._black_hole = BlackHole(settings.max_datagram)
         self._pings = 0
         self._key_packets = 0
         #: Streams whose receive half brought its FIN or RESET.
         self._receive_ended: set[int] = set()
         #: Streams with bytes that the core has not sent yet.
         self._in_core: dict[int, None] = {}
+        self._gathering = Gathering()
+        #: Name of the address that something came from last.
+        self._sender: Address | None = None
 
     @property
     def peer_address(self) -> Address | None:
@@ -126,7 +122,9 @@ class NativeEngine(OwnPackets):
 
     def receive(self, data: bytes, address: Address, now: float) -> None:
         """Take one datagram."""
-        if self._established:
+        if self._search is not None:
+            self._hear_in_search(data, address, now, len(data))
+        elif self._established:
             name = self._name(address, now)
             self._core.receive_datagram(data, name, now)
             self._heard(name, len(data), now)
@@ -135,7 +133,7 @@ class NativeEngine(OwnPackets):
 
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender, oldest first."""
-        if self._established:
+        if self._established and self._search is None:
             name = self._name(address, now)
             self._core.receive_many_datagrams(list(datagrams), name, now)
             self._heard(name, sum(map(len, datagrams)), now)
@@ -145,7 +143,7 @@ class NativeEngine(OwnPackets):
 
     def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
         """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
-        if self._established:
+        if self._established and self._search is None:
             name = self._name(address, now)
             self._core.receive_gro_buffer(buffer, size, name, now)
             self._heard(name, len(buffer), now)
@@ -154,7 +152,10 @@ class NativeEngine(OwnPackets):
             self.receive(buffer[start : start + size], address, now)
 
     def _heard(self, name: Address, count: int, now: float) -> None:
-        self._pump()
+        """Events stay in the core until they are asked for: what comes together is one `Data`."""
+        if name != self._sender:
+            self._sender = name
+            self._pump()  # the core may say that it is a new address
         if self._challenge is not None:
             self._challenge.heard(name, count, now)
         if self._farewell is not None:
@@ -170,9 +171,17 @@ class NativeEngine(OwnPackets):
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams to send."""
-        core = self._core
-        if core is None or self._terminated:
+        if self._core is None or self._terminated:
             return []
+        if self._search is not None:
+            searching: list[tuple[bytes, Address]] = []
+            try:
+                searching = self._transmit_in_search(now)
+            except PacketNumberLost as error:
+                self._packets_lost(error)
+            if self._search is not None:
+                return self._really(searching)
+        core = self._core
         # Consumption may have ended a hold: the core's credit leaves with these datagrams.
         self._pump()
         result: list[tuple[bytes, Address]] = []
@@ -196,17 +205,27 @@ class NativeEngine(OwnPackets):
         if self._farewell is not None:
             # First: a server that can read both shall see the code of the application.
             result[:0] = self._farewell.take()
+        if self._succeeded and not self._closed_reported:
+            result = [sent for sent in result if sent[0][0] >= LONG_HEADER]
+        return self._really(result)
+
+    def _really(self, datagrams: list[tuple[bytes, Address]]) -> list[tuple[bytes, Address]]:
+        """With the addresses that the core's names stand for."""
         addresses = self._addresses
-        if addresses is not None and addresses.renamed:
-            result = [(data, addresses.real(name)) for data, name in result]
-        return result
+        if addresses is None or not addresses.renamed:
+            return datagrams
+        return [(data, addresses.real(name)) for data, name in datagrams]
 
     def _poll(self, now: float, result: list[tuple[bytes, Address]]) -> None:
         """Every datagram the core may send now, and what that means for the backlog."""
-        poll = self._core.poll_transmit
+        core = self._core
+        poll, append = core.poll_transmit, result.append
+        address: Any = None
         try:
             while (datagram := poll(now)) is not None:
-                result.append((datagram[0], datagram[1]))
+                if datagram[1] != address:
+                    address = datagram[1]
+                append((datagram[0], address))
         except RuntimeError as error:
             # The next frame is larger than what may be sent to an address that is not validated
             # yet (three times what came from it); it stays queued.
@@ -216,50 +235,26 @@ class NativeEngine(OwnPackets):
             # A stream ended under a reserved frame: the core lost track.
             self.close(_INTERNAL_ERROR, str(error), application=False)
             return
-        for stream_id in list(self._in_core):
-            count = self._sending.sent(self._core, stream_id)
+        in_core = self._in_core
+        if not in_core:
+            return
+        # One question for all streams, in the usual case that nothing is left.
+        empty = not core.get_send_buffer_size()
+        for stream_id in list(in_core):
+            count = self._sending.sent(core, stream_id, empty=empty)
             if count:
                 self._events.append(Drained(stream_id, count))
-            if not self._sending.in_core(stream_id):
-                del self._in_core[stream_id]
+            if empty or not self._sending.in_core(stream_id):
+                del in_core[stream_id]
 
     def _watch(self, result: list[tuple[bytes, Address]], now: float) -> None:
         """End the connection when what is sent has no effect; the close leaves with the rest."""
         if self._closed_reported:
             return
-        code, text = 0, ""
-        if self._large_vanish(result, now):
-            # The path carried large datagrams once; the core never goes back to smaller ones.
-            code, text = NO_VIABLE_PATH, "large datagrams do not arrive any more"
-        elif self._answers_only():
-            code, text = _PROTOCOL_VIOLATION, "nothing is acknowledged"
-        if code:
-            self.close(code, text, application=False)
+        missing = self._effect.missing(self._core, [len(data) for data, _ in result], now)
+        if missing is not None:
+            self.close(*missing, application=False)
             self._poll(now, result)
-
-    def _large_vanish(self, result: list[tuple[bytes, Address]], now: float) -> bool:
-        hole, core, base = self._black_hole, self._core, self._settings.max_datagram
-        lost: int = core.loss_total
-        large = hole.sent((len(data) for data, _ in result), lost, now)
-        self._repeats_large = large and core.pto_count >= SMALL_PTOS
-        if core.congestion_window > SMALL_WINDOW * base:
-            hole.arrives()  # it does not stay that large without acknowledgements
-            return False
-        # What was sent and is neither under way nor lost was acknowledged. Small packets that are
-        # lost make it look less, but never more.
-        flying = sum(size > base for _, size, _ in core.outstanding_application_packets)
-        return hole.vanish(hole.large - lost - flying, lost, now)
-
-    def _answers_only(self) -> bool:
-        """True for a peer that makes us answer, and acknowledges nothing.
-
-        The core sends PATH_RESPONSE beyond the congestion window, and remembers each packet.
-        """
-        core = self._core
-        window: int = core.congestion_window
-        if core.bytes_in_flight < window + UNASKED_BYTES:
-            return False
-        return len(core.outstanding_application_packets) > UNASKED_PACKETS + window // 32
 
     def _count(self, datagrams: list[tuple[bytes, Address]]) -> None:
         self._datagrams_sent += len(datagrams)
@@ -276,6 +271,8 @@ class NativeEngine(OwnPackets):
         if self._core is None or self._terminated:
             return None
         timer, repeat = self._core.get_timer(), self._flow.next_timer()
+        if self._search is not None:
+            repeat = self._search.wakes_at
         if timer is None or (repeat is not None and repeat < timer[1]):
             return repeat
         when: float = timer[1]
@@ -290,11 +287,12 @@ class NativeEngine(OwnPackets):
                 if self._core.pto_count:
                     self._check_packets()
             self._flow.handle_timer(now)
+            self._pump_in_search(now)
             self._pump()
 
     def ping(self) -> None:
         """Queue a PING."""
-        if self._core is not None and not self._closed_reported:
+        if self._core is not None and not self._closed_reported and self._search is None:
             self._pings += 1
             self._core.send_ping(self._pings)
 
@@ -302,6 +300,7 @@ class NativeEngine(OwnPackets):
         """Queue a CONNECTION_CLOSE."""
         if self._closed_reported:
             return
+        self._search = None
         if self._core is None:
             self._terminated = True
         else:
@@ -313,27 +312,47 @@ class NativeEngine(OwnPackets):
 
     def events(self) -> list[Event]:
         """What happened since the last call."""
+        if self._established and self._search is None:
+            self._pump()
+        self._gathering.settle()
         result, self._events = self._events, []
         return result
 
     def _pump(self) -> None:
         """Take events out of the core while the limits allow it."""
-        flow, next_event = self._flow, self._core.next_event
-        while not flow.held or self._core.state != "connected":
+        flow, core = self._flow, self._core
+        next_event, gathering = core.next_event, self._gathering
+        room, arrived, ended = flow.room, Counter[int](), list[int]()
+        while self._search is None and (room >= 0 or core.state != "connected"):
             native = next_event()
             if native is None:
-                return
+                break
             if native[0] != "stream_data":
+                self._account(arrived, ended)
                 self._take(native)
+                room = flow.room
             elif not self._closed_reported:
                 _, stream_id, data, end = native
-                if not flow.received(stream_id, len(data)):
-                    self._refuse_excess()
-                    continue
+                size = len(data)
+                room -= size
+                arrived[stream_id] += size
                 if end:
-                    self._receive_ended.add(stream_id)
-                    flow.ended(stream_id)
-                self._events.append(Data(stream_id, data, end))
+                    ended.append(stream_id)
+                if event := gathering.take(stream_id, data, size, end=end):
+                    self._events.append(event)
+        self._account(arrived, ended)
+
+    def _account(self, arrived: Counter[int], ended: list[int]) -> None:
+        """Count what was taken out of the core, by stream, and empty both."""
+        for stream_id, count in arrived.items():
+            if not self._flow.received(stream_id, count):
+                self._refuse_excess()
+                break
+        for stream_id in ended:
+            self._receive_ended.add(stream_id)
+            self._flow.ended(stream_id)
+        arrived.clear()
+        ended.clear()
 
     def _refuse_excess(self) -> None:
         """The peer sent beyond a stream's limit."""
@@ -386,7 +405,7 @@ class NativeEngine(OwnPackets):
             self.ping()
         elif kind == "peer_migration":
             self._moved()
-        elif kind == "connection_id_issued":
+        elif kind == "connection_id_issued" and not self._succeeded:
             self._events.append(CidIssued(native[1]))
         elif kind == "connection_id_retired":
             self._events.append(CidRetired(native[1]))
@@ -417,7 +436,7 @@ class NativeEngine(OwnPackets):
         limits = self._core.stream_limits
         if limits[2] >= limits[0]:
             return None
-        stream_id: int = self._core.open_stream(False)
+        stream_id: int = self._tell("open_stream", False)  # not unidirectional
         return stream_id
 
     def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:
@@ -434,7 +453,7 @@ class NativeEngine(OwnPackets):
         if self._closed_reported:
             return
         try:
-            self._core.reset_stream(stream_id, code)
+            self._tell("reset_stream", stream_id, code)
         except ValueError:
             return  # both halves are finished
 
@@ -443,13 +462,16 @@ class NativeEngine(OwnPackets):
         if self._closed_reported or stream_id in self._receive_ended:
             return
         try:
-            self._core.stop_sending(stream_id, code)
+            self._tell("stop_sending", stream_id, code)
         except ValueError:
             return  # both halves are finished
 
-    def consume(self, stream_id: int, count: int) -> None:
+    def consume(self, stream_id: int, count: int) -> bool:
         """Move the stream's limit, and the connection's; announced with the next `transmit`."""
-        self._flow.consumed(stream_id, count)
+        flow = self._flow
+        held = flow.held
+        flow.consumed(stream_id, count)
+        return held or flow.due
 
     def settle(self, stream_id: int) -> None:
         """The receive half is closed: what it holds counts no more."""

@@ -88,6 +88,11 @@ class ReceiveFlow:
         return self._unconsumed > self._connection_window
 
     @property
+    def room(self) -> int:
+        """Bytes that may be delivered before `held`; negative while it is."""
+        return self._connection_window - self._unconsumed
+
+    @property
     def unconsumed(self) -> int:
         """Delivered and unconsumed bytes of all streams."""
         return self._unconsumed

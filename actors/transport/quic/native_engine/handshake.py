@@ -16,7 +16,11 @@ from functools import partial
 from typing import Any
 
 from aioquic.buffer import Buffer
-from aioquic.quic.packet import QuicPacketType, get_retry_integrity_tag
+from aioquic.quic.packet import (
+    QuicPacketType,
+    QuicTransportParameters,
+    get_retry_integrity_tag,
+)
 from aioquic.quic.packet import pull_quic_header as parse_header
 from qh3._hazmat import pull_quic_header
 
@@ -26,16 +30,23 @@ from actors.transport.quic.native_engine.closing import APPLICATION_ERROR, conne
 from actors.transport.quic.native_engine.core import apply_parameters, install_keys, open_core
 from actors.transport.quic.native_engine.first_flight import FirstFlight
 from actors.transport.quic.native_engine.packets import PacketMaker, PacketNumberLost
+from actors.transport.quic.native_engine.path_search import PathSearch
 from actors.transport.quic.native_engine.paths import PeerAddresses
 from actors.transport.quic.native_engine.send import SendQueue
-from actors.transport.quic.native_engine.tls import VERSION_1, CidSet, HandshakeFailed, TlsDriver
+from actors.transport.quic.native_engine.tls import (
+    VERSION_1,
+    CidSet,
+    HandshakeFailed,
+    PacketKeys,
+    TlsDriver,
+)
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
 CID_LENGTH = 8
 _SMALLEST_INITIAL = 1200
-_INITIAL_SPACE, _APPLICATION_SPACE = 0, 2
-_INITIAL_EPOCH, _APPLICATION_EPOCH = 0, 3
+_INITIAL_SPACE, APPLICATION_SPACE = 0, 2
+INITIAL_EPOCH, _APPLICATION_EPOCH = 0, 3
 _LONG_HEADER = 0x80
 _TAG_BYTES = 16
 #: CRYPTO_ERROR with the alert of that name (RFC 9001 section 4.8, RFC 8446 section 6).
@@ -98,6 +109,14 @@ class NativeHandshake(ABC):
         self._first_flight: list[tuple[int, int, bytes]] = []
         self._flight_datagrams = 0
         self._datagrams_sent = 0
+        #: A second core takes over when the size of datagrams is known (see `succession`). 1-RTT
+        #: packets of the first are not sent, and what the second will need is kept: the keys, what
+        #: the first was told, the parameters of the peer.
+        self._succeeded = not client and settings.max_probed > settings.max_datagram
+        self._one_rtt: list[PacketKeys] = []
+        self._told: list[tuple[str, tuple[Any, ...]]] = []
+        self._parameters: QuicTransportParameters | None = None
+        self._search: PathSearch | None = None
 
     @property
     def source_cid(self) -> bytes:
@@ -114,6 +133,20 @@ class NativeHandshake(ABC):
     @abstractmethod
     def _pump(self) -> None:
         """Take events out of the core."""
+
+    @abstractmethod
+    def _take(self, native: tuple[Any, ...]) -> None:
+        """Take one event of the core."""
+
+    @abstractmethod
+    def _begin_search(self) -> None:
+        """A server's handshake is complete."""
+
+    @abstractmethod
+    def _hear_in_search(
+        self, packet: bytes, address: Address, now: float, datagram_bytes: int
+    ) -> None:
+        """A packet behind the one that completed the handshake."""
 
     def _create_core(self, address: Address, peer_cid: bytes, now: float) -> None:
         self._addresses = PeerAddresses(address, now)
@@ -143,7 +176,10 @@ class NativeHandshake(ABC):
             except ValueError:
                 return
             end = max(header[9], offset + 1)
-            self._receive_packet(data[offset:end], header, len(data), address, now)
+            if self._search is not None:
+                self._hear_in_search(data[offset:end], address, now, len(data))
+            else:
+                self._receive_packet(data[offset:end], header, len(data), address, now)
             offset = end
 
     def _receive_packet(
@@ -237,7 +273,8 @@ class NativeHandshake(ABC):
     def release(self) -> None:
         """See `Engine`."""
         self._drop_tls()
-        self._core = self._packets = self._initials = None
+        self._core = self._packets = self._initials = self._search = None
+        self._one_rtt.clear()
 
     def _advance_handshake(self) -> None:
         """Carry what TLS made into the core."""
@@ -245,16 +282,19 @@ class NativeHandshake(ABC):
         assert driver is not None
         for keys in driver.take_keys():
             install_keys(core, keys)
+            if self._succeeded and keys.epoch == _APPLICATION_EPOCH:
+                self._one_rtt.append(keys)
             if keys.epoch == _APPLICATION_EPOCH and keys.direction == "send":
-                advance = partial(core.restore_send_packet_number, _APPLICATION_SPACE)
+                advance = partial(core.restore_send_packet_number, APPLICATION_SPACE)
                 self._packets = PacketMaker(keys, self._cids.peers or b"", advance)
         for piece in driver.take_outgoing():
-            if self._client and piece.epoch == _INITIAL_EPOCH:
+            if self._client and piece.epoch == INITIAL_EPOCH:
                 self._first_flight.append(piece)
             core.send_crypto(piece.epoch, piece.offset, piece.data)
         parameters = driver.parameters
         if parameters is not None and not self._parameters_applied:
             self._parameters_applied = True
+            self._parameters = parameters
             apply_parameters(core, parameters)
             self._sending.peer_limits(
                 parameters.initial_max_data or 0,
@@ -267,7 +307,10 @@ class NativeHandshake(ABC):
         if driver.complete and not self._established:
             self._established = True
             self._confirmed = not self._client
-            core.handshake_complete()
+            if self._succeeded:
+                self._begin_search()
+            else:
+                core.handshake_complete()
             self._first_flight.clear()
             self._events.append(Established(driver.chain, driver.alpn))
 
@@ -291,6 +334,7 @@ class NativeHandshake(ABC):
         core.close(code, frame_type, reason)
 
     def _report_closed(self, closed: Closed) -> None:
+        self._search = None
         if not self._closed_reported:
             self._closed_reported = True
             self._events.append(closed)

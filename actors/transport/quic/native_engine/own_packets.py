@@ -12,28 +12,26 @@ from typing import Any
 
 from actors.transport.quic.engine import Address
 from actors.transport.quic.native_engine.challenge import Challenge, challenge_in
+from actors.transport.quic.native_engine.effect import Effect
 from actors.transport.quic.native_engine.flow import ReceiveFlow
-from actors.transport.quic.native_engine.handshake import NativeHandshake
-from actors.transport.quic.native_engine.packets import PacketNumberLost
+from actors.transport.quic.native_engine.packets import PING, PacketNumberLost
+from actors.transport.quic.native_engine.succession import CoreSuccession
 
 _INTERNAL_ERROR = 1
 _PROTOCOL_VIOLATION = 0x0A
 #: Frames of one packet of stream credit: with everything else it fits into any datagram.
 _CREDIT_BYTES = 1024
 _LONG_HEADER = 0x80
-#: PING, and padding to what header protection samples.
-_PING = b"\x01" + bytes(7)
 
 
-class OwnPackets(NativeHandshake):
+class OwnPackets(CoreSuccession):
     """The part of `NativeEngine` that makes them; see there for the arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self._settings
         self._flow = ReceiveFlow(settings.stream_window, settings.connection_window)
-        #: The core repeats large datagrams, and hears nothing.
-        self._repeats_large = False
+        self._effect = Effect(settings.max_datagram)
         #: While the core does not trust the address that the peer moved to.
         self._challenge: Challenge | None = None
 
@@ -53,26 +51,30 @@ class OwnPackets(NativeHandshake):
 
     def _add_own_packets(self, result: list[tuple[bytes, Address]], now: float) -> None:
         """Put packets of our own behind those of the core."""
-        packets, core, flow = self._packets, self._core, self._flow
+        packets, core, flow, effect = self._packets, self._core, self._flow, self._effect
         assert packets is not None
+        challenge = self._challenge
         try:
-            if self._challenge is None:
+            if challenge is not None:
+                self._watch_challenge(challenge, result, now)
+            elif self._confirmed:  # there are no other keys
+                if result:
+                    packets.sent(result[-1][0], len(result))
+            else:
                 for datagram, _ in result:
                     if datagram[0] < _LONG_HEADER:
-                        packets.sent(datagram)
-            else:
-                self._watch_challenge(self._challenge, result, now)
+                        packets.sent(datagram, 1)
             packets.follow_phase(core.send_key_phase)
-            if not packets.ready or core.state != "connected":
+            due = flow.due or effect.repeats_large or (challenge is not None and challenge.due)
+            if not due or not packets.ready or core.state != "connected":
                 return
             address = core.active_path[2]
-            if self._challenge is not None and self._challenge.due:
-                challenge = self._challenge
+            if challenge is not None and challenge.due:
                 result.append((packets.packet(challenge.frame, challenge.cid), challenge.name))
                 challenge.sent(now, core.smoothed_rtt or 0.0)
-            if self._repeats_large:
-                self._repeats_large = False
-                result.append((packets.packet(_PING), address))
+            if effect.repeats_large:
+                effect.repeats_large = False
+                result.append((packets.packet(PING), address))
             while flow.due:
                 frames = flow.frames(now, core.smoothed_rtt or 0.0, _CREDIT_BYTES)
                 result.append((packets.packet(frames), address))
@@ -87,7 +89,7 @@ class OwnPackets(NativeHandshake):
         assert packets is not None
         for datagram, name in result:
             if datagram[0] < _LONG_HEADER:
-                packets.sent(datagram)
+                packets.sent(datagram, 1)
                 if name == challenge.name:
                     packets.follow_phase(core.send_key_phase)
                     frame = challenge_in(packets.open_last())

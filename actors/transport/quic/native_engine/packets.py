@@ -25,6 +25,9 @@ _SHORT = 0x40
 _KEY_PHASE = 0x04
 _NUMBER_BYTES = 4
 _SAMPLE = 16
+_TAG = 16
+#: A frame, and padding to what header protection samples.
+PING = b"\x01" + bytes(7)
 _NUMBER_SPACE = 1 << 32
 
 
@@ -64,10 +67,10 @@ class PacketMaker:
         self._last_number = -1
         self._followed = 0
 
-    def sent(self, datagram: bytes) -> None:
-        """The core sent this; call for every short header datagram, in order."""
-        self._last = datagram
-        self._followed += 1
+    def sent(self, last: bytes, count: int) -> None:
+        """The core sent `count` short header datagrams; this was the last of them."""
+        self._last = last
+        self._followed += count
 
     def follow_phase(self, phase: int | None) -> None:
         """The core's key phase is this; call after every transmission."""
@@ -111,20 +114,55 @@ class PacketMaker:
         Raises:
             PacketNumberLost: the core counts otherwise than we believe.
         """
+        number = self.next_number
+        packet = self._seal(number, self.last_cid if cid is None else cid, frames)
+        self._advance(number + 1)
+        self._last_number = number
+        return packet
+
+    def padded(self, size: int) -> bytes:
+        """In place of the core's last packet, which was not sent: a PING of `size` bytes.
+
+        No smaller than header protection needs it. It has the number of that packet, so the core
+        takes its acknowledgement for that of its own.
+
+        Raises:
+            PacketNumberLost: the core counts otherwise than we believe.
+        """
         self.open_last()
-        number = self._last_number + 1
+        padding = size - 1 - self._cid_length - _NUMBER_BYTES - len(PING) - _TAG
+        return self._seal(self._last_number, self.last_cid, PING + bytes(max(0, padding)))
+
+    @property
+    def next_number(self) -> int:
+        """The number behind the last one that was used.
+
+        Raises:
+            PacketNumberLost: the core counts otherwise than we believe.
+        """
+        self.open_last()
+        return self._last_number + 1
+
+    def serve(self, advance: Callable[[int], None]) -> None:
+        """Another core goes on, and is told the next packet number by this.
+
+        Raises:
+            PacketNumberLost: the core before counts otherwise than we believe.
+        """
+        self._advance = advance
+        advance(self.next_number)
+
+    def _seal(self, number: int, cid: bytes, frames: bytes) -> bytes:
         start = 1 + self._cid_length
         first = _SHORT | (_KEY_PHASE if self._phase else 0) | (_NUMBER_BYTES - 1)
         encoded = (number % _NUMBER_SPACE).to_bytes(_NUMBER_BYTES, "big")
-        header = bytes([first]) + (self.last_cid if cid is None else cid) + encoded
+        header = bytes([first]) + cid + encoded
         nonce = (self._iv ^ number).to_bytes(12, "big")
         packet = bytearray(header + self._aead.encrypt(nonce, frames, header))
         mask = self._mask(bytes(packet[start + 4 : start + 4 + _SAMPLE]))
         packet[0] ^= mask[0] & 0x1F
         for index in range(_NUMBER_BYTES):
             packet[start + index] ^= mask[1 + index]
-        self._advance(number + 1)
-        self._last_number = number
         return bytes(packet)
 
     @property

@@ -56,7 +56,7 @@ class SendQueue:
 
     def __init__(self, client: bool, datagram: int) -> None:
         self._client = client
-        self._datagram = datagram
+        self.datagram = datagram
         self._streams: dict[int, _Outgoing] = {}
         #: Streams with something to feed, in turn.
         self._turns: dict[int, None] = {}
@@ -71,7 +71,7 @@ class SendQueue:
         self._limit = connection
         self._initial_ours, self._initial_theirs = ours, theirs
         if datagram is not None:
-            self._datagram = min(self._datagram, datagram)
+            self.datagram = min(self.datagram, datagram)
 
     def connection_credit(self, limit: int) -> None:
         """MAX_DATA."""
@@ -145,7 +145,7 @@ class SendQueue:
             return []
         room -= room // 16
         fed: list[int] = []
-        packet = self._datagram - _PACKET_OVERHEAD
+        packet = self.datagram - _PACKET_OVERHEAD
         while self._turns:
             stream_id = next(iter(self._turns))
             stream = self._streams[stream_id]
@@ -199,12 +199,12 @@ class SendQueue:
         stream.in_core += count
         self._fed += count
 
-    def sent(self, core: Any, stream_id: int) -> int:
-        """Bytes that the core sent since the last look."""
+    def sent(self, core: Any, stream_id: int, *, empty: bool) -> int:
+        """Bytes that the core sent since the last look; `empty`: it has none of any stream."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.in_core:
             return 0
-        left: int = core.get_send_buffer_size(stream_id)
+        left: int = 0 if empty else core.get_send_buffer_size(stream_id)
         count = stream.in_core - left
         stream.in_core = left
         return count
