@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import Stream
@@ -354,6 +356,7 @@ async def _run(agent: LoadAgent, command: dict[str, Any]) -> dict[str, Any]:
 
 async def main() -> None:
     """Read the set-up, then commands, one JSON line each."""
+    logger.disable("actors")  # a line per handshake is load, too
     setup = await hear()
     identity = TlsIdentity.load(*(Path(setup[name]) for name in ("certificate", "key", "ca")))
     agent = LoadAgent(

@@ -26,8 +26,8 @@ What differs from the aioquic engine:
   once; three changes of address per connection (see `paths`);
 * connection ids after the first, and their stateless reset tokens, are the core's random ones;
 * a server ignores what comes before an Initial packet with CRYPTO that opens (`first_flight`);
-* a client searches for the path's datagram size; a server keeps to the base size, as the core
-  searches on clients only and cannot be told a size later;
+* a client's core searches for the path's datagram size; a server searches once, before its streams
+  begin (`path_search`);
 * keys are updated after `KEY_UPDATE_PACKETS`.
 """
 
