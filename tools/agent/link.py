@@ -94,6 +94,8 @@ class RelayLink(StreamKeeper):
 
     mailbox = MailboxSpec(bound=8192)
     handler_limit = 120.0
+    #: What dials relays; benchmarks dial like agents of another make.
+    endpoint_type: type[QuicEndpoint] = QuicEndpoint
 
     def __init__(self, settings: AgentSettings, bridges: str, table: StreamTable) -> None:
         super().__init__(settings, table)
@@ -134,7 +136,9 @@ class RelayLink(StreamKeeper):
         """For relays; and, when wanted, for other agents by the same socket."""
         settings = self._settings
         if settings.p2p_listen is None:
-            return self.own(QuicEndpoint(identity=identity, settings=QuicSettings()), "endpoint")
+            return self.own(
+                self.endpoint_type(identity=identity, settings=QuicSettings()), "endpoint"
+            )
         endpoint = self.own(
             QuicEndpoint(
                 identity=identity,

@@ -81,6 +81,13 @@ def engine(mib: int, rounds: int, as_json: bool) -> None:
 @click.option("--late", default=0.01, show_default=True, help="Share that others overtake.")
 @click.option("--pause", default=0.5, show_default=True, help="Seconds between two transfers.")
 @click.option("--shrink-after", default=0.0, help="Seconds; then the path takes 1280 bytes only.")
+@click.option(
+    "--client",
+    type=click.Choice(["id", "bare"]),
+    default="bare",
+    show_default=True,
+    help="With a connection id, or without one like the clients of quic-go.",
+)
 def soak(
     seconds: float,
     engine: str,
@@ -90,6 +97,7 @@ def soak(
     late: float,
     pause: float,
     shrink_after: float,
+    client: str,
 ) -> None:
     """Byte-verified streams over a network that loses and reorders; ends with a verdict."""
     import sys
@@ -111,6 +119,7 @@ def soak(
             weather=weather,
             pause=pause,
             shrink_after=shrink_after,
+            without_id=client == "bare",
         ):
             click.echo(orjson.dumps(row).decode())
         return row.get("verdict") == "held"

@@ -20,10 +20,12 @@ from typing import Any
 from actors.node.dev_pki import ensure_dev_pki
 from actors.runtime import ActorSystem
 from actors.transport.quic import QuicSettings
+from tools.agent.link import RelayLink
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.tree import agent_root
 from tools.bench.lossy_proxy import LossyProxy, Weather
 from tools.bench.quic_daemon import Daemon
+from tools.bench.sole_endpoint import SoleEndpoint
 from tools.chaos.history import History
 from tools.chaos.workload import Target, Workload
 
@@ -45,6 +47,7 @@ async def soak(
     interval: float = 60.0,
     pause: float = 0.5,
     shrink_after: float = 0.0,
+    without_id: bool = False,
 ) -> AsyncIterator[Row]:
     """Rows, the verdict last.
 
@@ -53,8 +56,12 @@ async def soak(
         streams: at a time.
         pause: seconds (times up to two) between two transfers of a stream.
         shrink_after: seconds after which the path carries the smallest datagrams only; 0: never.
+        without_id: the agents' connections have no connection id, like those of quic-go.
     """
     async with AsyncExitStack() as stack:
+        if without_id:
+            stack.callback(setattr, RelayLink, "endpoint_type", RelayLink.endpoint_type)
+            RelayLink.endpoint_type = SoleEndpoint
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-soak-")))
         pki = ensure_dev_pki(directory / "pki")
         daemon = Daemon(directory, pki, engine, ())
