@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.doors.door import DoorKind
     from actors.node.daemon import ReloadOutcome
     from actors.node.demo import DemoPlan
-    from actors.node.dev_pki import DevPki
+    from actors.pki.dev_pki import DevPki
     from actors.runtime import ActorSystem, ChildSpec, Supervisor
     from actors.transport.tls import TlsIdentity
     from actors.wiring.cluster import Cluster
@@ -199,7 +199,7 @@ def _run(settings: Settings, read: Callable[[], Settings]) -> int:
 
 async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     from actors.node.daemon import Daemon, Hooks
-    from actors.node.pki_files import PkiError
+    from actors.pki.files import PkiError
     from actors.runtime.watchdog import Watchdog
     from actors.transport.tls import TlsMaterialError
 
@@ -234,9 +234,9 @@ class Relay:
     """
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        from actors.admin.mounts import MountTable
         from actors.controller.port import Port
         from actors.node.demo import fixed_port
-        from actors.node.mounts import MountTable
         from actors.node.state_claim import StateClaim
         from actors.wiring.composition import Composition, load_doors
         from config.paths import state_paths
@@ -271,7 +271,7 @@ class Relay:
         )
 
     def _load_identity(self, settings: Settings) -> TlsIdentity:
-        from actors.node.dev_pki import ensure_dev_pki
+        from actors.pki.dev_pki import ensure_dev_pki
         from actors.wiring.certificates import configured_identity, load_relay_identity
 
         configured = configured_identity(settings)
@@ -298,8 +298,8 @@ class Relay:
 
     def tree(self, system: ActorSystem) -> Supervisor:
         """The root supervisor: control, the doors, observe, node, ops."""
+        from actors.admin.service import control_service, ops_spec
         from actors.control.operator_commands import OperatorCommands
-        from actors.node.admin import control_service, ops_spec
         from actors.runtime import ChildSpec, Intensity, Supervisor
 
         budget = Intensity(restarts=30, period=60.0)

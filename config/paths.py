@@ -26,7 +26,7 @@ class StatePaths(NamedTuple):
     control_socket: Path
     #: What sqlite3.connect takes.
     database: str
-    #: Development certificates (see actors/node/dev_pki.py).
+    #: Development certificates (see actors/pki/dev_pki.py).
     pki_directory: Path
 
 

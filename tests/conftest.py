@@ -27,9 +27,9 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, settings
 
-from actors.node.certificates import agent_identity, create_ca, create_leaf
-from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
-from actors.node.pki_files import pair_paths, write_pair
+from actors.pki.certificates import agent_identity, create_ca, create_leaf
+from actors.pki.dev_pki import DevPki, LeafFiles, ensure_dev_pki
+from actors.pki.files import pair_paths, write_pair
 
 T = TypeVar("T")
 

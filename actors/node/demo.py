@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from actors.node.mounts import MountTable
+from actors.admin.mounts import MountTable
 from actors.node.process import ProcessSpec, process_child
 from actors.runtime import ChildSpec
 

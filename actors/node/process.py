@@ -24,8 +24,8 @@ from typing import Any
 import aiomultiprocess
 import aiomultiprocess.core
 
-from actors.node.admin_link import ControlLink
-from actors.node.mounts import ControlFailed, MountTable
+from actors.admin.link import ControlLink
+from actors.admin.mounts import ControlFailed, MountTable
 from actors.node.parent_watch import end_with_parent
 from actors.node.worker import child_main
 from actors.runtime import (

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from actors.node.admin import LinkServer, control_service
+from actors.admin.mounts import MountTable
+from actors.admin.service import LinkServer, control_service
 from actors.node.collector import tune_collector
 from actors.node.logging import install
-from actors.node.mounts import MountTable
 from actors.runtime import ActorSystem, ChildSpec, Intensity, Restart, Supervisor
 
 #: Seconds the tree of a child process gets to stop in order.

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.admin.mounts import MountTable
 from actors.controller.port import Port
 from actors.node.demo import fixed_port
-from actors.node.dev_pki import LeafFiles, ensure_dev_pki
-from actors.node.mounts import MountTable
 from actors.node.process import ProcessSpec, process_child
+from actors.pki.dev_pki import LeafFiles, ensure_dev_pki
 from actors.runtime import ActorSystem, ChildSpec
 from actors.wiring.certificates import load_relay_identity
 from actors.wiring.composition import Composition, load_doors

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from loguru import logger
 
+from actors.admin.commands import Command
 from actors.control.tree import control_plane, control_spec
 from actors.controller.port import Port
 from actors.doors.door import Door, DoorContext, DoorKind, Listening
-from actors.node.admin_commands import Command
 from actors.observe.meters import Meters
 from actors.observe.system_meters import watch_system
 from actors.observe.tree import observe_spec

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from actors.control.operator_messages import PolicyRefused, ReloadPolicy
-from actors.node.pki_files import PkiError
+from actors.pki.files import PkiError
 from actors.runtime import ActorSystem, AskTimeout, ReplyError, RuntimeFault
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 from config.errors import ConfigError

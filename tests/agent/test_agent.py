@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from actors.edge.agent_connection import AgentConnection
-from actors.node.certificates import create_leaf
-from actors.node.dev_pki import LeafFiles
-from actors.node.pki_files import pair_paths, read_pair, replace_certificate
+from actors.pki.certificates import create_leaf
+from actors.pki.dev_pki import LeafFiles
+from actors.pki.files import pair_paths, read_pair, replace_certificate
 from actors.runtime import ActorSystem, Event
 from actors.transport.quic import DialFailed, QuicEndpoint
 from tests.agent.rig import agent_systems, agents, says

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from actors.edge.agent_connection import AgentConnection
-from actors.node.certificates import create_leaf
-from actors.node.dev_pki import LeafFiles
-from actors.node.pki_files import pair_paths, read_pair
+from actors.pki.certificates import create_leaf
+from actors.pki.dev_pki import LeafFiles
+from actors.pki.files import pair_paths, read_pair
 from tests.agent.rig import SERVICE
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Relay, relay

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.admin.process_figures import process_figures
 from actors.edge import agent_connection, opening
-from actors.node.admin_process import process_figures
 from actors.runtime import (
     Actor,
     ActorSystem,

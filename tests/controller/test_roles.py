@@ -20,7 +20,7 @@ from actors.control.messages import AuditRecord
 from actors.controller.authority import ANYBODY, NEEDED, Role, caller_of
 from actors.controller.grpc_server import ServerTls
 from actors.controller.server import ServerSettings
-from actors.node.dev_pki import LeafFiles, ensure_dev_pki
+from actors.pki.dev_pki import LeafFiles, ensure_dev_pki
 from actors.wiring.certificates import check_served
 from tests.conftest import PkiFixture, eventually, run
 from tests.controller.rig import (

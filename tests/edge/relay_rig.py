@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.edge.relays.settings import RelaySettings
 from actors.edge.settings import EdgeSettings
-from actors.node.dev_pki import LeafFiles, ensure_dev_pki
+from actors.pki.dev_pki import LeafFiles, ensure_dev_pki
 from tests.conftest import PkiFixture
 from tests.edge.rig import ALLOW_ALL, Relay, relay
 

@@ -11,7 +11,7 @@ from actors.control.embedded import embedded_backend
 from actors.control.tree import control_plane, control_spec
 from actors.edge.settings import EdgeSettings
 from actors.edge.tree import Edge
-from actors.node.dev_pki import LeafFiles
+from actors.pki.dev_pki import LeafFiles
 from actors.runtime import ActorSystem, Intensity, Supervisor
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings

@@ -20,7 +20,7 @@ import pytest
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import Registration, Relay
 from actors.edge.settings import EdgeSettings
-from actors.node.certificates import agent_identity
+from actors.pki.certificates import agent_identity
 from actors.runtime import ActorSystem
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
-from actors.node.certificates import KeyPair, agent_identity, create_leaf
-from actors.node.dev_pki import LeafFiles
-from actors.node.pki_files import pair_paths, write_pair
+from actors.pki.certificates import KeyPair, agent_identity, create_leaf
+from actors.pki.dev_pki import LeafFiles
+from actors.pki.files import pair_paths, write_pair
 from actors.transport.connection import Connection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL

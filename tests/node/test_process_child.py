@@ -15,7 +15,7 @@ from pathlib import Path
 import aiomultiprocess.core
 import pytest
 
-from actors.node.mounts import ControlFailed, MountTable
+from actors.admin.mounts import ControlFailed, MountTable
 from actors.node.process import ProcessChild, ProcessSpec
 from actors.runtime import (
     ActorSystem,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.node.pki_files import make_private_directory
+from actors.pki.files import make_private_directory
 from actors.runtime import ActorSystem
 from tests.agent.rig import says
 from tests.conftest import eventually, run

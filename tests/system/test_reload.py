@@ -17,14 +17,14 @@ from uuid import UUID
 import pytest
 from cryptography import x509
 
-from actors.node.certificates import (
+from actors.pki.certificates import (
     KeyPair,
     agent_identity,
     create_ca,
     create_leaf,
     relay_identity,
 )
-from actors.node.pki_files import pair_paths, read_pair
+from actors.pki.files import pair_paths, read_pair
 from tests.conftest import PkiFixture
 from tests.system.daemon import ROOT, RunningDaemon, daemon
 from tools.control_client import ControlClient, ControlError

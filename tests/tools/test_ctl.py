@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.admin.rig import Job, Node, Unknown, mounted_child, node
 from tests.conftest import eventually, run
-from tests.node.admin_rig import Job, Node, Unknown, mounted_child, node
 from tools.ctl import cli
 
 ROOT = Path(__file__).resolve().parents[2]

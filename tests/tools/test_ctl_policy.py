@@ -17,14 +17,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.admin.mounts import MountTable
+from actors.admin.service import control_service, ops_spec
 from actors.control.embedded import embedded_backend
 from actors.control.messages import Decide
 from actors.control.operator_commands import OperatorCommands
 from actors.control.tree import control_plane, control_spec
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec
-from actors.node.admin import control_service, ops_spec
-from actors.node.mounts import MountTable
 from actors.runtime import ActorSystem, Supervisor
 from tests.conftest import eventually, run
 from tests.controller.rig import free_port

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from actors.node.admin import control_service, ops_spec
-from actors.node.mounts import MountTable
+from actors.admin.mounts import MountTable
+from actors.admin.service import control_service, ops_spec
 from actors.runtime import (
     Actor,
     ActorSystem,

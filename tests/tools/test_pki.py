@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.node.certificates import identity_of
-from actors.node.pki_files import read_certificate
+from actors.pki.certificates import identity_of
+from actors.pki.files import read_certificate
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.tls import CLIENT, SERVER, verify_peer
 from tools.pki.lifetime import format_span, parse_lifetime

@@ -17,8 +17,8 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from actors.node.certificates import KeyPair, agent_identity, create_leaf
-from actors.node.pki_files import PairPaths, read_pair
+from actors.pki.certificates import KeyPair, agent_identity, create_leaf
+from actors.pki.files import PairPaths, read_pair
 from actors.transport.connection import DialFailed
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import orjson
 
-from actors.node.certificates import agent_identity, create_ca, create_leaf
+from actors.pki.certificates import agent_identity, create_ca, create_leaf
 from actors.transport.quic.engines import select
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity

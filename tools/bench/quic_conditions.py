@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from actors.node.dev_pki import DevPki
+from actors.pki.dev_pki import DevPki
 from tools.bench.quic_daemon import Daemon, Process, agent, pair, started
 
 Row = dict[str, Any]

@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from actors.node.dev_pki import DevPki, LeafFiles, ensure_dev_pki
+from actors.pki.dev_pki import DevPki, LeafFiles, ensure_dev_pki
 from tools.bench.load_agent import SERVICE
 from tools.control_client import ControlClient
 

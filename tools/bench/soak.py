@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.node.dev_pki import ensure_dev_pki
+from actors.pki.dev_pki import ensure_dev_pki
 from actors.runtime import ActorSystem
 from actors.transport.quic import QuicSettings
 from tools.agent.link import RelayLink

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from actors.node.certificates import KeyPair, agent_identity, create_leaf, identity_of
-from actors.node.pki_files import PkiError, pair_paths, read_certificate, read_pair, write_pair
+from actors.pki.certificates import KeyPair, agent_identity, create_leaf, identity_of
+from actors.pki.files import PkiError, pair_paths, read_certificate, read_pair, write_pair
 from wire.orp.identity import IdentityError, parse_identity
 
 ROLES = ("chaos-provider", "chaos-consumer")

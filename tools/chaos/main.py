@@ -13,7 +13,7 @@ import orjson
 
 from actors.files.atomic import replace_file
 from actors.node.logging import install
-from actors.node.pki_files import PkiError
+from actors.pki.files import PkiError
 from config.endpoint import parse_endpoint
 from config.paths import find_control_socket
 from tools.chaos.checker import Violation

@@ -1,6 +1,6 @@
 """`trunkline pki`: make a CA, issue relay and agent certificates, show what a file holds.
 
-The command line over `actors.node.certificates`; nothing here knows X.509 beyond printing it. Files
+The command line over `actors.pki.certificates`; nothing here knows X.509 beyond printing it. Files
 are never overwritten, keys are 0600. Exit status 1 when an operation was refused, 2 on wrong usage.
 Source: protocol sheet orp 1.2 and 4.5 (dev-pki).
 """
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from actors.files.ownership import check_directory
-from actors.node.certificates import (
+from actors.pki.certificates import (
     MAX_LEAF_LIFETIME,
     KeyPair,
     agent_identity,
@@ -29,7 +29,7 @@ from actors.node.certificates import (
     identity_of,
     relay_identity,
 )
-from actors.node.enrolment import (
+from actors.pki.enrolment import (
     ANY_AGENT,
     EnrolmentRefused,
     create_request,
@@ -37,7 +37,7 @@ from actors.node.enrolment import (
     renewal,
     sign_request,
 )
-from actors.node.pki_files import (
+from actors.pki.files import (
     MAX_PEM_BYTES,
     PRIVATE_FILE_MODE,
     PUBLIC_FILE_MODE,
@@ -51,7 +51,7 @@ from actors.node.pki_files import (
     write_new,
     write_pair,
 )
-from actors.node.token_file import TokenFile
+from actors.pki.token_file import TokenFile
 from tools.pki.lifetime import format_span, parse_lifetime
 
 DEFAULT_DIRECTORY = Path(".trunkline") / "pki"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from actors.node.dev_pki import LeafFiles
+from actors.pki.dev_pki import LeafFiles
 from actors.transport.quic.engine import Engine
 from actors.transport.quic.engines import EngineMaker, select
 from actors.transport.quic.native_engine import NativeClientWithoutId

@@ -1,0 +1,1 @@
+"""Certificates of a relay network: made, kept in files, and given out against tokens."""
