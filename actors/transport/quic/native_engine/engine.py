@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -322,7 +321,7 @@ class NativeEngine(OwnPackets):
         """Take events out of the core while the limits allow it."""
         flow, core = self._flow, self._core
         next_event, gathering = core.next_event, self._gathering
-        room, arrived, ended = flow.room, Counter[int](), list[int]()
+        room, arrived, ended = flow.room, dict[int, int](), list[int]()
         while self._search is None and (room >= 0 or core.state != "connected"):
             native = next_event()
             if native is None:
@@ -335,14 +334,14 @@ class NativeEngine(OwnPackets):
                 _, stream_id, data, end = native
                 size = len(data)
                 room -= size
-                arrived[stream_id] += size
+                arrived[stream_id] = arrived.get(stream_id, 0) + size
                 if end:
                     ended.append(stream_id)
                 if event := gathering.take(stream_id, data, size, end=end):
                     self._events.append(event)
         self._account(arrived, ended)
 
-    def _account(self, arrived: Counter[int], ended: list[int]) -> None:
+    def _account(self, arrived: dict[int, int], ended: list[int]) -> None:
         """Count what was taken out of the core, by stream, and empty both."""
         for stream_id, count in arrived.items():
             if not self._flow.received(stream_id, count):

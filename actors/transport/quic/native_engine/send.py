@@ -5,7 +5,8 @@ packet that holds one of them; while the congestion window is full it keeps the 
 sends no acknowledgements meanwhile, and breaks when a stream with a reservation ends. So bytes wait
 here, and the core gets as much as one packet, or one stream, can carry now.
 
-Streams take turns, `QUANTUM` bytes at a time; small pieces of several streams share a packet.
+Streams take turns, as many packets at a time as one system call sends; small pieces of several
+streams share a packet.
 `max_backlog` of the writers bounds what waits (see `Stream.write`).
 
 A FIN without bytes waits until what was sent before it is acknowledged: the core forgets such a FIN
@@ -20,8 +21,8 @@ from typing import Any
 
 from actors.transport.quic.datagram_size import LADDER
 
-#: Bytes of one stream before the next has its turn.
-QUANTUM = 64 * 1024
+#: Bytes in datagrams of one stream before the next has its turn: what one system call sends.
+QUANTUM = 65_507
 #: The core may have found out that datagrams of this size fit.
 LARGEST = max(LADDER)
 #: Header, tag and frame overhead of a packet, and of one more frame in it.
@@ -146,13 +147,15 @@ class SendQueue:
         room -= room // 16
         fed: list[int] = []
         packet = self.datagram - _PACKET_OVERHEAD
+        # Whole packets, and no more of them than one system call sends.
+        quantum = QUANTUM // self.datagram * packet
         while self._turns:
             stream_id = next(iter(self._turns))
             stream = self._streams[stream_id]
             count = stream.waiting
             if trust_limits:
                 count = min(count, stream.limit - stream.fed, self._limit - self._fed)
-            count = max(0, min(count, QUANTUM, room))
+            count = max(0, min(count, quantum, room))
             if not count and stream.waiting:
                 # No credit: the stream's own comes with a turn, the connection's for all.
                 if stream.limit > stream.fed:
