@@ -280,7 +280,10 @@ class EdgeSettings(DoorRoom):
         1000,
         ge=1,
         le=1_000_000,
-        description="Streams one agent may open per second, a second's worth at once; then 503.",
+        description=(
+            "Streams one agent may open per second, a second's worth at once; then 503. As many "
+            "may end without a first frame; with more, the agent's connection is closed."
+        ),
     )
     max_candidates_per_second: int = Field(
         200,

@@ -207,6 +207,7 @@ class AgentConnection(StreamBringer):
         if self._session.state is not RelayState.READY:
             self._door.counters["stream_before_hello"] += 1
             stream.abort(ResetCode.MALFORMED)
+            self._barren()
         else:
             self._read_frame(stream, self._on_first_frame)
 
@@ -478,6 +479,10 @@ class AgentConnection(StreamBringer):
                 "connection recycled: streams that ended hold the agent's stream credit"
             )
             self._close(CloseCode.GOING_AWAY, "stream credit used up by streams that ended")
+
+    def _barren(self) -> None:
+        if not self._door.quotas.barren.take(*self._bringer, self.now()):
+            self._close(CloseCode.OVERLOADED, "too many streams without a first frame")
 
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
         stream, identity = first.stream, self._identity

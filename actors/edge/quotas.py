@@ -22,6 +22,8 @@ class EdgeQuotas:
         links: connections that other relays dialled, by relay.
         connects: connections, each of which is told to the registry and its store.
         opens: streams opened, each of which costs decisions, look-ups and audit records.
+        barren: streams that end without a first frame, by the agent that opened them. Who has more
+            loses its connection, so nobody pays for another agent of its tenant.
         returns: streams that come back.
         candidates: addresses told to another agent, which dials all of them.
     """
@@ -51,5 +53,6 @@ class EdgeQuotas:
         )
         self.connects = Rate("connects", math.inf, settings.connects_per_second, refused)
         self.opens = rate("opens", settings.opens_per_second)
+        self.barren = Rate("barren", math.inf, settings.opens_per_second, refused)
         self.returns = rate("returns", settings.returns_per_second)
         self.candidates = rate("candidates", settings.candidates_per_second)

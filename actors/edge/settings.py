@@ -43,7 +43,8 @@ class EdgeSettings:
             everything above that has a bound for the whole relay.
         connects_per_second: connections of one agent; a tenant's agents may all come at once.
         opens_per_second, returns_per_second, candidates_per_second: streams opened, streams that
-            come back, and candidate frames, of one agent.
+            come back, and candidate frames, of one agent. It may open as many streams again that
+            end without a first frame; with more, its connection is closed.
         tenant_rate: a tenant may do so many times as much.
         forward: the UDP forward plane; None: this relay has none.
         relays: how this relay meets others.

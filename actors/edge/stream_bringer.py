@@ -68,6 +68,7 @@ class StreamBringer(Actor):
         ticket = self._door.quotas.opening.take(*self._bringer)
         if ticket is None:
             stream.abort(ResetCode.DEADLINE)
+            self._barren()
             return
 
         def read(first: FirstFrame, frame: Frame, rest: bytes) -> None:
@@ -89,6 +90,15 @@ class StreamBringer(Actor):
     def _no_frame(self, first: FirstFrame, label: str) -> None:
         self._count(label)
         self._leave_opening(first)
+        if label != "first_frame_lost":
+            self._barren()
+
+    def _barren(self) -> None:
+        """A stream ended without a first frame that says what it is for.
+
+        Counted only: what agents do in a hurry may look like that at the next relay, and its
+        connection carries the streams of all of them.
+        """
 
     def _leave_opening(self, first: FirstFrame) -> None:
         self._opening.pop(first, None)
@@ -101,6 +111,7 @@ class StreamBringer(Actor):
         except PeerError as error:
             self._count(f"first_frame_{error.label}")
             stream.abort(ResetCode.MALFORMED)
+            self._barren()
             return None
 
     def _unexpected(self, stream: Stream) -> None:
@@ -108,6 +119,7 @@ class StreamBringer(Actor):
         self._count("first_frame_unexpected")
         stream.write_eof()
         stream.stop_sending(ResetCode.MALFORMED)
+        self._barren()
 
     # The actor of the stream.
 

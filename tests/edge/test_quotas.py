@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -24,6 +25,7 @@ from tests.edge.forward_rig import FORWARD_ALL
 from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
 from tests.edge.test_promotion import HERE, heard, say, spliced
 from wire.orp.close_codes import CloseCode, ResetCode
+from wire.orp.frame import HEADER, VERSION, FrameType
 from wire.orp.messages import (
     CandidateOffer,
     OpenStream,
@@ -328,5 +330,47 @@ def test_whatever_dies_gives_back_what_it_held(pki: PkiFixture, tmp_path: Path) 
                 quotas.services,
             )
             await eventually(lambda: not any(one.used for one in held))
+
+    run(main(), timeout=30)
+
+
+@pytest.mark.parametrize("kind", ["reset", "finished", "malformed", "unexpected"])
+def test_streams_without_a_first_frame_are_limited(
+    kind: str, pki: PkiFixture, tmp_path: Path
+) -> None:
+    """Opened and given up in a loop: the connection ends, whatever was said before; no other."""
+    settings = replace(SETTINGS, opens_per_second=20.0)
+
+    def give_up(agent: RawAgent) -> None:
+        stream = agent.connection.open_stream()
+        if stream is None:
+            return
+        if kind == "reset":
+            stream.write(b"\x00")
+            stream.abort(ResetCode.NONE)
+            return
+        if kind == "malformed":
+            stream.write(HEADER.pack(VERSION << 13 | FrameType.OPEN_STREAM, 0, 2) + b"\xff\xff")
+        elif kind == "unexpected":
+            stream.write(StreamAccept().encode())
+        stream.write_eof()
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, settings=settings) as running:
+            provider, consumer, *_ = await spliced(running, pki, 1)
+            for _ in range(60):
+                give_up(provider)
+            await eventually(lambda: provider.closed is not None)
+            assert provider.closed is not None
+            assert provider.closed.code == CloseCode.OVERLOADED
+            assert provider.closed.text == "too many streams without a first frame"
+            assert refused(running) == {"barren_identity": 1}
+            assert consumer.closed is None
+            # It is the identity that is limited: a new connection gets no second helping.
+            again = running.agent(pki, pki.provider)
+            await again.connect(running.address)
+            for _ in range(30):
+                give_up(again)
+            await eventually(lambda: again.closed is not None)
 
     run(main(), timeout=30)
