@@ -33,6 +33,10 @@ class BackendUnavailable(BackendError):
     """It could not be asked, or did not answer in time; trying again later may help."""
 
 
+class RulesAwaited(BackendUnavailable):
+    """The rules were asked for and have not come yet: how every start with a controller begins."""
+
+
 class DuplicateRule(BackendError):
     """A rule with this id exists."""
 

@@ -36,6 +36,7 @@ from actors.control.backend import (
     FileRules,
     PolicyChanged,
     PolicySource,
+    RulesAwaited,
 )
 from actors.control.controller_identity import ClientTls
 from actors.control.fleet_requests import FindRelays, WatchLosses
@@ -202,7 +203,7 @@ class ControllerLink(Actor):
         missing = self._rules.missing
         if missing:
             of = ", ".join(name or "any tenant" for name in missing)
-            return Refusal(BackendUnavailable(f"the controller has not told the rules of {of}"))
+            return Refusal(RulesAwaited(f"the controller has not told the rules of {of}"))
         return PolicySource(self._rules.rules(), self._kept)
 
     @handles(KeepFileRules)

@@ -31,6 +31,7 @@ from actors.control.backend import (
     FileRules,
     PolicyChanged,
     PolicySource,
+    RulesAwaited,
 )
 from actors.control.limits import MAX_OPERATOR_REQUESTS, MAX_RULES, MAX_WAITING
 from actors.control.messages import AuditRecord, Decide, Decision
@@ -353,7 +354,9 @@ class PolicyActor(Actor):
             self._problems = (f"store: {error}",)
         if self._problems != known:
             in_force = "the last good rules stay" if self._snapshot else "everything is denied"
-            self.log.error("policy not loaded, {}:\n{}", in_force, error)
+            # That a controller does not answer is said by the link to it.
+            level = "INFO" if isinstance(error, RulesAwaited) else "ERROR"
+            self.log.log(level, "policy not loaded, {}:\n{}", in_force, error)
         return self._problems
 
     # One thing at a time, in order.

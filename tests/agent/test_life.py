@@ -190,11 +190,17 @@ def test_sighup_uses_good_certificates_and_says_why_it_does_not_use_others(
                 good = paths.certificate.read_bytes(), paths.key.read_bytes()
                 odd = odd_leaf(pki, tmp_path, "expired")
                 relays = pki.relay.certificate, pki.relay.key
+                others = pki.consumer.certificate, pki.consumer.key
                 for certificate, key, reason in (
                     (odd[0].read_bytes(), odd[1].read_bytes(), "expired at"),
                     (relays[0].read_bytes(), good[1], "not the key of"),
                     (b"garbage", good[1], "not usable PEM"),
                     (relays[0].read_bytes(), relays[1].read_bytes(), "not that of an agent"),
+                    (
+                        others[0].read_bytes(),
+                        others[1].read_bytes(),
+                        f"and this is {leaf.identity}",
+                    ),
                 ):
                     paths.certificate.write_bytes(certificate)
                     paths.key.write_bytes(key)

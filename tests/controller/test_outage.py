@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from loguru import logger
 
 from actors.control.backend import AuditFilter
 from actors.control.fleet_requests import FindRelays
@@ -58,6 +59,28 @@ def test_known_services_and_rules_outlast_the_controller(tmp_path: Path) -> None
                 await known(b, "other", [])
 
     run(main(), timeout=40)
+
+
+def test_a_start_with_its_controller_is_no_failure(tmp_path: Path) -> None:
+    """The rules come a moment after the first look for them; a controller that is away is told."""
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING")
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with controller.run() as c, controller.relay("a") as a:
+            await add_rule(c, allow("r1", "web"))
+            await watching(a)
+            await eventually(lambda: link(a)["rule_snapshots"] == 1)
+            assert not lines
+        async with controller.relay("bb") as b:
+            await away(b)
+            assert any("the controller does not answer" in line for line in lines)
+
+    try:
+        run(main(), timeout=40)
+    finally:
+        logger.remove(sink)
 
 
 def test_a_relay_that_starts_without_its_controller_denies_and_recovers(tmp_path: Path) -> None:

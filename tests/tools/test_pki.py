@@ -181,6 +181,10 @@ def test_an_agent_enrols_with_a_token_that_is_good_once(tmp_path: Path) -> None:
     def pki(*arguments: str) -> Result:
         return runner.invoke(cli, list(arguments))
 
+    nowhere = pki("token", "--out", authority, "--uuid", uuid)
+    assert nowhere.exit_code == 1
+    assert "no CA there" in nowhere.output
+    assert not (tmp_path / "ca").exists()
     assert pki("init", "--out", authority).exit_code == 0
     token = pki("token", "--out", authority, "--uuid", uuid).output.strip()
     made = pki("request", "--out", str(machine), "--uuid", uuid, "--name", "web")

@@ -14,12 +14,16 @@ from tools.agent.settings import AgentSettings
 from wire.orp.identity import AgentUri, IdentityError, parse_identity
 
 
-def load_agent_identity(settings: AgentSettings) -> TlsIdentity:
+def load_agent_identity(settings: AgentSettings, uri: str = "") -> TlsIdentity:
     """Read the three files of the settings.
+
+    Args:
+        uri: whose certificate it must be: who this agent has been so far. Empty: who it says it is
+            (`AgentSettings.uri`), or anybody.
 
     Raises:
         TlsMaterialError: they cannot be read or do not belong together, or a relay would refuse
-            the certificate: out of date, another CA, not for clients, not of an agent.
+            the certificate: out of date, another CA, not for clients, not of this agent.
         OSError: the key is not ours alone.
     """
     certificate, key, ca = (Path(p) for p in (settings.certificate, settings.key, settings.ca))
@@ -34,4 +38,7 @@ def load_agent_identity(settings: AgentSettings) -> TlsIdentity:
         raise TlsMaterialError(
             f"{certificate}: its identity is {identity.uri or 'missing'!r}, not that of an agent"
         )
+    own = uri or settings.uri
+    if own and identity.uri != own:
+        raise TlsMaterialError(f"{certificate}: it is of {identity.uri}, and this is {own}")
     return identity

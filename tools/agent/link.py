@@ -232,7 +232,7 @@ class RelayLink(StreamKeeper):
     def _read_certificates(self, _: ReadCertificates | None = None) -> str:
         """They may have been renewed. Returns why they are not used; empty when they are."""
         try:
-            identity = load_agent_identity(self._settings)
+            identity = load_agent_identity(self._settings, self._uri)
         except (TlsMaterialError, OSError) as error:
             self.log.warning("certificates not read again, the old ones stay: {}", error)
             return str(error)

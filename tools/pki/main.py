@@ -154,7 +154,7 @@ def token(directory: Path, tenant: str, uuid: UUID | None, any_agent: bool, ttl:
     if (uuid is None) != any_agent:
         raise click.UsageError("say which agent it is for: --uuid UUID, or else --any-agent")
     with _reported():
-        make_private_directory(directory)
+        _authority(directory)  # a token is redeemed beside the CA only: elsewhere it would be none
         with TokenFile(directory).locked() as issuer:
             agent = ANY_AGENT if uuid is None else str(uuid)
             issued = issuer.issue(tenant, datetime.now(UTC), agent=agent, lifetime=ttl)
