@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import MutableMapping
+from typing import Final
 
 from actors.edge.settings import EdgeSettings
 from actors.transport.quota import Quota, Rate
+
+#: About one agent's streams, above level DEBUG; metrics and access log have all of them.
+LINES_PER_SECOND: Final = 10.0
 
 
 class EdgeQuotas:
@@ -24,6 +28,7 @@ class EdgeQuotas:
         opens: streams opened, each of which costs decisions, look-ups and audit records.
         barren: streams that end without a first frame, by the agent that opened them. Who has more
             loses its connection, so nobody pays for another agent of its tenant.
+        log_lines: of streams that were refused, each of which an agent may cause at will.
         returns: streams that come back.
         candidates: addresses told to another agent, which dials all of them.
     """
@@ -54,5 +59,10 @@ class EdgeQuotas:
         self.connects = Rate("connects", math.inf, settings.connects_per_second, refused)
         self.opens = rate("opens", settings.opens_per_second)
         self.barren = Rate("barren", math.inf, settings.opens_per_second, refused)
+        self.log_lines = rate("log_lines", LINES_PER_SECOND)
         self.returns = rate("returns", settings.returns_per_second)
         self.candidates = rate("candidates", settings.candidates_per_second)
+
+    def level(self, tenant: str, identity: str, now: float) -> str:
+        """For a line about a stream that was refused: INFO, or DEBUG when there were many."""
+        return "INFO" if self.log_lines.take(tenant, identity, now) else "DEBUG"

@@ -252,8 +252,9 @@ class ResumeHalf(Actor):
 
     def _refuse(self, why: str, code: int) -> None:
         half = self._half
-        self.log.bind(agent_uri=half.uri, stream_id=f"{half.stream_id:016x}").info(
-            "resume refused: {}", why
+        level = self._door.quotas.level(half.tenant, half.uri, self.now())
+        self.log.bind(agent_uri=half.uri, stream_id=f"{half.stream_id:016x}").log(
+            level, "resume refused: {}", why
         )
         half.refuse(code)
         self.disown(half)

@@ -379,9 +379,11 @@ class StreamPair(SplicedPair):
         code = answer.code if 400 <= answer.code < 600 else "other"
         self._door.counters[f"reject_{code}"] += 1
         self._door.meters.counters["stream_rejects"] += 1
+        opening = self._opening
+        level = self._door.quotas.level(opening.tenant, opening.consumer, self.now())
         self.log.bind(
-            stream_id=f"{self._opening.message.stream_id:016x}", agent_uri=self._opening.consumer
-        ).info("stream rejected: {} {}", answer.code, answer.reason)
+            stream_id=f"{opening.message.stream_id:016x}", agent_uri=opening.consumer
+        ).log(level, "stream rejected: {} {}", answer.code, answer.reason)
         self._settle(self._consumer_end)
         self._opening.refuse(answer)
         end = self._provider_end

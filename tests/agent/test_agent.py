@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from actors.edge.agent_connection import AgentConnection
 from actors.pki.certificates import create_leaf
@@ -66,6 +68,27 @@ def test_a_refused_target_closes_the_local_connection_without_garbage(
             assert running.counters["provider_rejected"] == 1
 
     run(main(), timeout=30)
+
+
+def test_refused_connections_do_not_fill_the_log(pki: PkiFixture, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running, agents(running, pki, 1) as address:
+            for _ in range(100):
+                _, writer = await asyncio.open_connection(*address)
+                writer.close()
+            await eventually(lambda: running.counters.get("provider_rejected", 0) == 100)
+            await eventually(lambda: running.streams() == 0)
+
+    sink = logger.add(lambda line: lines.append(str(line)), level="INFO", filter="tools.agent")
+    started = time.monotonic()
+    try:
+        run(main(), timeout=30)
+    finally:
+        logger.remove(sink)
+    said = sum("rejected: 503" in line for line in lines)
+    assert 1 <= said <= 10 * (2 + time.monotonic() - started)
 
 
 def test_agents_reconnect_and_register_again(pki: PkiFixture, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from loguru import logger
 
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
@@ -374,3 +376,28 @@ def test_streams_without_a_first_frame_are_limited(
             await eventually(lambda: again.closed is not None)
 
     run(main(), timeout=30)
+
+
+def test_refused_streams_of_one_agent_do_not_fill_the_log(pki: PkiFixture, tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = replace(SETTINGS, resume_window=0.2)
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, settings=settings) as running:
+            consumer = running.agent(pki, pki.consumer)
+            await consumer.connect(running.address)
+            opened = [consumer.open(OpenStream("no", "", one).encode()) for one in range(1, 201)]
+            for one in opened:
+                assert await one.first_frame() == StreamReject(404, "service not found")
+            halves = [consumer.open(StreamResume(one).encode()) for one in range(201, 401)]
+            await eventually(lambda: all(half.reset_code is not None for half in halves))
+            assert running.counters["reject_404"] == 200
+
+    sink = logger.add(lambda line: lines.append(str(line)), level="INFO", filter="actors.edge")
+    started = time.monotonic()
+    try:
+        run(main(), timeout=30)
+    finally:
+        logger.remove(sink)
+    said = sum("stream rejected" in line or "resume refused" in line for line in lines)
+    assert 1 <= said <= 10 * (2 + time.monotonic() - started)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
 from actors.transport.claim import StreamClaim
+from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.stream import CloseReason, StreamClosed
 from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard, StreamGuard
@@ -61,6 +62,7 @@ class ConsumerBridge(Bridge):
         sock: accepted, non-blocking.
         link: the relay link.
         table: of the agent's resumable streams.
+        lines: of the log, above level DEBUG.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class ConsumerBridge(Bridge):
         sock: socket.socket,
         link: ActorRef,
         table: StreamTable,
+        lines: RateLimit,
     ) -> None:
         super().__init__(settings, table)
+        self._lines = lines
         self._service = service
         self._link = link
         self._accepted = sock
@@ -109,7 +113,7 @@ class ConsumerBridge(Bridge):
             try:
                 await self._tunnel(outcome, "")
             except TunnelFailed as error:
-                self.log.info("{}: no tunnel: {}", self._service, error)
+                self.log.log(self._level(), "{}: no tunnel: {}", self._service, error)
                 self.stop(shutdown(f"no tunnel: {error}"))
                 return
         self.disown(self._guarded)
@@ -204,8 +208,13 @@ class ConsumerBridge(Bridge):
         return verdict is False
 
     def _rejected(self, answer: StreamReject) -> None:
-        self.log.info("{}: rejected: {} {}", self._service, answer.code, answer.reason)
+        level = self._level()
+        self.log.log(level, "{}: rejected: {} {}", self._service, answer.code, answer.reason)
         self.stop(shutdown(f"rejected {answer.code}: {answer.reason}"))
+
+    def _level(self) -> str:
+        """Whoever may connect locally can have as many refusals as they like."""
+        return "INFO" if self._lines.take(self.now()) else "DEBUG"
 
     def _ended_early(self) -> None:
         """FIN before STREAM_READY: an empty answer, or one whose bytes are held already."""

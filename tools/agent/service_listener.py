@@ -9,6 +9,7 @@ from functools import partial
 from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, escape_id, handles
 from actors.transport.addresses import address_text, host_and_port, only_ipv6
 from actors.transport.gate import NOBODY, Place
+from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from tools.agent.consumer_bridge import ConsumerBridge
 from tools.agent.messages import Drain
@@ -18,6 +19,9 @@ from tools.agent.stream_table import StreamTable
 #: Local connections of one listener, and of one address: nobody gives way, because in many
 #: protocols the server speaks first.
 LIMITS = AcceptLimits(10_000, 5_000, yields=NOBODY)
+
+#: About refused connections, above level DEBUG.
+LINES_PER_SECOND = 10.0
 
 
 class ServiceListener(Actor):
@@ -40,6 +44,7 @@ class ServiceListener(Actor):
         #: Of connections that live, by the monitor of their bridge.
         self._places: dict[int, Place] = {}
         self._refused: Counter[str] = Counter()
+        self._lines = RateLimit(LINES_PER_SECOND)
         self._address = ""
 
     def init(self) -> None:
@@ -74,6 +79,7 @@ class ServiceListener(Actor):
         link, bridges = self.system.ref(self._link), self.system.ref(self._bridges)
         self._accepted += 1
         settings, service, table = self._settings, self._service_of(sock), self._table
+        lines = self._lines
         if service is None:
             self._refused["no such service"] += 1
             place.leave()
@@ -84,7 +90,7 @@ class ServiceListener(Actor):
                 raise ChildRefused(self._bridges, service, "down")
             spec = ChildSpec(
                 escape_id(f"out-{service}~{self.incarnation}.{self._accepted}"),
-                lambda: ConsumerBridge(settings, service, sock, link, table),
+                lambda: ConsumerBridge(settings, service, sock, link, table, lines),
                 restart=Restart.TEMPORARY,
                 shutdown=1.0,
             )
