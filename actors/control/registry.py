@@ -4,9 +4,10 @@ State that lives here and nowhere else: the map from agent URI to its current co
 claimed stream ids. Who holds the truth over a restart of this actor: the agent connections and
 stream pairs themselves. They watch for this actor's `started` event and repeat `AgentUp` (with
 their generation), `RegisterService` and `ClaimStream`. For `grace` seconds after every start, a
-Resolve or PeerOf that finds nothing waits for that instead of answering "not found". Providers at
-other relays are in the backend; so are this relay's own, for the others to see: what earlier lives
-of this relay left there and nobody repeated is withdrawn after the grace.
+Resolve or PeerOf that finds nothing waits for that instead of answering "not found"; and so does a
+Resolve in the same time after the last provider's connection ended: most come back at once.
+Providers at other relays are in the backend; so are this relay's own, for the others to see: what
+earlier lives of this relay left there and nobody repeated is withdrawn after the grace.
 
 A generation is a number no connection of this node had before. Only the current generation of a
 URI counts: the end of an older connection takes nothing with it (R17).
@@ -79,6 +80,13 @@ class _GraceOver:
 
 
 @dataclass(slots=True)
+class _Missed:
+    """Providers of these services had their time to come back."""
+
+    names: list[tuple[str, str]]
+
+
+@dataclass(slots=True)
 class _DropCarried:
     """A reconnected agent had its time to publish its services again."""
 
@@ -121,6 +129,9 @@ class RegistryActor(Actor):
         self._parked: dict[object, list[Callable[[], None]]] = {}
         self._waiting = 0
         self._in_grace = True
+        #: Services whose provider's connection ended, until when a Resolve waits for another one.
+        #: Bound: MAX_WAITING names, the oldest is forgotten.
+        self._missed: dict[tuple[str, str], float] = {}
         self._superseded = 0
         self._streams_opened = 0
 
@@ -174,6 +185,7 @@ class RegistryActor(Actor):
             "streams_opened": self._streams_opened,
             "superseded": self._superseded,
             "in_grace": self._in_grace,
+            "missed_services": len(self._missed),
             "waiting": self._waiting,
             "unpublished": self._publisher.pending,
             "published_again": self._lost_rows.repaired,
@@ -243,6 +255,24 @@ class RegistryActor(Actor):
         if agent is not None:
             self.cancel_timer(("carried", agent.uri))
             self._publisher.ended(agent)
+            self._miss([(agent.tenant, each.name) for each in agent.services.values()])
+
+    def _miss(self, names: list[tuple[str, str]]) -> None:
+        until = self.now() + self._grace
+        for name in names:
+            self._missed.pop(name, None)
+            self._missed[name] = until
+        while len(self._missed) > MAX_WAITING:
+            del self._missed[next(iter(self._missed))]
+        if names:
+            self.start_timer(self._grace, _Missed(names))
+
+    @handles(_Missed)
+    def _missed_over(self, message: _Missed) -> None:
+        for name in message.names:
+            if self._missed.get(name, 0.0) <= self.now():
+                self._missed.pop(name, None)
+                self._unpark(("service", *name))
 
     # Services.
 
@@ -328,13 +358,17 @@ class RegistryActor(Actor):
         resolution = self._resolution(message, rows)
         if resolution.providers:
             reply.send(resolution)
-        elif self._in_grace and reply.wanted:
+        elif reply.wanted and self._may_come(message):
             key = ("service", message.tenant, message.service)
             self._park(key, partial(self._grace_ended, message, reply))
         elif error is not None:
             reply.send(Refusal(Unavailable(str(error))))
         else:
             reply.send(resolution)
+
+    def _may_come(self, message: Resolve) -> bool:
+        missed = self._missed.get((message.tenant, message.service), 0.0)
+        return self._in_grace or missed > self.now()
 
     def _grace_ended(self, message: Resolve, reply: Reply[Resolution]) -> None:
         """A parked resolve: its service was listed, or the grace is over."""

@@ -576,3 +576,35 @@ def test_claims_and_peers_are_heard_of_again_after_a_restart() -> None:
             assert await asked in (None, provider.ref)  # it was answered with the claim
 
     run(main())
+
+
+def test_a_service_whose_provider_was_just_lost_is_waited_for() -> None:
+    async def main() -> None:
+        async with running(grace=1.0) as rig:
+            await eventually(lambda: not rig.describe("registry")["in_grace"])
+            connection, generation = await rig.connect("u1")
+            await rig.register("u1", "web", generation)
+            await rig.kill(connection)
+            asked = asyncio.create_task(rig.resolve("web"))
+            await asyncio.sleep(0.05)
+            assert not asked.done()
+            again, generation = await rig.connect("u1")
+            await rig.register("u1", "web", generation)
+            (provider,) = (await asked).providers
+            assert provider.connection == again.ref
+
+    run(main())
+
+
+def test_a_provider_that_does_not_come_back_is_waited_for_once() -> None:
+    async def main() -> None:
+        async with running(grace=0.2) as rig:
+            await eventually(lambda: not rig.describe("registry")["in_grace"])
+            connection, generation = await rig.connect("u1")
+            await rig.register("u1", "web", generation)
+            await rig.kill(connection)
+            assert rig.describe("registry")["missed_services"] == 1
+            assert (await rig.resolve("web")).providers == ()
+            assert rig.describe("registry")["missed_services"] == 0
+
+    run(main())
