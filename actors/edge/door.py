@@ -108,7 +108,7 @@ class Door:
 
     def __post_init__(self) -> None:
         self.ring_budget = RingBudget(self.settings.replay_budget)
-        self.counters = self.meters.family("edge_events_total", "event")
+        self.counters = self.meters.family("edge_events_total", "event", ("relay_dial_failed",))
         refused = self.meters.family("quota_refusals_total", "quota")
         self.quotas = EdgeQuotas(self.settings, refused)
 

@@ -12,6 +12,9 @@ from actors.edge.pair_table import PairRow
 from actors.edge.splice import Splice
 from actors.observe.records import StreamRecord
 
+#: How a stream can have ended.
+OUTCOMES = ("finished", "failed", "rejected", "killed", "migrated")
+
 
 class StreamAccount:
     """See the module docstring.
@@ -21,7 +24,7 @@ class StreamAccount:
         row: who and what, as far as it is known; the provider may follow.
 
     Attributes:
-        outcome: finished, failed, rejected; killed until somebody says otherwise.
+        outcome: one of `OUTCOMES`; killed until somebody says otherwise.
         detail: why.
         mode: splice or forward.
         splice: whose bytes are counted; None until it is ready.

@@ -34,6 +34,7 @@ from actors.edge.relays.fleet import RelayFleet
 from actors.edge.relays.relay_link import RelayLink
 from actors.edge.resume_matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
+from actors.edge.stream_account import OUTCOMES
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
 from actors.runtime import (
@@ -161,6 +162,7 @@ class Edge:
 
     def _access_log(self, place: str) -> Callable[[StreamRecord], object]:
         lost = self.door.meters.counters
+        self.door.meters.declare("access_log_lost_total")
 
         def tell(record: StreamRecord) -> None:
             ref = self._system.ref(place)
@@ -178,6 +180,7 @@ class Edge:
             return 0 if cell is None else len(cell.children or ())
 
         meters.declare(*_COUNTERS)
+        meters.family("streams_ended_total", "outcome", OUTCOMES)
         for name in ("stream_ready_duration", "stream_open_duration"):
             meters.histogram(name)
         meters.totals["bytes_forwarded"] = lambda: door.volume.bytes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 #: Keys of one counter family.
@@ -109,12 +109,15 @@ class Meters:
         for name in names:
             self.counters[name] += 0
 
-    def family(self, name: str, label: str) -> Family:
-        """The counters of this name, made at the first call."""
+    def family(self, name: str, label: str, keys: Iterable[str] = ()) -> Family:
+        """The counters of this name, made at the first call; `keys` are shown from the start."""
         if name not in self.families:
             self.families[name] = Family()
             self.labels[name] = label
-        return self.families[name]
+        family = self.families[name]
+        for key in keys:
+            family[key] += 0
+        return family
 
     def histogram(self, name: str) -> Histogram:
         """The histogram of this name, made at the first call."""

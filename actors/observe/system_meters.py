@@ -12,7 +12,7 @@ _COUNTED = ("gave_up", "escalated", "undead", "storm", "release_error", "stalled
 def watch_system(meters: Meters, system: ActorSystem) -> None:
     """Count from now on; the subscription ends with the system."""
     exits = meters.family("actor_exits_total", "reason")
-    events = meters.family("actor_events_total", "event")
+    events = meters.family("actor_events_total", "event", _COUNTED)
     started = meters.counters
 
     def deliver(event: Event) -> None:

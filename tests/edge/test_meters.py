@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from actors.observe.system_meters import watch_system
 from actors.observe.tree import ObserveSettings, observe_spec
 from actors.observe.web import MetricsServer
 from actors.runtime import ActorSystem, Supervisor
@@ -25,6 +26,24 @@ def counted(running: Relay) -> dict[str, int]:
     found = snapshot(running.edge.door.meters)["counters"]
     assert isinstance(found, dict)
     return found
+
+
+def test_what_alarms_watch_is_there_before_it_happens(pki: PkiFixture, tmp_path: Path) -> None:
+    """A series that begins with its first event shows no increase of it."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            watch_system(running.edge.door.meters, running.system)
+            found = counted(running)
+            for name in (
+                "streams_ended_total.failed",
+                "streams_ended_total.killed",
+                "actor_events_total.escalated",
+                "edge_events_total.relay_dial_failed",
+            ):
+                assert found[name] == 0, name
+
+    run(main())
 
 
 def test_streams_bytes_rejects_and_durations_are_counted(pki: PkiFixture, tmp_path: Path) -> None:
