@@ -22,6 +22,7 @@ from actors.control.messages import (
     RegisterService,
     Superseded,
 )
+from actors.edge.ctrl_pace import CtrlPace
 from actors.edge.door import ConnectionEntry, Door
 from actors.edge.errands import Errands
 from actors.edge.first_frame import FirstFrame
@@ -83,7 +84,6 @@ MAX_ROUTED = 256
 ANNOUNCE_AGAIN = 0.25
 #: Seconds (times jitter) after which an idle connection asks whether the registry still has it.
 ANNOUNCE_REFRESH = 30.0
-
 
 #: Method of the policy decision on a REGISTER, when it is judged.
 REGISTER_METHOD = "REGISTER"
@@ -198,7 +198,8 @@ class AgentConnection(StreamBringer):
     def _on_stream(self, stream: Stream) -> None:
         if self._ctrl is None:
             self._ctrl = stream
-            stream.on_data = self.guard("ctrl", self._on_ctrl_data)
+            pace = CtrlPace(self, stream, self._on_ctrl_data, self._ctrl_frames)
+            stream.on_data = self.guard("ctrl", self.own(pace, "pace").data)
             stream.on_eof = self.guard("ctrl", self._on_ctrl_eof)
             stream.on_reset = self.guard("ctrl", self._on_ctrl_reset)
             stream.on_stop_sending = self.guard("ctrl", self._on_ctrl_reset)
@@ -213,9 +214,10 @@ class AgentConnection(StreamBringer):
 
     # The ctrl stream.
 
+    def _ctrl_frames(self) -> int:
+        return self._session.statistics().frames_received
+
     def _on_ctrl_data(self, chunk: bytes) -> None:
-        assert self._ctrl is not None
-        self._ctrl.consume(len(chunk))
         self._serve(self._session.receive(chunk, self.now()))
 
     def _on_ctrl_eof(self) -> None:

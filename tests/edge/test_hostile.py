@@ -25,8 +25,9 @@ from actors.transport.quic.native_engine import NativeEngine
 from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import RawAgent, Relay, identity, relay
-from wire.orp.frame import FrameType
-from wire.orp.messages import OpenStream, StreamAccept
+from tests.edge.test_quotas import leaf_of
+from wire.orp.frame import Frame, FrameReader, FrameType
+from wire.orp.messages import ObservedAddrQuery, OpenStream, Ping, StreamAccept
 
 
 class GoodPair:
@@ -252,6 +253,42 @@ async def _drip(agent: RawAgent, data: bytes) -> None:
         if not agent.ctrl.write_closed:
             agent.ctrl.write(bytes([byte]))
         await asyncio.sleep(0.05)
+
+
+def test_a_flood_of_small_ctrl_frames_waits_in_its_window(pki: PkiFixture, tmp_path: Path) -> None:
+    """All are answered, in order, at a rate that leaves the relay to the others."""
+    count = 12_000
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            agent = running.agent(pki, leaf_of(pki, tmp_path, "acme", 9))
+            await agent.connect(running.address)
+            answers = FrameReader(4096)
+            heard: list[Frame] = []
+
+            def on_data(chunk: bytes) -> None:
+                agent.ctrl.consume(len(chunk))
+                answers.feed(chunk)
+                while (frame := answers.next_frame()) is not None:
+                    heard.append(frame)
+
+            agent.ctrl.on_data = on_data
+            begun = asyncio.get_running_loop().time()
+            agent.ctrl.write(Ping().encode() * count + ObservedAddrQuery(7).encode())
+            pair = await GoodPair(running, pki).open()
+            await eventually(lambda: len(heard) > count)
+            # 500 at once, the others at 10 000 a second.
+            assert asyncio.get_running_loop().time() - begun >= (count - 1000) / 10_000
+            assert [frame.type for frame in heard] == [FrameType.PONG] * count + [
+                FrameType.OBSERVED_ADDR_RESP
+            ]
+            assert pair.provider.closed is None
+            # What waits goes with its connection.
+            agent.ctrl.write(Ping().encode() * count)
+            agent.connection.close(0)
+            await pair.still_works()
+
+    run(main(), timeout=30)
 
 
 def test_streams_without_and_with_wrong_first_frames(pki: PkiFixture, tmp_path: Path) -> None:

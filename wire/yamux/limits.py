@@ -36,6 +36,8 @@ class Limits:
         max_pongs: answers waiting to be sent; a ping more stays unanswered.
         max_unknown: frames within a second for streams that never were; one more ends the session.
             What is late for a stream that was is free, up to the credit it had.
+        max_idle: frames within a second without payload, credit, begin or end of a stream; one more
+            ends the session. Peers in good faith send one for each stream they accept.
         ping_interval: least time between two PINGs of ours.
         keepalive: PING after this much silence; 0 turns it off.
         ping_timeout: silence after a PING until the peer is taken for dead.
@@ -59,6 +61,7 @@ class Limits:
     max_pings: int = 100_000
     max_pongs: int = 64
     max_unknown: int = 10_000
+    max_idle: int = 20_000
     ping_interval: float = 0.005
     keepalive: float = 10.0
     ping_timeout: float = 10.0

@@ -49,6 +49,7 @@ class Receiver:
         self.late_bytes = 0
         self._second = now  # the one that `_unknown_seen` is about
         self._unknown_seen = 0
+        self._idle_seen = 0
 
     def receive(self, data: bytes, now: float, events: list[Event]) -> bool:
         """Bytes of the peer; True when it ended the session with them.
@@ -57,7 +58,7 @@ class Receiver:
             YamuxError: it broke a rule; the events tell what it said before.
         """
         if now - self._second >= 1.0:
-            self._second, self._unknown_seen = now, 0
+            self._second, self._unknown_seen, self._idle_seen = now, 0, 0
         parser = self._parser
         parser.feed(data)
         while True:
@@ -92,6 +93,8 @@ class Receiver:
                     f"stream {wire_id}: {length} bytes, {stream.may_receive} allowed",
                 )
             stream.may_receive -= length
+            if not length:
+                self._idle(flags)
         self._parser.pending = length
         self._current = stream
         self._current_flags = flags
@@ -130,6 +133,8 @@ class Receiver:
         if not flags & Flag.RST:  # there it is a code
             if stream.may_send + delta > MAX_NUMBER:
                 raise YamuxError("credit_overflow", f"stream {wire_id}: credit beyond 2**32 - 1")
+            if not delta:
+                self._idle(flags)
             self._lives.credited(stream, delta)
         self._end(stream, flags, delta, now, events)
 
@@ -176,6 +181,14 @@ class Receiver:
         self._unknown_seen += 1
         if self._unknown_seen > self._limits.max_unknown:
             raise YamuxError("unknown_streams", f"{self._unknown_seen} frames within a second")
+
+    def _idle(self, flags: int) -> None:
+        """No payload, no credit: such a frame costs its sender less than us."""
+        if flags & (Flag.SYN | Flag.FIN | Flag.RST):
+            return
+        self._idle_seen += 1
+        if self._idle_seen > self._limits.max_idle:
+            raise YamuxError("idle_frames", f"{self._idle_seen} frames within a second say nothing")
 
     def _end(
         self, stream: StreamState, flags: int, code: int, now: float, events: list[Event]

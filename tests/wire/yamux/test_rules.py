@@ -22,6 +22,9 @@ BROKEN: dict[str, tuple[str, list[Frame]]] = {
     "window": ("window_exceeded", [OPEN, Frame(DATA, 0, 1, 0xFFFF_FFFF)]),
     "pings": ("too_many_pings", [Frame(PING, SYN, 0, n) for n in range(100_001)]),
     "unknown": ("unknown_streams", [Frame(WINDOW, 0, 9)] * 10_001),
+    "credit of nothing": ("idle_frames", [OPEN, *[Frame(WINDOW, 0, 1)] * 20_001]),
+    "data of nothing": ("idle_frames", [OPEN, *[Frame(DATA, 0xFF00, 1)] * 20_001]),
+    "answers again": ("idle_frames", [OPEN, *[Frame(WINDOW, ACK, 1)] * 20_001]),
     "opens": ("too_many_streams", [Frame(WINDOW, SYN, 1 + 2 * n) for n in range(256 + 1025)]),
 }
 
