@@ -163,16 +163,6 @@ class FindFleet(Request[tuple[FleetRelay, ...]]):
 
 
 @dataclass(slots=True)
-class StreamOpened:
-    """Telemetry: a stream pair is up. Dropped when the registry is busy."""
-
-    stream_id: int
-    consumer: str
-    provider: str
-    service: str
-
-
-@dataclass(slots=True)
 class ClaimStream(Request[bool]):
     """Bind a non-zero stream id to a pair of agents for the life of `pair` (monitored).
 

@@ -49,7 +49,6 @@ from actors.control.messages import (
     RegisterService,
     Resolution,
     Resolve,
-    StreamOpened,
     Superseded,
     Unavailable,
 )
@@ -133,7 +132,6 @@ class RegistryActor(Actor):
         #: Bound: MAX_WAITING names, the oldest is forgotten.
         self._missed: dict[tuple[str, str], float] = {}
         self._superseded = 0
-        self._streams_opened = 0
 
     def init(self) -> None:
         """Connect to the backend and begin the grace."""
@@ -182,7 +180,6 @@ class RegistryActor(Actor):
             "agents": len(self._agents),
             "service_names": self._agents.names,
             "claimed_streams": len(self._claims),
-            "streams_opened": self._streams_opened,
             "superseded": self._superseded,
             "in_grace": self._in_grace,
             "missed_services": len(self._missed),
@@ -398,10 +395,6 @@ class RegistryActor(Actor):
             reply.send(tuple(FleetRelay(row.id, row.region, row.endpoint) for row in rows))
 
     # Streams.
-
-    @handles(StreamOpened)
-    def _stream_opened(self, message: StreamOpened) -> None:
-        self._streams_opened += 1
 
     @handles(ClaimStream)
     def _claim(self, message: ClaimStream) -> bool:

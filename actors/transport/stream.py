@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actors.transport.connection import Connection
@@ -47,15 +47,6 @@ class CloseReason:
     def __str__(self) -> str:
         number = f" 0x{self.code:x}" if self.code else ""
         return f"{self.kind}{number}{': ' + self.text if self.text else ''}"
-
-
-class StreamStatistics(NamedTuple):
-    """Counters of one stream."""
-
-    bytes_in: int  #: received from the peer
-    bytes_out: int  #: written by us
-    backlog: int  #: written and not acknowledged by the peer
-    unconsumed: int  #: received and not consumed
 
 
 class BacklogExceeded(Exception):
@@ -168,7 +159,3 @@ class Stream(ABC):
     @abstractmethod
     def write_closed(self) -> bool:
         """True once FIN or a reset was queued."""
-
-    def statistics(self) -> StreamStatistics:
-        """The counters as one tuple."""
-        return StreamStatistics(self.bytes_in, self.bytes_out, self.backlog, self.unconsumed)

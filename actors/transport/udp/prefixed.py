@@ -16,7 +16,7 @@ class PrefixedSocket(UdpSocket):
     """See the module docstring.
 
     Attributes:
-        prefix: put in front of whatever `send`, `send_segments` and `send_buffer` are given.
+        prefix: put in front of whatever `send` and `send_segments` are given.
     """
 
     prefix: bytes = b""
@@ -24,13 +24,6 @@ class PrefixedSocket(UdpSocket):
     def send(self, datagram: Datagram, address: Address) -> int:
         """Like `UdpSocket.send`, with the prefix."""
         return super().send(b"".join((self.prefix, datagram)), address)
-
-    def send_buffer(self, buffer: Datagram, segment_size: int, address: Address) -> int:
-        """Like `UdpSocket.send_buffer`, with the prefix."""
-        view = memoryview(buffer)
-        starts = range(0, len(buffer) or 1, max(1, segment_size))
-        segments = [view[start : start + segment_size] for start in starts]
-        return self.send_segments(segments, segment_size, address)
 
     def send_segments(
         self, segments: Sequence[Datagram], segment_size: int, address: Address

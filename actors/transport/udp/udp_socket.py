@@ -275,22 +275,6 @@ class UdpSocket:
         # Not a subclass's: what it adds is in the datagram already.
         return UdpSocket.send_segments(self, (datagram,), len(datagram), address)
 
-    def send_buffer(self, buffer: Datagram, segment_size: int, address: Address) -> int:
-        """Like `send_segments` for datagrams that lie one behind the other in `buffer`."""
-        size = len(buffer)
-        if size <= segment_size:
-            return self.send_segments((buffer,), size, address)
-        count = -(-size // segment_size)
-        if not self._backlog and count <= self._segmentation.per_call(segment_size):
-            outcome = self._call((buffer,), count, segment_size, address)
-            if outcome is _Outcome.SENT:
-                return count
-            if outcome is _Outcome.LOST:
-                return 0
-        view = memoryview(buffer)
-        segments = [view[at : at + segment_size] for at in range(0, size, segment_size)]
-        return self.send_segments(segments, segment_size, address)
-
     def send_segments(
         self, segments: Sequence[Datagram], segment_size: int, address: Address
     ) -> int:
