@@ -37,6 +37,9 @@ REDACTED: Final = "[redacted]"
 
 #: Loggers of libraries that write per packet at INFO or DEBUG.
 QUIET_LOGGERS: Final = ("quic", "aiohttp.access", "asyncio")
+#: Where the exceptions of libraries are from that say a peer wrote nonsense: anybody can cause
+#: them at will, so they are no errors of ours and have no traceback. The peer is told (400).
+PEERS_FAULTS: Final = ("aiohttp.http_exceptions",)
 
 _SECRET_FIELD = re.compile(
     r"(?i)(?:^|[_.-])(?:token|secret|password|passwd|private_?key|credential|authorization|cookie)s?$"
@@ -244,12 +247,15 @@ class _Bridge(logging.Handler):
             level: str | int = logger.level(record.levelname).name
         except ValueError:
             level = record.levelno
+        exception = record.exc_info
+        if exception and type(exception[1]).__module__ in PEERS_FAULTS:
+            level, exception = "DEBUG", None
         frame: FrameType | None = inspect.currentframe()
         depth = 0
         while frame is not None and (depth == 0 or frame.f_code.co_filename in _LOGGING_FILES):
             frame = frame.f_back
             depth += 1
-        logger.opt(depth=depth, exception=record.exc_info).bind(library=record.name).log(
+        logger.opt(depth=depth, exception=exception).bind(library=record.name).log(
             level, "{}", record.getMessage()
         )
 

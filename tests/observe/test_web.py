@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from actors.node.logging import install, uninstall
 from actors.observe import web
 from actors.observe.meters import Meters
 from actors.observe.tree import ObserveSettings, observe_spec
@@ -79,6 +81,36 @@ def _connections(system: ActorSystem) -> int:
     shown = cell.actor.describe()["connections"]  # type: ignore[union-attr]
     assert isinstance(shown, int)
     return shown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\xff\xff" + bytes(100),
+        b"GET /\x00 HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: no\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: " + b"x" * 20_000 + b"\r\n\r\n",
+    ],
+    ids=["tls", "version", "header", "long"],
+)
+def test_nonsense_is_answered_and_fills_no_log(said: bytes) -> None:
+    log = io.StringIO()
+    install("INFO", "human", log)
+
+    async def main() -> None:
+        async with serving() as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(said)
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+            writer.close()
+            assert (await ask(address)).startswith(b"HTTP/1.1 200")
+
+    try:
+        run(main())
+    finally:
+        uninstall()
+    assert "Error handling" not in log.getvalue()
+    assert "Traceback" not in log.getvalue()
 
 
 def test_half_a_request_and_answers_that_take_too_long_end(
