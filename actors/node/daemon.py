@@ -12,6 +12,8 @@ Exit codes are listed in docs/operations.md.
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -24,12 +26,28 @@ from loguru import logger
 
 from actors.node.collector import tune_collector
 from actors.node.service_manager import ServiceManager
-from actors.runtime import ActorDown, ActorSystem, ExitKind, ExitReason, Supervisor, shutdown
+from actors.runtime import (
+    ActorDown,
+    ActorSystem,
+    Event,
+    ExitKind,
+    ExitReason,
+    Supervisor,
+    shutdown,
+)
 
 #: Seconds the tree gets to stop in order after the drain, even when the drain used its deadline.
 STOP_SECONDS = 5.0
 #: Seconds the whole tree may take to come up.
 START_SECONDS = 60.0
+#: What the system says of an address that this start will not get: trying again does not help.
+_NO_ADDRESS = re.compile(
+    rf"\[Errno (?:{errno.EADDRINUSE}|{errno.EADDRNOTAVAIL}|{errno.EACCES})\] (.*?)\)?$", re.DOTALL
+)
+
+
+class AddressRefused(Exception):
+    """An actor could not bind its address while the tree came up."""
 
 
 class ExitCode(IntEnum):
@@ -121,10 +139,16 @@ class Daemon:
         background: list[asyncio.Task[None]] = []
         try:
             try:
-                await system.start(lambda: self._root(system), timeout=START_SECONDS)
+                await self._start(system)
                 tune_collector()
-            except (ActorDown, TimeoutError) as error:
+            except AddressRefused as error:
+                logger.error("not started: {}", error)
+                return ExitCode.RESOURCE
+            except ActorDown as error:
                 logger.error("the tree did not come up: {}", error)
+                return ExitCode.RESOURCE
+            except TimeoutError:
+                logger.error("the tree did not come up within {:g} s", START_SECONDS)
                 return ExitCode.RESOURCE
             background.append(asyncio.create_task(self._serve_reloads(system)))
             if self._manager.watchdog_seconds:
@@ -135,6 +159,34 @@ class Daemon:
             for task in background:
                 task.cancel()
             self._remove_signals(system.loop)
+
+    async def _start(self, system: ActorSystem) -> None:
+        """Bring the tree up. Raises what `ActorSystem.start` does, and `AddressRefused`.
+
+        Later a listener tries again until its address is free. At the start nobody is served yet,
+        and whoever started the daemon wants to know.
+        """
+        refused: asyncio.Future[str] = system.loop.create_future()
+
+        def deliver(event: Event) -> None:
+            if event.kind == "exited" and event.fields.get("kind") == ExitKind.INIT_FAILED.value:
+                found = _NO_ADDRESS.search(str(event.fields["reason"]))
+                if found and not refused.done():
+                    refused.set_result(f"{event.path}: {found[1]}")
+
+        token = system.events.subscribe(deliver)
+        start = asyncio.create_task(system.start(lambda: self._root(system), timeout=START_SECONDS))
+        try:
+            either: set[asyncio.Future[Any]] = {start, refused}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if refused.done():
+                raise AddressRefused(refused.result())
+            await start
+        finally:
+            system.events.unsubscribe(token)
+            refused.cancel()
+            start.cancel()
+            await asyncio.wait({start})
 
     async def _announce(self, system: ActorSystem) -> None:
         await self._hooks.ready(system)

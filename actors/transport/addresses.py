@@ -82,6 +82,12 @@ def host_and_port(address: Address) -> tuple[str, int]:
     return address[0], address[1]
 
 
+def bind_error(error: OSError, host: str, port: int, transport: str) -> OSError:
+    """The same error, which also says what could not be bound."""
+    where = f"{address_text(host, port)} ({transport})"
+    return OSError(error.errno, f"{where}: {error.strerror or error}")
+
+
 def address_text(host: str, port: int) -> str:
     """``host:port``, IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -193,3 +193,23 @@ def test_a_daemon_without_standard_streams(tmp_path: Path, pki: PkiFixture, clos
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--listen-tcp", "--listen-forward", "--debug-listen"])
+def test_an_address_in_use_ends_the_start_at_once(
+    tmp_path: Path, pki: PkiFixture, flag: str
+) -> None:
+    """Status 71, and a last line that says which address; it took a minute, and did not."""
+    kind = socket.SOCK_DGRAM if flag in ("--listen", "--listen-forward") else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [*serve(pki, tmp_path / "s"), flag, address]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == EXIT_RESOURCE, ended.stderr
+    told = [line for line in ended.stderr.splitlines() if "not started" in line]
+    assert len(told) == 1, ended.stderr
+    assert f"{address} (" in told[0]
+    assert "Address already in use" in told[0]

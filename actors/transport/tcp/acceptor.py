@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from loguru import logger
 
-from actors.transport.addresses import to_bind
+from actors.transport.addresses import bind_error, to_bind
 from actors.transport.gate import HEARD, PROVED, Gate, Place, source_of
 
 #: Connections accepted per wake-up before other sockets get a turn.
@@ -234,7 +234,7 @@ def listen_tcp(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, apart)
         sock.bind(address)
         sock.listen(backlog)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise bind_error(error, host, port, "TCP") from None
     return sock

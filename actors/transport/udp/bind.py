@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Final
 
-from actors.transport.addresses import to_bind
+from actors.transport.addresses import bind_error, to_bind
 
 #: Kernel buffer asked for in each direction, bytes. A burst of batches must fit while the loop is
 #: busy elsewhere. Without CAP_NET_ADMIN the kernel clamps it to net.core.[rw]mem_max.
@@ -64,9 +64,9 @@ def bind_udp(
         for option in _FORCE:
             _enlarge(sock, option)
         sock.bind(address)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise bind_error(error, host, port, "UDP") from None
     return sock
 
 
