@@ -46,7 +46,6 @@ class CtrlPace:
         #: Of one chunk; bound: the stream's window, because the stream is paused meanwhile.
         self._held = memoryview(b"")
         self._timer: Timer | None = None
-        self._waited = actor.guard("ctrl", self._go_on)
 
     def data(self, chunk: bytes) -> None:
         """What arrived."""
@@ -68,7 +67,7 @@ class CtrlPace:
             if self._left <= 0:
                 self._stream.pause()
                 pause = (BURST / 2 - self._left) / FRAMES_PER_SECOND
-                self._timer = self._timers.after(pause, self._waited)
+                self._timer = self._timers.after(pause, self._actor.guard("ctrl", self._go_on))
                 return
             piece, self._held = bytes(self._held[:PIECE_BYTES]), self._held[PIECE_BYTES:]
             before = self._frames()
