@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from actors.edge.agent_connection import AgentConnection
+from actors.edge.settings import EdgeSettings
 from actors.pki.certificates import create_leaf
 from actors.pki.dev_pki import LeafFiles
 from actors.pki.files import pair_paths, read_pair
 from tests.agent.rig import SERVICE
 from tests.conftest import PkiFixture, eventually, run
+from tests.edge.relay_rig import relay_leaf
 from tests.edge.rig import Relay, relay
 from tests.transport.test_tcp import odd_leaf
 
@@ -66,6 +68,38 @@ async def agent(
             process.kill()
         await process.wait()
         await reading
+
+
+def test_an_agent_says_why_it_is_not_connected(pki: PkiFixture, tmp_path: Path) -> None:
+    """Once, at the default level: a relay that is not there, one that serves other tenants."""
+    command = (sys.executable, "-m", "tools.entry", "agent", "provide", "--service", SERVICE)
+
+    async def said(port: int, what: str) -> list[str]:
+        process = await asyncio.create_subprocess_exec(
+            *(*command, "--target", "127.0.0.1:9", "--relay", f"127.0.0.1:{port}"),
+            *("--ca", str(pki.ca), "--cert", str(pki.provider.certificate)),
+            *("--key", str(pki.provider.key), "--relay-id", "r1"),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        one = AgentProcess(process)
+        reading = asyncio.create_task(one.read())
+        try:
+            await one.says(what)
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 15)
+            await reading
+        return [line for line in one.said if "WARNING" in line]
+
+    async def main() -> None:
+        others = EdgeSettings(tenants=frozenset({"others"}))
+        async with relay(pki, tmp_path, settings=others) as running:
+            silent = await said(running.address[1], "closed without a word: it does not serve out")
+            assert len(silent) == 1
+        async with relay(pki, tmp_path, leaf=relay_leaf(pki, "r9"), relay_id="r9") as other:
+            await said(other.address[1], "no relay answers: .*r9")
+
+    run(main(), timeout=50)
 
 
 async def answer(reader: asyncio.StreamReader) -> bytes:

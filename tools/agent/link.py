@@ -114,6 +114,8 @@ class RelayLink(StreamKeeper):
         self._serial = 0
         self._draining = False
         self._last_error = ""
+        #: Said since the last connection that worked: a pause that repeats says nothing new.
+        self._complaint = ""
         self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
         #: connection.
@@ -220,6 +222,7 @@ class RelayLink(StreamKeeper):
         if connection is None and self._tcp is not None:
             connection = await self._dial_by(self._tcp, settings.relays_tcp)
         if connection is None:
+            self._complain(f"no relay answers: {self._last_error}")
             self._again()
             return
         self._adopt(connection)
@@ -336,11 +339,19 @@ class RelayLink(StreamKeeper):
             )
         else:
             self._superseded = 0
-            self.log.warning("relay connection lost: {}", reason)
+            if self._ready or not reason.application or reason.code or reason.text:
+                self.log.warning("relay connection lost: {}", reason)
+            else:  # all that relays say to an identity they do not take
+                self._complain(f"a relay closed without a word: it does not serve {self._uri}")
         self._forget_connection()
         for stream in self._table.lingering():
             stream.path_lost()
         self._again()
+
+    def _complain(self, what: str) -> None:
+        if what != self._complaint:
+            self._complaint = what
+            self.log.warning("{}; trying again", what)
 
     def _forget_connection(self) -> None:
         self._connection = self._session = self._ctrl = None
@@ -374,6 +385,7 @@ class RelayLink(StreamKeeper):
             elif isinstance(event, SessionReady):
                 self._ready = True
                 self._rounds = 0
+                self._complaint = ""
                 connection = self._connection
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
