@@ -26,7 +26,7 @@ from actors.transport.stream import CloseReason
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.tls_context import client_context, peer_chain, server_context
-from actors.transport.tcp.tls_transport import CHUNK, TlsTransport, label
+from actors.transport.tcp.tls_transport import READ, TlsTransport, label
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, verify_peer
 
@@ -152,7 +152,7 @@ class TcpEndpoint:
     def _buffer(self) -> memoryview:
         """What all connections read into; made again when it is needed after `abort`."""
         if self._made is None:
-            self._made = memoryview(bytearray(CHUNK))
+            self._made = memoryview(bytearray(READ))
         return self._made
 
     def statistics(self) -> TcpStatistics:

@@ -21,7 +21,9 @@ from typing import Any, Final, Protocol
 
 from loguru import logger
 
-#: Bytes read from the socket at a time, and encrypted before they are handed to it.
+#: Bytes read from the socket at a time: what comes together leaves together.
+READ: Final = 256 * 1024
+#: Bytes encrypted before they are handed to the socket.
 CHUNK: Final = 64 * 1024
 #: Plaintext of one TLS record.
 RECORD: Final = 16 * 1024
@@ -50,7 +52,7 @@ class TlsTransport(asyncio.Transport):
     Args:
         sock: connected, non-blocking; taken over.
         context: ours.
-        buffer: shared by the connections of an endpoint, at least `CHUNK` bytes.
+        buffer: shared by the connections of an endpoint, at least `READ` bytes.
         server_name: clients: whom the certificate must name; None: we are the server.
     """
 
@@ -137,7 +139,7 @@ class TlsTransport(asyncio.Transport):
 
     def _read(self) -> None:
         try:
-            count = self._sock.recv_into(self._buffer[:CHUNK])
+            count = self._sock.recv_into(self._buffer[:READ])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
