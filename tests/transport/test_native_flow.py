@@ -88,16 +88,48 @@ def test_many_limits_take_several_packets() -> None:
 
 
 def test_the_connection_window_holds() -> None:
-    flow = ReceiveFlow(WINDOW, 1500)
+    flow = ReceiveFlow(WINDOW, 1600)
     assert flow.received(0, 1000)
-    assert flow.received(4, 500)
+    assert flow.received(4, 700)
     assert flow.held is False
+    assert flow.room == 0
     assert flow.received(8, 1)
     assert ReceiveFlow.held.fget(flow) is True  # type: ignore[attr-defined]  # a property
+    assert flow.room < 0
     flow.consumed(8, 1)
+    flow.consumed(4, 99)
+    assert ReceiveFlow.held.fget(flow) is True  # type: ignore[attr-defined]  # a property
+    flow.consumed(4, 1)
     assert ReceiveFlow.held.fget(flow) is False  # type: ignore[attr-defined]  # a property
+    assert flow.room == 100
     flow.forget(0)
-    assert flow.unconsumed == 500
+    assert flow.unconsumed == 600
+
+
+def test_readers_that_stall_with_a_whole_connection_window_stop_nobody_else() -> None:
+    flow = ReceiveFlow(WINDOW, 4 * WINDOW)
+    for stalled in range(0, 16, 4):
+        assert flow.received(stalled, WINDOW)
+    for _ in range(100):
+        assert not flow.held
+        count = flow.room + 1
+        assert flow.received(16, count)
+        flow.consumed(16, count)
+        flow.frames(0.0, 0.0, 100)
+
+
+def test_what_a_hold_lets_through_comes_in_batches() -> None:
+    flow = ReceiveFlow(1 << 20, 1 << 20)
+    assert flow.received(0, 1 << 20)
+    assert flow.received(4, (1 << 16) + 1)
+    rooms = []
+    for _ in range(500):
+        flow.consumed(0, 1000)
+        if not flow.held:
+            rooms.append(flow.room)
+            assert flow.received(4, flow.room + 1)
+    assert rooms
+    assert min(rooms) >= 1 << 16
 
 
 def test_a_sender_that_comes_to_an_old_limit_later_is_told_again() -> None:

@@ -11,9 +11,10 @@ Flow control follows consumption, per stream and per connection:
   told of finite ones, and packets of our own (`packets`) announce what consumption frees. A
   stalled reader stops its own writer after one `stream_window` and nobody else;
 * per connection it is the core's, which grants credit as data is taken out of it; nothing is taken
-  out while more than `connection_window` is delivered and not consumed. Then every stream of the
-  connection waits, as flow control wants it, and so do RESET and STOP_SENDING, until consumption
-  goes on. A connection holds at most two `connection_window`s and one event (64 KiB);
+  out once more than `connection_window` and a sixteenth of it is delivered and not consumed, until
+  it is no more than `connection_window`. Then every stream of the connection waits, as flow control
+  wants it, and so do RESET and STOP_SENDING. A connection holds at most two `connection_window`s,
+  that sixteenth and one event (64 KiB);
 * more than a stream's limit closes the connection with FLOW_CONTROL_ERROR;
 * what is written waits in `send` until the core can send it.
 

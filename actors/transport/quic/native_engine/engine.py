@@ -470,7 +470,7 @@ class NativeEngine(OwnPackets):
         flow = self._flow
         held = flow.held
         flow.consumed(stream_id, count)
-        return held or flow.due
+        return flow.due or (held and not flow.held)
 
     def settle(self, stream_id: int) -> None:
         """The receive half is closed: what it holds counts no more."""

@@ -7,7 +7,8 @@ limit stops exactly at an older one. A stream that stands there is announced aga
 pauses.
 
 Connection. The core grants connection credit as data is taken out of it; nothing is taken out while
-`held` is true, which is while more than the connection window is delivered and not consumed.
+`held` is true. That begins a little beyond the connection window, and ends when no more than the
+window is delivered and not consumed: what a hold lets through comes in batches (decision 87).
 
 Source: RFC 9000 sections 4.1, 4.2, 13.3, 19.10.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 #: A limit is announced when it moved by this part of the window.
 ANNOUNCE_FRACTION = 4
+#: A hold begins when so much of the connection window, beyond it, is delivered and not consumed.
+HOLD_FRACTION = 16
 #: First pause before a limit is announced again, seconds; doubled up to the second value.
 REPEAT_SECONDS = 0.05
 LONGEST_PAUSE = 2.0
@@ -55,8 +58,10 @@ class ReceiveFlow:
 
     __slots__ = (
         "_announced_at",
+        "_ceiling",
         "_connection_window",
         "_due",
+        "_held",
         "_repeat_at",
         "_repeats",
         "_round_trip",
@@ -71,6 +76,8 @@ class ReceiveFlow:
         self._window = stream_window
         self._step = max(1, stream_window // ANNOUNCE_FRACTION)
         self._connection_window = connection_window
+        self._ceiling = connection_window + connection_window // HOLD_FRACTION
+        self._held = False
         self._streams: dict[int, _Stream] = {}
         self._unconsumed = 0
         #: Streams whose limit is to be announced, in order.
@@ -85,12 +92,12 @@ class ReceiveFlow:
     @property
     def held(self) -> bool:
         """True while the connection window is used up: take no data out of the core."""
-        return self._unconsumed > self._connection_window
+        return self._held
 
     @property
     def room(self) -> int:
         """Bytes that may be delivered before `held`; negative while it is."""
-        return self._connection_window - self._unconsumed
+        return -1 if self._held else self._ceiling - self._unconsumed
 
     @property
     def unconsumed(self) -> int:
@@ -109,6 +116,8 @@ class ReceiveFlow:
             stream = self._streams[stream_id] = _Stream(self._window)
         stream.received += count
         self._unconsumed += count
+        if self._unconsumed > self._ceiling:
+            self._held = True
         if stream.received > stream.limit:
             return False
         while stream.received > stream.floor:
@@ -128,10 +137,15 @@ class ReceiveFlow:
             return
         count = min(count, stream.received - stream.consumed)
         stream.consumed += count
-        self._unconsumed -= count
+        self._release(count)
         if not stream.closing and stream.consumed + self._window - stream.limit >= self._step:
             stream.limit = stream.consumed + self._window
             self._due[stream_id] = None
+
+    def _release(self, count: int) -> None:
+        self._unconsumed -= count
+        if self._held and self._unconsumed <= self._connection_window:
+            self._held = False
 
     def settle(self, stream_id: int) -> None:
         """Nobody reads what is left, or what may still come."""
@@ -139,7 +153,7 @@ class ReceiveFlow:
         if stream is None:
             return
         stream.closing = True
-        self._unconsumed -= stream.received - stream.consumed
+        self._release(stream.received - stream.consumed)
         stream.consumed = stream.received
         self._due.pop(stream_id, None)
         self._progress(stream_id)
