@@ -149,6 +149,10 @@ class ResumableStream(Stream):
 
     def positions(self) -> StreamResume:
         """What the other side has to know to go on."""
+        return StreamResume(self.stream_id, self.sent, self.received)
+
+    def claim(self) -> StreamResume:
+        """The same for a relay, which judges by the terms whether it may be joined again."""
         return StreamResume(self.stream_id, self.sent, self.received, self.terms)
 
     def checkpoint(self) -> StreamCheckpoint:

@@ -53,7 +53,7 @@ class Resumption:
         path.on_reset = guard("resume", lambda code: self._failed(again=code in _AGAIN))
         path.on_lost = guard("resume", self._lost)
         path.start()
-        path.write(stream.positions().encode())
+        path.write((stream.positions() if direct else stream.claim()).encode())
 
     def abort(self) -> None:
         """Give up; idempotent."""
