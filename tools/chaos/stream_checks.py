@@ -20,8 +20,9 @@ DECIDERS = ("/control",)
 NOTICE_SECONDS = 1.0
 #: A process child needs this long to start, connect and register.
 PROCESS_SECONDS = 15.0
-#: Seconds that a machine which is not slow never needs for what `machine_delay` measures.
-SLOW_SECONDS = 1.0
+#: What `machine_delay` says of a machine that is not slow is below this, seconds: ten times what
+#: an idle one needs.
+SLOW_SECONDS = 0.5
 #: A violation names the faults of so many seconds before it.
 STORY_SECONDS = 5.0
 
@@ -63,7 +64,7 @@ def _too_late(history: History, began: float, ended: float, within: float, text:
     return Violation(
         16,
         text + circumstances(history, began, ended),
-        doubtful=machine_delay(history, began, ended) > max(within, SLOW_SECONDS),
+        doubtful=machine_delay(history, began, ended) > max(within / 2, SLOW_SECONDS),
     )
 
 
