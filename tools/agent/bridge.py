@@ -8,6 +8,7 @@ Source: protocol sheet ORP 3.4.
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class _RelayOver:
     __slots__ = ()
 
 
-class Bridge(Actor):
+class Bridge(Actor, ABC):
     """What both directions share: a socket, a stream, a pump."""
 
     mailbox = MailboxSpec(bound=16)
@@ -122,9 +123,9 @@ class Bridge(Actor):
         self._pump.start(bytes(self._early), ended=self._early_eof)
         self._early.clear()
 
+    @abstractmethod
     def _terms(self) -> StreamTerms:
         """What the stream was opened for; our own URI is left empty."""
-        raise NotImplementedError
 
     def _ended(self, why: str) -> None:
         self._phase = "ended"
