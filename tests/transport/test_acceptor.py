@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -284,6 +285,10 @@ def test_a_crowd_from_everywhere_costs_bounded_memory(
             if number % 250 == 249:
                 pending, now = ask()
                 peak, most = max(peak, now), max(most, pending)
+        deadline = time.monotonic() + 30
+        while most < 256 and time.monotonic() < deadline:  # the kernel's queue comes in late
+            pending, now = ask()
+            peak, most = max(peak, now), max(most, pending)
 
         async def main() -> None:
             client = TcpEndpoint(identity=identity(pki, pki.consumer))
