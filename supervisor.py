@@ -160,7 +160,7 @@ def _rules_problem(settings: Settings) -> str:
     """What is wrong with the policy rule files; empty when nothing is."""
     import time
 
-    from actors.control.rules_toml import RulesError, load_rules
+    from actors.control.policy.rules_toml import RulesError, load_rules
 
     try:
         load_rules(settings.control.policy.files, int(time.time() * 1000))

@@ -26,11 +26,11 @@ from actors.control.backend import (
     ServiceRecord,
     Withdrawal,
 )
-from actors.control.fleet_requests import FindRelays
 from actors.control.limits import RELAY_ALIVE_SECONDS, STORE_TIMEOUT_SECONDS
 from actors.control.messages import AuditRecord
-from actors.control.rule import Rule
-from actors.control.store_requests import (
+from actors.control.policy.rule import Rule
+from actors.control.store.fleet_requests import FindRelays
+from actors.control.store.requests import (
     AppendAudit,
     DeleteRule,
     DeregisterAgents,

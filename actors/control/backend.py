@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from actors.control.limits import AUDIT_ATTEMPTS
 from actors.control.messages import AuditRecord
-from actors.control.rule import Rule
+from actors.control.policy.rule import Rule
 from actors.runtime import Actor, ActorRef, ChildSpec
 
 

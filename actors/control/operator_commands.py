@@ -23,7 +23,7 @@ from actors.control.operator_messages import (
     ReloadPolicy,
     RemoveRule,
 )
-from actors.control.rule import Effect, Rule
+from actors.control.policy.rule import Effect, Rule
 from actors.runtime import ActorRef, ActorSystem, ReplyError, Request, RuntimeFault
 from wire.admin.arguments import Arguments
 from wire.admin.errors import BadArguments, Declined

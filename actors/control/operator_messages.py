@@ -12,7 +12,7 @@ from pathlib import Path
 
 from actors.control.backend import AuditFilter
 from actors.control.messages import AuditRecord
-from actors.control.rule import Rule
+from actors.control.policy.rule import Rule
 from actors.runtime import Request
 
 # To the policy actor.

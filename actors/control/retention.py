@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from actors.control.audit_usage import ROW_BYTES, add_usage, total_usage
-from actors.control.store_requests import StoreRequest
+from actors.control.store.requests import StoreRequest
 
 #: Rows one request removes at most.
 PORTION_ROWS: Final = 500

@@ -29,8 +29,8 @@ from actors.control.limits import (
     HEARTBEAT_SECONDS,
 )
 from actors.control.messages import ControlPlane
-from actors.control.policy import PolicyActor
-from actors.control.registry import RegistryActor
+from actors.control.policy.policy import PolicyActor
+from actors.control.registry.registry import RegistryActor
 from actors.observe.meters import Meters
 from actors.runtime import (
     ActorSystem,

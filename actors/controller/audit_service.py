@@ -13,10 +13,10 @@ from dataclasses import replace
 import grpc
 
 from actors.control.backend import AuditFilter
-from actors.control.grpc_codec import audit_message, audit_of
 from actors.control.limits import MAX_AUDIT_ROWS
 from actors.control.messages import AuditRecord, Unavailable
 from actors.control.operator_messages import QueryAudit
+from actors.control.remote.codec import audit_message, audit_of
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.limits import CALL_SECONDS, MAX_BATCH, MAX_TEXT
 from actors.controller.request_checks import Refused, bad_request, required

@@ -21,7 +21,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from actors.control.backend import BackendError, DuplicateRule
-from actors.control.grpc_codec import METHODS, WATCHING, Method
+from actors.control.remote.codec import METHODS, WATCHING, Method
 from actors.controller.authority import ANYBODY, Caller, caller_of
 from actors.controller.complaints import Complaints
 from actors.controller.grpc_server import peer_identity

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from actors.control.grpc_codec import rule_message, rule_of
 from actors.control.limits import MAX_RULES
+from actors.control.remote.codec import rule_message, rule_of
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.request_checks import bad_request, exhausted, required
 from actors.controller.state import SNAPSHOT_END, RuleChange, Rules, added

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from actors.control.backend import Registration, Relay, ServiceRecord, Withdrawal
-from actors.control.grpc_codec import (
+from actors.control.limits import MAX_SERVICE_NAME
+from actors.control.remote.codec import (
     HEARTBEATS,
     MAX_RESOLVED,
     REGIONS,
@@ -18,7 +19,6 @@ from actors.control.grpc_codec import (
     provider_message,
     service_id,
 )
-from actors.control.limits import MAX_SERVICE_NAME
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.limits import MAX_RELAY_TEXT, MAX_TEXT, MAX_WATCHED_NAMES
 from actors.controller.request_checks import bad_request, required

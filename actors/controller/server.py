@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.control.backend import BackendError, PolicyChanged, ProvidersChanged
-from actors.control.fleet_requests import MAX_RELAYS
+from actors.control.store.fleet_requests import MAX_RELAYS
 from actors.controller.audit_service import AuditService
 from actors.controller.dispatch import Dispatcher
 from actors.controller.grpc_server import GrpcServer, ServerTls

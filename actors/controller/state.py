@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.control.backend import ProvidersChanged, Registration, Relay, Withdrawn
-from actors.control.grpc_codec import change_message, rule_message
-from actors.control.rule import Rule
+from actors.control.policy.rule import Rule
+from actors.control.remote.codec import change_message, rule_message
 from wire.orp import control_pb2
 
 

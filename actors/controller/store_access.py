@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import Relay, Withdrawn
-from actors.control.fleet_requests import ExpireDead, WatchProviders
-from actors.control.store_requests import UpsertRelay
+from actors.control.store.fleet_requests import ExpireDead, WatchProviders
+from actors.control.store.requests import UpsertRelay
 from actors.runtime import ActorRef
 
 

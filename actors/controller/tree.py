@@ -11,8 +11,8 @@ Source: architecture section 4; protocol sheet ORP 4; 6.2 R19.
 
 from __future__ import annotations
 
-from actors.control.embedded import STORE
 from actors.control.limits import RELAY_ALIVE_SECONDS
+from actors.control.store.embedded import STORE
 from actors.controller.expiry import ExpiryActor
 from actors.controller.port import Port
 from actors.controller.server import ControllerServer, ServerSettings

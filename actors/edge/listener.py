@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from actors.edge.agent_connection import AgentConnection
-from actors.edge.door import Door
+from actors.edge.connection.agent_connection import AgentConnection
+from actors.edge.context import EdgeContext
 from actors.edge.relays.relay_connection import RelayConnection
 from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.addresses import address_text
@@ -54,7 +54,7 @@ class _Listener(Actor):
 
     def __init__(
         self,
-        door: Door,
+        door: EdgeContext,
         endpoint: QuicEndpoint | TcpEndpoint,
         address: tuple[str, int],
         *,
@@ -182,7 +182,7 @@ class QuicListener(_Listener):
 
     def __init__(
         self,
-        door: Door,
+        door: EdgeContext,
         endpoint: QuicEndpoint,
         address: tuple[str, int],
         *,

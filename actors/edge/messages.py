@@ -12,7 +12,7 @@ from wire.orp.events import PeerFrame
 from wire.orp.messages import AllocGranted
 
 if TYPE_CHECKING:
-    from actors.edge.returning import Half
+    from actors.edge.resume.returning import ResumingStream
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class RemoteAddress(Request[tuple[str, int]]):
 
 
 @dataclass(slots=True)
-class Forward:
+class CopyFrame:
     """To a connection of an agent or a relay: copy another agent's ctrl frame to it."""
 
     frame: PeerFrame
@@ -65,7 +65,7 @@ class Rejoin(Request[None]):
     `mode` is what policy says of the stream now.
     """
 
-    half: Half
+    half: ResumingStream
     mode: P2PMode
 
 

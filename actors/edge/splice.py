@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.edge.door import Volume
-from actors.edge.opening import StreamEnd
+from actors.edge.context import ByteCounter
+from actors.edge.opening.open_request import StreamEnd
 from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
@@ -61,7 +61,7 @@ class Side:
         received: application bytes from it.
         ring: what was sent towards it.
         eof: it sent FIN, or nobody wants what it sends.
-        deaf: it wants nothing more (STOP_SENDING).
+        stop_received: it wants nothing more (STOP_SENDING).
         left: it wants nothing more on its present stream.
         confirmed: position up to which its application has everything, as far as it said.
         fin_confirmed: its agent said that the other one's FIN came.
@@ -72,7 +72,6 @@ class Side:
     __slots__ = (
         "confirmed",
         "credited",
-        "deaf",
         "done",
         "end",
         "eof",
@@ -82,6 +81,7 @@ class Side:
         "received",
         "relay",
         "ring",
+        "stop_received",
         "undrained",
         "uri",
     )
@@ -103,7 +103,7 @@ class Side:
         self.received = received
         self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
-        self.deaf = False
+        self.stop_received = False
         self.left = False
         self.done = False
         self.confirmed = sent
@@ -126,7 +126,7 @@ class Side:
     @property
     def reads(self) -> bool:
         """True while somebody wants what is written to its present stream."""
-        return self.end is not None and not self.left and not self.deaf
+        return self.end is not None and not self.left and not self.stop_received
 
     @property
     def sent(self) -> int:
@@ -144,7 +144,7 @@ class Splice:
     """
 
     def __init__(
-        self, owner: SpliceOwner, guard: Guard, first: Side, second: Side, volume: Volume
+        self, owner: SpliceOwner, guard: Guard, first: Side, second: Side, volume: ByteCounter
     ) -> None:
         self._volume = volume
         self.sides = (first, second)
@@ -208,7 +208,7 @@ class Splice:
         if (
             end is not None
             and end.stream.write_closed
-            and not side.deaf
+            and not side.stop_received
             and not self.other(side).eof
             and end.stream.connection.closed is None
         ):
@@ -226,7 +226,7 @@ class Splice:
             source.received += size
             ring.append(chunk)
             end = sink.end
-            if end is not None and not (sink.deaf or sink.left):
+            if end is not None and not (sink.stop_received or sink.left):
                 sink.undrained += size
                 end.stream.write(chunk)
 
@@ -269,11 +269,11 @@ class Splice:
     def unwanted(self, sink: Side, code: int = ResetCode.UNWANTED) -> None:
         """`sink` wants nothing more of the other side's bytes: nor do we."""
         source = self.other(sink)
-        sink.deaf = True
+        sink.stop_received = True
         source.eof = True
         if source.end is not None:
             source.end.stream.stop_sending(code)
-        if source.deaf:
+        if source.stop_received:
             self._owner.nobody_listens()
 
     def _done(self, side: Side, end: StreamEnd) -> None:
@@ -298,7 +298,7 @@ class Splice:
         What another relay took may still be lost with it, until its agent said that it has it. And
         an agent that wanted nothing more here may go on elsewhere.
         """
-        return not any(side.deaf or side.left for side in self.sides) and all(
+        return not any(side.stop_received or side.left for side in self.sides) and all(
             not side.relay or side.confirmed == side.sent for side in self.sides
         )
 
@@ -405,11 +405,11 @@ class Splice:
             for chunk in replay:
                 side.undrained += len(chunk)
                 stream.write(chunk)
-            if other.eof and not side.deaf:
+            if other.eof and not side.stop_received:
                 stream.write_eof()
-        if side.deaf:
+        if side.stop_received:
             stream.reset(ResetCode.UNWANTED)
-        if other.deaf:
+        if other.stop_received:
             stream.stop_sending(ResetCode.UNWANTED)
         self._notice_deaf(side)
         for chunk in held:

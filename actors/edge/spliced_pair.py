@@ -20,15 +20,15 @@ import asyncio
 from dataclasses import replace
 
 from actors.control.messages import ClaimStream, P2PMode
-from actors.edge.door import Door
+from actors.edge.context import EdgeContext
 from actors.edge.messages import Checkpointed, Denied, Migrated, Rejoin
-from actors.edge.opening import StreamEnd
+from actors.edge.opening.open_request import StreamEnd
+from actors.edge.opening.stream_policy import judge, unknown
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
-from actors.edge.returning import Half
+from actors.edge.resume.returning import ResumingStream
 from actors.edge.splice import Side, Splice
 from actors.edge.stream_account import StreamAccount
-from actors.edge.stream_policy import judge, unknown
 from actors.runtime import (
     Actor,
     ActorDown,
@@ -80,7 +80,7 @@ class SplicedPair(Actor):
     handler_limit = 60.0
     _account: StreamAccount  # set in `init`
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: EdgeContext) -> None:
         self._door = door
         self._phase = "opening"
         self._row: PairRow | None = None
@@ -384,7 +384,7 @@ class SplicedPair(Actor):
             self._begin_p2p_deadline(mode)
         return self._row
 
-    def _take_back(self, half: Half, mode: P2PMode) -> Refusal | None:
+    def _take_back(self, half: ResumingStream, mode: P2PMode) -> Refusal | None:
         splice = self._splice
         if splice is None or splice.finished or self._phase not in ("spliced", "held"):
             return Refusal("not spliced")

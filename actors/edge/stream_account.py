@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from actors.edge.door import Door
+from actors.edge.context import EdgeContext
 from actors.edge.pair_table import PairRow
 from actors.edge.splice import Splice
 from actors.observe.records import StreamRecord
@@ -31,7 +31,7 @@ class StreamAccount:
         returns: how often an agent came back.
     """
 
-    def __init__(self, door: Door, began: float, row: PairRow) -> None:
+    def __init__(self, door: EdgeContext, began: float, row: PairRow) -> None:
         self._door = door
         self._began = began
         self.row = row

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from actors.edge.messages import OpenTowards
-from actors.edge.opening import Rejected
+from actors.edge.opening.open_request import Rejected
 from actors.runtime import DEFERRED, Actor, Deferred, Refusal, Reply
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection

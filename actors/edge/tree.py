@@ -25,14 +25,14 @@ from operator import attrgetter
 
 from actors.control.messages import ControlPlane
 from actors.doors.door import Carriers, Listening
-from actors.edge.door import Door
+from actors.edge.context import EdgeContext
 from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener, TcpListener
 from actors.edge.messages import Close
 from actors.edge.relays.directory import RelayDirectory
 from actors.edge.relays.fleet import RelayFleet
 from actors.edge.relays.relay_link import RelayLink
-from actors.edge.resume_matcher import ResumeMatcher
+from actors.edge.resume.matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
 from actors.edge.stream_account import OUTCOMES
 from actors.observe.meters import Meters
@@ -119,7 +119,7 @@ class Edge:
             base=f"{base}/relays",
             dialler=lambda: QuicEndpoint(identity=self._identity, settings=quic),
         )
-        self.door = Door(
+        self.door = EdgeContext(
             settings,
             found,
             agents=lambda: self._place("agents"),
@@ -294,16 +294,16 @@ class Edge:
 
     @property
     def carriers(self) -> Carriers:
-        """See `Door`."""
+        """See `EdgeContext`."""
         return Carriers((f"{self._base}/agents",), (f"{self._base}/streams",))
 
     @property
     def draining(self) -> bool:
-        """See `Door`."""
+        """See `EdgeContext`."""
         return self.door.draining
 
     def listening(self) -> list[Listening]:
-        """See `Door`."""
+        """See `EdgeContext`."""
         return [
             Listening(transport, path, endpoint.address)
             for (transport, path), endpoint in zip(

@@ -82,7 +82,7 @@ class DeliveredStream(Stream):
 
     # Called by the transport.
 
-    def take_data(self, data: bytes, *, end: bool) -> None:
+    def data_received(self, data: bytes, *, end: bool) -> None:
         """In-order bytes arrived."""
         self.bytes_in += len(data)
         if end:

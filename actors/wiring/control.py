@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from actors.control.backend import BackendSpec
 from actors.control.controller_identity import ClientTls
-from actors.control.embedded import embedded_backend
-from actors.control.grpc_backend import grpc_backend
 from actors.control.limits import FORGET_SECONDS
-from actors.control.link import LinkSettings
+from actors.control.remote.backend import grpc_backend
+from actors.control.remote.link import LinkSettings
 from actors.control.retention import Retention
+from actors.control.store.embedded import embedded_backend
 from actors.controller.grpc_server import ServerTls
 from actors.controller.port import Port
 from actors.controller.server import ServerSettings

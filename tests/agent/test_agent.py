@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from actors.edge.agent_connection import AgentConnection
+from actors.edge.connection.agent_connection import AgentConnection
 from actors.pki.certificates import create_leaf
 from actors.pki.dev_pki import LeafFiles
 from actors.pki.files import pair_paths, read_pair, replace_certificate

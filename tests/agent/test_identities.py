@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge import agent_connection
+from actors.edge.connection import agent_connection
 from actors.edge.forward import granting
 from tests.agent.rig import agent_systems, agents, says
 from tests.agent.test_forward import forwarding

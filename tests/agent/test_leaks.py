@@ -14,7 +14,7 @@ from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
 
 #: Of every one of these there was one per stream, and none may be left.
-KINDS = ("StreamPair", "Splice", "Side", "StreamEnd", "ResumableStream", "TcpPump", "Opening")
+KINDS = ("StreamPair", "Splice", "Side", "StreamEnd", "ResumableStream", "TcpPump", "OpenRequest")
 
 
 def living() -> Counter[str]:

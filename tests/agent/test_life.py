@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge.agent_connection import AgentConnection
+from actors.edge.connection.agent_connection import AgentConnection
 from actors.edge.settings import EdgeSettings
 from actors.pki.certificates import create_leaf
 from actors.pki.dev_pki import LeafFiles

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from actors.admin.process_figures import process_figures
-from actors.edge import agent_connection, opening
+from actors.edge.connection import agent_connection
+from actors.edge.opening import open_request
 from actors.runtime import (
     Actor,
     ActorSystem,
@@ -239,7 +240,7 @@ def test_a_killed_pair_costs_its_stream_nothing(pki: PkiFixture, tmp_path: Path)
 def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fin_instead(end: opening.StreamEnd) -> None:
+    def fin_instead(end: open_request.StreamEnd) -> None:
         if not end.settled:
             end.settled = True
             end.stream.forget_callbacks()
@@ -248,7 +249,7 @@ def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
 
     async def main() -> None:
         async with _broken_relay(pki, tmp_path) as (struck, workload):
-            monkeypatch.setattr(opening.StreamEnd, "abort", fin_instead)
+            monkeypatch.setattr(open_request.StreamEnd, "abort", fin_instead)
             transfer = asyncio.create_task(workload.transfer(_LARGE))
             await _kill_the_pair(struck)
             struck.history.transfers.append(await transfer)

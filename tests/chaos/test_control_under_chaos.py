@@ -10,7 +10,7 @@ from actors.control import audit
 from actors.control.backend import AuditFilter
 from actors.control.messages import Decision
 from actors.control.operator_messages import QueryAudit
-from actors.edge import stream_pair
+from actors.edge.opening import stream_pair
 from tests.agent.rig import agents, says
 from tests.chaos.in_process import InProcessControl
 from tests.conftest import PkiFixture, eventually, run

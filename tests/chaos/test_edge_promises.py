@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from actors.control.registry import RegistryActor
+from actors.control.registry.registry import RegistryActor
 from actors.transport.quic import QuicSettings
 from tests.agent.rig import agent_systems, agents, says
 from tests.chaos.in_process import InProcessControl

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from actors.control.backend import BackendSpec
-from actors.control.embedded import embedded_backend
 from actors.control.messages import (
     AgentUp,
     ClaimStream,
@@ -22,6 +21,7 @@ from actors.control.messages import (
     Resolve,
     Superseded,
 )
+from actors.control.store.embedded import embedded_backend
 from actors.control.tree import control_plane, control_spec
 from actors.runtime import (
     Actor,

@@ -11,9 +11,9 @@ import pytest
 from actors.control.actor_backend import ActorBackend
 from actors.control.audit import AuditActor
 from actors.control.backend import AuditFilter, BackendSpec, BackendUnavailable
-from actors.control.embedded import embedded_backend
 from actors.control.messages import AuditRecord, Decide, Unavailable
 from actors.control.operator_messages import QueryAudit
+from actors.control.store.embedded import embedded_backend
 from actors.runtime import (
     Actor,
     ActorRef,

@@ -12,7 +12,7 @@ import pytest
 from actors.control.backend import AuditFilter
 from actors.control.messages import Decide, Resolve
 from actors.control.operator_messages import AddRule, QueryAudit
-from actors.control.rule import Effect, Rule
+from actors.control.policy.rule import Effect, Rule
 from actors.runtime import ActorDown, ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import CONTROL_ACTORS, Connection, Rig, running

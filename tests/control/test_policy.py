@@ -15,7 +15,6 @@ from actors.control.backend import (
     BackendUnavailable,
     PolicySource,
 )
-from actors.control.embedded import embedded_backend
 from actors.control.messages import Decide, Decision, P2PMode
 from actors.control.operator_messages import (
     AddRule,
@@ -26,8 +25,9 @@ from actors.control.operator_messages import (
     ReloadPolicy,
     RemoveRule,
 )
-from actors.control.policy_match import NO_MATCH, NO_SNAPSHOT
-from actors.control.rule import Effect, Rule
+from actors.control.policy.match import NO_MATCH, NO_SNAPSHOT
+from actors.control.policy.rule import Effect, Rule
+from actors.control.store.embedded import embedded_backend
 from actors.runtime import Actor, ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import Rig, running

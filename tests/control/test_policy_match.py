@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.control import policy_match
 from actors.control.messages import P2PMode, RelayMode, combine_p2p
-from actors.control.policy_match import NO_MATCH, RuleSet, glob_match
-from actors.control.rule import Effect, Rule
+from actors.control.policy import match as policy_match
+from actors.control.policy.match import NO_MATCH, RuleSet, glob_match
+from actors.control.policy.rule import Effect, Rule
 
 CALLER = "outrelay://acme/agent/00000000-0000-0000-0000-000000000002"
 NOW = 1_000_000

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.control import registry
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     BackendSpec,
@@ -19,7 +18,6 @@ from actors.control.backend import (
     ServiceRecord,
     Withdrawal,
 )
-from actors.control.embedded import embedded_backend
 from actors.control.messages import (
     AgentUp,
     PeerOf,
@@ -28,6 +26,8 @@ from actors.control.messages import (
     Resolve,
     Unavailable,
 )
+from actors.control.registry import registry
+from actors.control.store.embedded import embedded_backend
 from actors.runtime import Actor, AskTimeout, ReplyError
 from tests.conftest import eventually, run
 from tests.control.rig import Rig, running

@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from actors.control.actor_backend import ActorBackend
 from actors.control.audit_usage import ROW_BYTES
 from actors.control.backend import AuditFilter, Registration, Relay
-from actors.control.database import IN_MEMORY, open_database
 from actors.control.messages import AuditRecord
+from actors.control.policy.rule import Effect, Rule
 from actors.control.retention import PORTION_ROWS, ForgetGone, PruneAudit, Retention, Usage
-from actors.control.rule import Effect, Rule
-from actors.control.store import StoreActor
-from actors.control.store_requests import AppendAudit, InsertRule, RegisterServices, UpsertRelay
+from actors.control.store.database import IN_MEMORY, open_database
+from actors.control.store.requests import (
+    AppendAudit,
+    InsertRule,
+    RegisterServices,
+    UpsertRelay,
+)
+from actors.control.store.store import StoreActor
 from actors.observe.meters import Meters
 from actors.runtime import ActorSystem, ChildSpec, Supervisor
 from tests.conftest import eventually, run

@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.control import rules_toml
 from actors.control.messages import P2PMode, RelayMode
-from actors.control.rule import Effect, Rule
-from actors.control.rules_toml import RulesError, load_rules, parse_expiry, parse_rules
+from actors.control.policy import rules_toml
+from actors.control.policy.rule import Effect, Rule
+from actors.control.policy.rules_toml import (
+    RulesError,
+    load_rules,
+    parse_expiry,
+    parse_rules,
+)
 
 NOW = 1_700_000_000_000
 MINIMAL = '[[rule]]\nid = "a"\ntenant = "acme"\ncaller = "*"\ntarget = "web"\ndecision = "allow"\n'

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.control.database import open_database
-from actors.control.schema import VERSION, SchemaError, migrate
+from actors.control.store.database import open_database
+from actors.control.store.schema import VERSION, SchemaError, migrate
 
 #: As a reference controller from before p2p_mode and relay_mode wrote it.
 OLD = """

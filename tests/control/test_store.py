@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.control import store as store_module
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     AuditFilter,
@@ -23,11 +22,12 @@ from actors.control.backend import (
     Relay,
     Withdrawal,
 )
-from actors.control.database import open_database
 from actors.control.messages import AuditRecord
-from actors.control.rule import Effect, Rule
-from actors.control.store import StoreActor
-from actors.control.store_requests import FindProviders, StoreRequest, UpsertRelay
+from actors.control.policy.rule import Effect, Rule
+from actors.control.store import store as store_module
+from actors.control.store.database import open_database
+from actors.control.store.requests import FindProviders, StoreRequest, UpsertRelay
+from actors.control.store.store import StoreActor
 from actors.runtime import (
     Actor,
     ActorDown,

@@ -14,12 +14,12 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from actors.control.controller_identity import ClientTls
-from actors.control.grpc_backend import grpc_backend
-from actors.control.grpc_codec import METHODS
-from actors.control.link import LinkSettings
 from actors.control.messages import Decide, Decision
 from actors.control.operator_messages import AddRule
-from actors.control.rule import Effect, Rule
+from actors.control.policy.rule import Effect, Rule
+from actors.control.remote.backend import grpc_backend
+from actors.control.remote.codec import METHODS
+from actors.control.remote.link import LinkSettings
 from actors.controller.port import Port
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec

@@ -12,9 +12,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from actors.control.grpc_codec import METHODS, rule_message, rule_of, tenant_of
 from actors.control.messages import P2PMode, RelayMode
-from actors.control.rule import Effect, Rule
+from actors.control.policy.rule import Effect, Rule
+from actors.control.remote.codec import METHODS, rule_message, rule_of, tenant_of
 from tests.conftest import eventually, run
 from tests.controller.rig import Client, Controller, add_rule, allow, client, server
 from wire.orp import control_pb2 as pb

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.control.backend import ServiceRecord
-from actors.control.grpc_codec import audit_of, record_of, rule_of, tenant_of
-from actors.control.provider_cache import ProviderCache
-from actors.control.rule_mirror import RuleMirror, TooManyRules
+from actors.control.policy.rule_mirror import RuleMirror, TooManyRules
+from actors.control.registry.provider_cache import ProviderCache
+from actors.control.remote.codec import audit_of, record_of, rule_of, tenant_of
 from tests.controller.rig import allow
 from wire.orp import control_pb2 as pb
 

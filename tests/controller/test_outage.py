@@ -12,9 +12,9 @@ import pytest
 from loguru import logger
 
 from actors.control.backend import AuditFilter
-from actors.control.fleet_requests import FindRelays
 from actors.control.messages import AuditRecord, Resolve, Unavailable
 from actors.control.operator_messages import QueryAudit, RemoveRule
+from actors.control.store.fleet_requests import FindRelays
 from actors.controller.port import Port
 from actors.runtime import ActorDown, ReplyError
 from tests.conftest import eventually, run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.control.backend import Withdrawal
 from actors.control.messages import Confirm
-from actors.control.store_requests import DeregisterAgents, DeregisterStale
+from actors.control.store.requests import DeregisterAgents, DeregisterStale
 from tests.conftest import eventually, run
 from tests.control.rig import Rig
 from tests.controller.rig import Controller, client, server, watching

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from actors.control.controller_identity import ClientTls
-from actors.control.grpc_codec import METHODS
 from actors.control.messages import AuditRecord
+from actors.control.remote.codec import METHODS
 from actors.controller.authority import ANYBODY, NEEDED, Role, caller_of
 from actors.controller.grpc_server import ServerTls
 from actors.controller.server import ServerSettings

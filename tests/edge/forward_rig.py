@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from actors.edge.forward.place import ForwardPlace
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
 from actors.runtime import inspection
@@ -119,7 +119,7 @@ class ForwardRelay:
         self.opened = 0
 
     @property
-    def place(self) -> ForwardPlace:
+    def place(self) -> ForwardContext:
         """The plane."""
         place = self.running.edge.door.forward
         assert place is not None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from actors.control.embedded import embedded_backend
+from actors.control.store.embedded import embedded_backend
 from actors.control.tree import control_plane, control_spec
 from actors.edge.settings import EdgeSettings
 from actors.edge.tree import Edge

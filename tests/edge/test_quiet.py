@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge import agent_connection
+from actors.edge.connection import agent_connection
 from actors.runtime import Actor
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Relay, relay

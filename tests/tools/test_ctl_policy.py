@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from actors.admin.mounts import MountTable
 from actors.admin.service import control_service, ops_spec
-from actors.control.embedded import embedded_backend
 from actors.control.messages import Decide
 from actors.control.operator_commands import OperatorCommands
+from actors.control.store.embedded import embedded_backend
 from actors.control.tree import control_plane, control_spec
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec

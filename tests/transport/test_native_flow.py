@@ -64,7 +64,7 @@ def test_a_sender_that_stands_at_an_old_limit_is_told_again() -> None:
 
 
 def test_a_finished_stream_gets_no_more_limits() -> None:
-    for finish in (ReceiveFlow.settle, ReceiveFlow.ended):
+    for finish in (ReceiveFlow.release_credit, ReceiveFlow.ended):
         flow = ReceiveFlow(WINDOW, 1 << 20)
         assert flow.received(4, WINDOW)
         finish(flow, 4)

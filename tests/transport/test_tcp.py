@@ -316,7 +316,7 @@ def test_a_reset_of_the_peer_is_told_also_behind_our_fin(pki: PkiFixture) -> Non
             peer = streams[0].connection
             assert isinstance(peer, YamuxConnection)
             peer.session.reset(streams[0].stream_id, 10)
-            peer.touch()
+            peer.schedule_transmit()
             await eventually(lambda: codes)
             assert codes == [10]
 

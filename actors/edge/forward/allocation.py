@@ -18,6 +18,7 @@ Source: protocol sheet ORP 3.5; 6.3 F2 to F5.
 
 from __future__ import annotations
 
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.messages import (
     CONSUMER,
     PROVIDER,
@@ -28,7 +29,6 @@ from actors.edge.forward.messages import (
     PairRecord,
     Release,
 )
-from actors.edge.forward.place import ForwardPlace
 from actors.edge.forward.route_table import Route, RouteTable, datagrams
 from actors.edge.messages import RemoteAddress
 from actors.runtime import (
@@ -127,7 +127,7 @@ class Allocation(Actor):
 
     mailbox = MailboxSpec(bound=64)
 
-    def __init__(self, place: ForwardPlace, record: PairRecord, side: int) -> None:
+    def __init__(self, place: ForwardContext, record: PairRecord, side: int) -> None:
         self._place = place
         self._table = place.table
         self._record = record

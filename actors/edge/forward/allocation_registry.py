@@ -17,6 +17,7 @@ from collections import Counter
 
 from actors.edge.forward.advertise import advertised
 from actors.edge.forward.allocation import Allocation
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.messages import (
     SIDES,
     Addresses,
@@ -30,7 +31,6 @@ from actors.edge.forward.messages import (
     Release,
     Restore,
 )
-from actors.edge.forward.place import ForwardPlace
 from actors.runtime import (
     DEFERRED,
     Actor,
@@ -116,7 +116,7 @@ class AllocationRegistry(Actor):
 
     mailbox = MailboxSpec(bound=65_536)
 
-    def __init__(self, place: ForwardPlace) -> None:
+    def __init__(self, place: ForwardContext) -> None:
         self._place = place
         self._by_id: dict[int, _Entry] = {}
         self._by_monitor: dict[int, tuple[_Entry, int | None]] = {}

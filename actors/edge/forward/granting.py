@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.messages import Grant, Granted, Member, PairRecord, Restore
-from actors.edge.forward.place import ForwardPlace
 from actors.edge.messages import RemoteAddress, SendGranted
 from actors.runtime import (
     ActorDown,
@@ -27,7 +27,7 @@ RESTORE_PAUSE = 0.02
 
 
 async def allocate(
-    place: ForwardPlace,
+    place: ForwardContext,
     stream_id: int,
     pair: ActorRef,
     consumer: tuple[str, ActorRef],
@@ -66,7 +66,7 @@ def tell_granted(stream_id: int, granted: Granted, connections: tuple[ActorRef, 
         connection.try_tell(SendGranted(message))
 
 
-async def restore(place: ForwardPlace, record: PairRecord) -> bool:
+async def restore(place: ForwardContext, record: PairRecord) -> bool:
     """After the end of the allocation registry: tell the next one. False when there is none."""
     deadline = asyncio.get_running_loop().time() + RESTORE_SECONDS
     while (left := deadline - asyncio.get_running_loop().time()) > 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from actors.edge.forward.place import ForwardPlace
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.route_table import RouteTable
 from actors.runtime import Actor
 from actors.transport.addresses import address_text, host_and_port
@@ -33,7 +33,7 @@ class _Attachment:
 class ForwardPlane(Actor):
     """See the module docstring."""
 
-    def __init__(self, place: ForwardPlace) -> None:
+    def __init__(self, place: ForwardContext) -> None:
         self._place = place
 
     def init(self) -> None:

@@ -15,7 +15,7 @@ records.
 from __future__ import annotations
 
 from actors.edge.forward.allocation_registry import AllocationRegistry
-from actors.edge.forward.place import ForwardPlace
+from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.plane import ForwardPlane
 from actors.edge.forward.route_table import RouteTable
 from actors.edge.forward.settings import ForwardSettings
@@ -34,7 +34,7 @@ from actors.runtime import (
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 
 
-def forward_place(system: ActorSystem, settings: ForwardSettings, base: str) -> ForwardPlace:
+def forward_place(system: ActorSystem, settings: ForwardSettings, base: str) -> ForwardContext:
     """What the actors of the plane at `base` share."""
 
     found: dict[str, ActorRef] = {}  # a reference names a place and stays valid over restarts
@@ -46,7 +46,7 @@ def forward_place(system: ActorSystem, settings: ForwardSettings, base: str) -> 
         found[name] = ref
         return ref
 
-    return ForwardPlace(
+    return ForwardContext(
         settings,
         RouteTable(invented_ids=settings.invented_ids),
         registry=lambda: place("registry"),
@@ -54,7 +54,7 @@ def forward_place(system: ActorSystem, settings: ForwardSettings, base: str) -> 
     )
 
 
-def forward_spec(place: ForwardPlace) -> ChildSpec:
+def forward_spec(place: ForwardContext) -> ChildSpec:
     """The subtree, as a child named `forward`."""
     budget = Intensity(restarts=20, period=10.0)
     children = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.edge.messages import Forward, Reach
+from actors.edge.messages import CopyFrame, Reach
 from actors.edge.relays.settings import RelaySettings
 from actors.runtime import Actor, ActorRef, ActorSystem, ChildRefused, ChildSpec, Restart, escape_id
 from actors.transport.quic import QuicEndpoint
@@ -30,7 +30,7 @@ def parse_address(text: str) -> tuple[str, int] | None:
     return (host, number) if 0 < number < 65536 else None
 
 
-class Voice:
+class SignallingRoute:
     """An actor that can tell another relay something, as a resource of that actor."""
 
     __slots__ = ("_all", "_on_end", "_ref")
@@ -111,17 +111,19 @@ class RelayDirectory:
         known = {*self._known, *self.settings.known}
         return sorted(relay_id for relay_id in known if relay_id < self.settings.relay_id)
 
-    def add_voice(self, relay_id: str, ref: ActorRef) -> Voice:
+    def add_route(self, relay_id: str, ref: ActorRef) -> SignallingRoute:
         """This actor has a way to tell the relay something; abort the entry with it."""
         self._mute.discard(relay_id)
-        return Voice(self._voices.setdefault(relay_id, []), ref, lambda: self._silenced(relay_id))
+        return SignallingRoute(
+            self._voices.setdefault(relay_id, []), ref, lambda: self._silenced(relay_id)
+        )
 
     def _silenced(self, relay_id: str) -> None:
         """A way is lost, perhaps with what went over it last."""
         if self.unheard(relay_id):
             self.reach(relay_id)
 
-    def tell(self, relay_id: str, frame: Forward) -> bool:
+    def tell(self, relay_id: str, frame: CopyFrame) -> bool:
         """Have a ctrl frame copied to this relay. False: there is no way now."""
         return any(ref.try_tell(frame) for ref in self._voices.get(relay_id, ()))
 

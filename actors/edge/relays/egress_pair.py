@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from actors.control.messages import Provider, RelayMode, Resolve
 from actors.edge.messages import SendReady
-from actors.edge.opening import Rejected
-from actors.edge.stream_pair import StreamPair
+from actors.edge.opening.open_request import Rejected
+from actors.edge.opening.stream_pair import StreamPair
 from actors.runtime import ActorDown, AskTimeout, MailboxFull, ReplyError
 from wire.orp import reject
 from wire.orp.messages import StreamAccept

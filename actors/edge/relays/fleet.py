@@ -10,7 +10,7 @@ Source: protocol sheet ORP 3.11, 4.1; 6.2 R19, R21.
 from __future__ import annotations
 
 from actors.control.messages import FindFleet
-from actors.edge.door import Door
+from actors.edge.context import EdgeContext
 from actors.runtime import Actor, ActorDown, AskTimeout, MailboxFull, ReplyError, handles
 
 #: How much longer the pause gets while nothing changes: half a minute in place of five seconds.
@@ -28,7 +28,7 @@ class _Refresh:
 class RelayFleet(Actor):
     """See the module docstring."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: EdgeContext) -> None:
         self._door = door
         self._relays: dict[str, str] = {}
         self._failures = 0

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from actors.edge.door import Door
+from actors.edge.context import EdgeContext
 from actors.edge.messages import OpenTowards
 from actors.edge.pair_table import PairRow
-from actors.edge.returning import Half
+from actors.edge.resume.returning import ResumingStream
 from actors.runtime import (
     Actor,
     ActorDown,
@@ -76,7 +76,7 @@ class _Exchange:
         self._offered = offered
         self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._peer: ForwardStream | None = None
-        self._done: asyncio.Future[Half | None] = owner.system.loop.create_future()
+        self._done: asyncio.Future[ResumingStream | None] = owner.system.loop.create_future()
         self.final = False  #: asking this relay again is of no use
         guard = owner.guard
         stream.on_data = guard("offer", self._data)
@@ -90,7 +90,7 @@ class _Exchange:
         first = ForwardStream("", "", offered.uri, offered.stream_id, terms, offered.provides)
         stream.write(first.encode() + positions.encode())
 
-    async def answer(self, timeout: float) -> Half | None:
+    async def answer(self, timeout: float) -> ResumingStream | None:
         """The other agent's half; None: not there."""
         try:
             async with asyncio.timeout(timeout):
@@ -150,7 +150,9 @@ class _Exchange:
             self.final = True
             self._finish(ResetCode.MALFORMED)
             return
-        half = Half(stream, resume, rest, peer, offered.tenant, relay=relay, told=True, row=row)
+        half = ResumingStream(
+            stream, resume, rest, peer, offered.tenant, relay=relay, told=True, row=row
+        )
         half.owned = True
         self._done.set_result(half)
 
@@ -172,8 +174,8 @@ class _Exchange:
 
 
 async def offer(
-    owner: Actor, door: Door, relay_id: str, offered: Offered, wait: float, deadline: float
-) -> Half | None:
+    owner: Actor, door: EdgeContext, relay_id: str, offered: Offered, wait: float, deadline: float
+) -> ResumingStream | None:
     """Offer the half until another relay has the other one, or the deadline passed.
 
     Args:

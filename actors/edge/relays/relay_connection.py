@@ -8,16 +8,16 @@ Source: protocol sheet ORP 3.7, 3.11; 6.4 X2, X3, X5.
 
 from __future__ import annotations
 
-from actors.edge.door import Door
-from actors.edge.first_frame import FirstFrame
-from actors.edge.messages import Close, Forward
-from actors.edge.opening import Opening
+from actors.edge.connection.first_frame import FirstFrame
+from actors.edge.connection.peer_frames import PeerFrames
+from actors.edge.connection.stream_acceptor import StreamAcceptor
+from actors.edge.context import EdgeContext
+from actors.edge.messages import Close, CopyFrame
+from actors.edge.opening.open_request import OpenRequest
 from actors.edge.pair_table import PairRow
-from actors.edge.peer_frames import PeerFrames
 from actors.edge.relays.egress_pair import EgressPair
 from actors.edge.relays.signalling import Signalling
-from actors.edge.returning import Half
-from actors.edge.stream_bringer import StreamBringer
+from actors.edge.resume.returning import ResumingStream
 from actors.runtime import (
     Down,
     ExitReason,
@@ -36,7 +36,7 @@ from wire.orp.identity import AgentUri, IdentityError, RelayUri, parse_identity
 from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume
 
 
-class RelayConnection(StreamBringer):
+class RelayConnection(StreamAcceptor):
     """See the module docstring.
 
     Args:
@@ -48,7 +48,7 @@ class RelayConnection(StreamBringer):
     counted_as = "relay_"
 
     def __init__(
-        self, door: Door, connection: Connection, identity: RelayUri, ticket: Ticket
+        self, door: EdgeContext, connection: Connection, identity: RelayUri, ticket: Ticket
     ) -> None:
         super().__init__(door, identity.relay_id, identity.text)
         self._ticket = ticket
@@ -117,7 +117,7 @@ class RelayConnection(StreamBringer):
             signalling = Signalling(stream, self._from_relay, self._door.counters)
             self._signalling = self.own(signalling, "signalling")
             signalling.accept(self.guard, rest)
-            self.own(self._door.relays.add_voice(relay_id, self.ref), "voice")
+            self.own(self._door.relays.add_route(relay_id, self.ref), "signalling route")
             self._frames.repeat(relay_id, signalling)
             return
         source = self._source(message) if isinstance(message, ForwardStream) else None
@@ -150,7 +150,7 @@ class RelayConnection(StreamBringer):
     ) -> None:
         # The reference sends no id; its agents confuse streams that share id 0 (X2).
         stream_id = message.stream_id or self.system.rng.getrandbits(63) + 1
-        opening = Opening(
+        opening = OpenRequest(
             OpenStream(message.target_service, message.method, stream_id),
             stream,
             rest,
@@ -182,7 +182,7 @@ class RelayConnection(StreamBringer):
             if row is None or not row.has(source.text):
                 self._unexpected(stream)
                 return
-        half = Half(
+        half = ResumingStream(
             stream,
             message,
             rest,
@@ -201,8 +201,8 @@ class RelayConnection(StreamBringer):
 
     # What agents say to each other across the link.
 
-    @handles(Forward)
-    def _forward(self, message: Forward) -> None:
+    @handles(CopyFrame)
+    def _forward(self, message: CopyFrame) -> None:
         if self._signalling is not None:
             self._signalling.send(message.frame)
         else:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from actors.edge.door import Door
-from actors.edge.messages import Forward, OpenTowards, Reach
-from actors.edge.peer_frames import PeerFrames
-from actors.edge.relays.directory import Voice
+from actors.edge.connection.peer_frames import PeerFrames
+from actors.edge.context import EdgeContext
+from actors.edge.messages import CopyFrame, OpenTowards, Reach
+from actors.edge.relays.directory import SignallingRoute
 from actors.edge.relays.signalling import Signalling
 from actors.runtime import (
     DEFERRED,
@@ -55,12 +55,12 @@ class _Look:
 class _Lane:
     """One connection of the link."""
 
-    __slots__ = ("connection", "signalling", "voice")
+    __slots__ = ("connection", "route", "signalling")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.signalling: Signalling | None = None
-        self.voice: Voice | None = None
+        self.route: SignallingRoute | None = None
 
 
 class RelayLink(Actor):
@@ -72,7 +72,7 @@ class RelayLink(Actor):
 
     mailbox = MailboxSpec(bound=65_536)
 
-    def __init__(self, door: Door, relay_id: str) -> None:
+    def __init__(self, door: EdgeContext, relay_id: str) -> None:
         self._door = door
         self._relay_id = relay_id
         self._settings = door.relays.settings
@@ -240,16 +240,16 @@ class RelayLink(Actor):
         if not knows:
             self._door.relays.mute(self._relay_id)
         elif lane in self._lanes:
-            lane.voice = self._door.relays.add_voice(self._relay_id, self.ref)
-            self.own(lane.voice, "voice")
+            lane.route = self._door.relays.add_route(self._relay_id, self.ref)
+            self.own(lane.route, "route")
             self._frames.repeat(self._relay_id, signalling)
 
     def _lost(self, lane: _Lane, reason: CloseReason) -> None:
         self.disown(lane.connection)
         self._lanes.remove(lane)
-        if lane.voice is not None:
-            self.disown(lane.voice)
-            lane.voice.abort()
+        if lane.route is not None:
+            self.disown(lane.route)
+            lane.route.abort()
         self._last_error = str(reason)
         self._door.counters["relay_lost"] += 1
         self.log.warning("connection to relay {} lost: {}", self._relay_id, reason)
@@ -263,8 +263,8 @@ class RelayLink(Actor):
 
     # What agents say to each other across the link.
 
-    @handles(Forward)
-    def _forward(self, message: Forward) -> None:
+    @handles(CopyFrame)
+    def _forward(self, message: CopyFrame) -> None:
         for lane in self._lanes:
             if lane.signalling is not None and lane.signalling.open:
                 lane.signalling.send(message.frame)

@@ -78,7 +78,7 @@ class EndedEngine:
         """Nothing."""
         return False
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """Nothing."""
 
     def forget(self, stream_id: int) -> None:

@@ -35,8 +35,8 @@ from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
-from actors.transport.quic.narrow_hosts import NarrowHosts
 from actors.transport.quic.peer_check import BAD_CERTIFICATE, PeerRefused, check_peer
+from actors.transport.quic.pmtu_black_holes import PmtuBlackHoles
 from actors.transport.quic.quic_connection import QuicConnectionHandle
 from actors.transport.quic.routes import Routes
 from actors.transport.quic.settings import QuicSettings
@@ -125,7 +125,7 @@ class QuicEndpoint:
         self._flush_scheduled = False
         self._timers = ConnectionTimers(self._due, self._flush)
         self._shedding = Shedding(self._admission.flood, self.counters)
-        self._narrow = NarrowHosts()
+        self._narrow = PmtuBlackHoles()
         self._aborted = False
         self._past_in = self._past_out = self._past_lost = 0
 
@@ -162,7 +162,7 @@ class QuicEndpoint:
         self._address = host_and_port(self._listening.address)
         self._shedding.attach(self._listening)
         for connection in self._connections:
-            self.touch(connection)
+            self.schedule_transmit(connection)
         return self._address
 
     def _open(
@@ -305,7 +305,7 @@ class QuicEndpoint:
         connection.on_failed = failed
         self._admit(connection)
         engine.connect(target.address, time.monotonic())
-        self.touch(connection)
+        self.schedule_transmit(connection)
         try:
             reason = await done
         except BaseException:
@@ -504,7 +504,7 @@ class QuicEndpoint:
 
     # Sending.
 
-    def touch(self, connection: QuicConnectionHandle) -> None:
+    def schedule_transmit(self, connection: QuicConnectionHandle) -> None:
         """It has something to send: transmit at the end of this loop iteration."""
         self._dirty[connection] = None
         if not self._flush_scheduled and self._loop is not None:
@@ -529,7 +529,7 @@ class QuicEndpoint:
             for connection in dirty:
                 self._transmit(connection, now)
         for connection in list(self._dirty):
-            self.touch(connection)
+            self.schedule_transmit(connection)
 
     def _deliver(self, connection: QuicConnectionHandle) -> None:
         try:

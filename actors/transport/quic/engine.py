@@ -222,7 +222,7 @@ class Engine(Protocol):
         """Grant credit for delivered bytes. False: there is nothing to send because of it yet."""
         ...
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """The receive half is closed: give back all connection credit it still holds."""
         ...
 

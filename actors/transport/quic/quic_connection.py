@@ -117,14 +117,14 @@ class QuicConnectionHandle(Connection):
             self._local_reason = CloseReason("local", code, True, reason)
             self.engine.close(code, reason, application=True)
             self._end(self._local_reason)
-            self.touch()
+            self.schedule_transmit()
 
     def refuse(self, alert: int, slug: str) -> None:
         """Close with a TLS alert as a transport error (RFC 9001 section 4.8)."""
         if self._closed is None:
             self.engine.close(0x100 + alert, slug, application=False)
             self._end(CloseReason("handshake", 0x100 + alert, False, slug))
-            self.touch()
+            self.schedule_transmit()
 
     def abort(self) -> None:
         """See `Connection`."""
@@ -159,14 +159,14 @@ class QuicConnectionHandle(Connection):
 
     # Called by streams.
 
-    def touch(self) -> None:
+    def schedule_transmit(self) -> None:
         """Something is to be sent."""
-        self._endpoint.touch(self)
+        self._endpoint.schedule_transmit(self)
 
-    def look_at(self, stream: QuicStreamHandle) -> None:
+    def reap_if_done(self, stream: QuicStreamHandle) -> None:
         """It may be done: forget it if so, after the present events."""
         self._looked_at[stream.stream_id] = stream
-        self.touch()
+        self.schedule_transmit()
 
     # Called by the endpoint.
 
@@ -182,7 +182,7 @@ class QuicConnectionHandle(Connection):
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is None:
                     stream = self._arrived(event.stream_id)  # type: ignore[union-attr]
-                stream.take_data(event.data, end=event.end)  # type: ignore[union-attr]
+                stream.data_received(event.data, end=event.end)  # type: ignore[union-attr]
             elif kind is Drained:
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is not None:

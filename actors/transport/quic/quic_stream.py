@@ -23,7 +23,7 @@ class QuicStreamHandle(DeliveredStream):
         self._forgotten = False  # by the connection and its engine: everything was read, too
 
     def _unwanted(self) -> None:
-        self._handle.engine.settle(self.stream_id)
+        self._handle.engine.release_credit(self.stream_id)
 
     def start(self) -> None:
         """See `Stream.start`."""
@@ -33,7 +33,7 @@ class QuicStreamHandle(DeliveredStream):
     def _look(self) -> None:
         """Let the connection see whether it can forget this stream."""
         if self._over:
-            self._handle.look_at(self)
+            self._handle.reap_if_done(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """See `Stream.write`."""
@@ -46,7 +46,7 @@ class QuicStreamHandle(DeliveredStream):
             raise BacklogExceeded(f"stream {stream_id}: {limit - room} bytes unacknowledged")
         self.bytes_out += size
         handle.engine.write(stream_id, data, end=False)
-        handle.touch()
+        handle.schedule_transmit()
         return room - size
 
     def write_eof(self) -> None:
@@ -55,7 +55,7 @@ class QuicStreamHandle(DeliveredStream):
             return
         self._write_closed = True
         self._handle.engine.write(self.stream_id, b"", end=True)
-        self._handle.touch()
+        self._handle.schedule_transmit()
 
     def reset(self, code: int) -> None:
         """See `Stream.reset`."""
@@ -63,7 +63,7 @@ class QuicStreamHandle(DeliveredStream):
             return
         self._write_closed = True
         self._handle.engine.reset(self.stream_id, code)
-        self._handle.touch()
+        self._handle.schedule_transmit()
 
     def stop_sending(self, code: int) -> None:
         """See `Stream.stop_sending`."""
@@ -74,8 +74,8 @@ class QuicStreamHandle(DeliveredStream):
             return
         if not self._read_closed:
             self._handle.engine.stop_sending(self.stream_id, code)
-        self._handle.engine.settle(self.stream_id)
-        self._handle.touch()
+        self._handle.engine.release_credit(self.stream_id)
+        self._handle.schedule_transmit()
         self._look()
 
     def consume(self, count: int) -> None:
@@ -84,7 +84,7 @@ class QuicStreamHandle(DeliveredStream):
             return  # the whole credit was given back already
         self._consumed += count
         if self._handle.engine.consume(self.stream_id, count):
-            self._handle.touch()
+            self._handle.schedule_transmit()
         self._look()
 
     @property

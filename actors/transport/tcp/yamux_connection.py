@@ -108,7 +108,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         self._reads += 1
         self._bytes_in += len(data)
         self._deliver(self.session.receive(data, self._loop.time()))
-        self.touch()
+        self.schedule_transmit()
 
     def eof_received(self) -> None:
         """TLS ended; nothing can be sent any more either."""
@@ -173,7 +173,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if stream_id is None:
             return None
         stream = self._streams[stream_id] = YamuxStream(self, stream_id)
-        self.touch()
+        self.schedule_transmit()
         return stream
 
     def close(self, code: int, reason: str = "") -> None:
@@ -228,7 +228,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
             if kind is DataReceived:
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is not None:
-                    stream.take_data(event.data, end=False)  # type: ignore[union-attr]
+                    stream.data_received(event.data, end=False)  # type: ignore[union-attr]
             elif kind is DataSent:
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is not None:
@@ -258,7 +258,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
     def _hand_over(self, stream: YamuxStream) -> None:
         if stream.inbound:
             self.session.accept(stream.stream_id)
-            self.touch()
+            self.schedule_transmit()
             self.on_stream(stream)
 
     def settled(self, stream: YamuxStream) -> None:
@@ -305,7 +305,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     # Sending.
 
-    def touch(self) -> None:
+    def schedule_transmit(self) -> None:
         """Something may be to be sent: at the end of this loop iteration."""
         if not self._flush_scheduled and self._closed is None and self.session.wants_to_send:
             self._flush_scheduled = True
@@ -353,5 +353,5 @@ class YamuxConnection(Connection, asyncio.Protocol):
         when, now = self.session.next_timer(), self._loop.time()
         if when is not None and when <= now:
             self._deliver(self.session.handle_timer(now))
-            self.touch()
+            self.schedule_transmit()
         self._set_timer()

@@ -54,7 +54,7 @@ class YamuxStream(DeliveredStream):
             raise BacklogExceeded(f"stream {self.stream_id}: {self.backlog} bytes not sent")
         self.bytes_out += len(data)
         self._session.write(self.stream_id, data)
-        self._owner.touch()
+        self._owner.schedule_transmit()
         return room - len(data)
 
     def write_eof(self) -> None:
@@ -62,7 +62,7 @@ class YamuxStream(DeliveredStream):
         if not self.write_closed:
             self._write_closed = True
             self._session.finish(self.stream_id)
-            self._owner.touch()
+            self._owner.schedule_transmit()
 
     def reset(self, code: int) -> None:
         """See `Stream.reset`."""
@@ -81,13 +81,13 @@ class YamuxStream(DeliveredStream):
         self._session.discard(self.stream_id, self._owner.now())
         self._end_reset()
         self._report_finished()
-        self._owner.touch()
+        self._owner.schedule_transmit()
 
     def _end_reset(self) -> None:
         """RST, once the peer's direction is over as well."""
         if self._reset_code is not None and not self._over and (self._read_closed or self._stopped):
             self._session.reset(self.stream_id, self._reset_code)
-            self._owner.touch()
+            self._owner.schedule_transmit()
             self._owner.settled(self)
 
     def consume(self, count: int) -> None:
@@ -95,7 +95,7 @@ class YamuxStream(DeliveredStream):
         if not self._stopped and self._lost is None:
             self._consumed += count
             self._session.consume(self.stream_id, count)
-            self._owner.touch()
+            self._owner.schedule_transmit()
 
     @property
     def backlog(self) -> int:
@@ -111,7 +111,7 @@ class YamuxStream(DeliveredStream):
 
     def take_end(self) -> None:
         """The peer's FIN."""
-        self.take_data(b"", end=True)
+        self.data_received(b"", end=True)
         self._end_reset()
 
     def take_rst(self, code: int) -> None:

@@ -92,7 +92,7 @@ class Side:
                 case Reset():
                     assert event.stream_id not in self.resets
                     self.resets[event.stream_id] = event.code
-                    self.engine.settle(event.stream_id)
+                    self.engine.release_credit(event.stream_id)
                 case StopSending():
                     self.stops[event.stream_id] = event.code
                 case Drained():

@@ -162,7 +162,7 @@ class StockClient:
         """The library gives credit on receipt."""
         return False
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """As `consume`."""
 
     def forget(self, stream_id: int) -> None:

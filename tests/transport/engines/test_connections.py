@@ -207,7 +207,7 @@ def test_after_the_end_every_call_is_harmless(pki: PkiFixture, client: str, serv
         engine.reset(stream_id, 1)
         engine.stop_sending(stream_id, 1)
         engine.consume(stream_id, 1)
-        engine.settle(stream_id)
+        engine.release_credit(stream_id)
         engine.forget(stream_id)
         engine.ping()
         engine.close(2, "", application=True)

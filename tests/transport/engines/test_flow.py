@@ -109,7 +109,7 @@ def test_streams_given_up_half_way_give_their_credit_back(
             link.run(lambda stream_id=stream_id: stream_id in link.server.resets)  # type: ignore[misc]
         else:
             link.server.engine.stop_sending(stream_id, 8)
-            link.server.engine.settle(stream_id)
+            link.server.engine.release_credit(stream_id)
             link.run(lambda stream_id=stream_id: stream_id in link.client.stops)  # type: ignore[misc]
         link.server.engine.reset(stream_id, 9)
         link.server.stalled.add(stream_id)

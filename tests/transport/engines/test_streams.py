@@ -102,7 +102,7 @@ def test_the_peer_resets_while_we_write(pki: PkiFixture, client: str, server: st
     link.client.engine.write(stream_id, b"x" * (3 << 20), end=False)
     link.run(lambda: len(link.server.bytes_of(stream_id)) > 0)
     link.server.engine.stop_sending(stream_id, 9)
-    link.server.engine.settle(stream_id)
+    link.server.engine.release_credit(stream_id)
     link.run(lambda: link.server.resets.get(stream_id) == 9)
     assert link.client.stops == {stream_id: 9}
     assert link.client.engine.backlog(stream_id) == 0

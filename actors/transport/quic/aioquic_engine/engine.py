@@ -16,6 +16,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersio
 
 from actors.transport.quic.aioquic_engine import congestion
 from actors.transport.quic.aioquic_engine.connection import RelayedConnection
+from actors.transport.quic.closing_state import ClosingState
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -31,7 +32,6 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
-from actors.transport.quic.farewell import Farewell
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
@@ -100,7 +100,7 @@ class AioquicEngine:
         self._streams_allowed = 0
         self._closed_reported = False
         self._reset_seen = False
-        self._farewell: Farewell | None = None
+        self._farewell: ClosingState | None = None
 
     @property
     def source_cid(self) -> bytes:
@@ -153,7 +153,7 @@ class AioquicEngine:
         datagrams = self._quic.datagrams_to_send(now=now)
         if self._quic.closing and self._quic.address_validated:
             # The library sends it once; if that is lost, the peer waits for its idle timeout.
-            self._farewell = Farewell(datagrams, sent=True)
+            self._farewell = ClosingState(datagrams, sent=True)
             return datagrams
         self._quic.send_queue.builder = None  # it holds the flight's buffer
         datagrams += self._quic.probe_path(datagrams, now)
@@ -342,7 +342,7 @@ class AioquicEngine:
         credited = self._credited.get(stream_id, 0)
         count = min(count, self._received(stream_id) - credited)
         if count <= 0:
-            return False  # `settle` gave it back
+            return False  # `release_credit` gave it back
         credited += count
         self._credited[stream_id] = credited
         stream = self._quic._streams.get(stream_id)
@@ -352,7 +352,7 @@ class AioquicEngine:
         self._quic.raise_connection_limit(self._consumed)
         return True
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """Give back the connection credit of everything a closed receive half ever took."""
         received = self._received(stream_id)
         owed = received - self._credited.get(stream_id, 0)
@@ -368,7 +368,7 @@ class AioquicEngine:
 
     def forget(self, stream_id: int) -> None:
         """Both halves are finished: drop our book-keeping."""
-        self.settle(stream_id)
+        self.release_credit(stream_id)
         self._ended.pop(stream_id, None)
         self._credited.pop(stream_id, None)
         self._unacknowledged.pop(stream_id, None)

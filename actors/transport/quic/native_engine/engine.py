@@ -472,9 +472,9 @@ class NativeEngine(OwnPackets):
         flow.consumed(stream_id, count)
         return flow.due or (held and not flow.held)
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """The receive half is closed: what it holds counts no more."""
-        self._flow.settle(stream_id)
+        self._flow.release_credit(stream_id)
 
     def forget(self, stream_id: int) -> None:
         """Both halves are finished: drop our book-keeping."""

@@ -147,7 +147,7 @@ class ReceiveFlow:
         if self._held and self._unconsumed <= self._connection_window:
             self._held = False
 
-    def settle(self, stream_id: int) -> None:
+    def release_credit(self, stream_id: int) -> None:
         """Nobody reads what is left, or what may still come."""
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -168,7 +168,7 @@ class ReceiveFlow:
 
     def forget(self, stream_id: int) -> None:
         """Both halves are finished."""
-        self.settle(stream_id)
+        self.release_credit(stream_id)
         self._streams.pop(stream_id, None)
 
     def asked(self, stream_id: int) -> None:

@@ -24,8 +24,8 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet import pull_quic_header as parse_header
 from qh3._hazmat import pull_quic_header
 
+from actors.transport.quic.closing_state import ClosingState
 from actors.transport.quic.engine import Address, Closed, Established, Event, StreamCredit
-from actors.transport.quic.farewell import Farewell
 from actors.transport.quic.native_engine.closing import APPLICATION_ERROR, connection_close
 from actors.transport.quic.native_engine.core import apply_parameters, install_keys, open_core
 from actors.transport.quic.native_engine.first_flight import FirstFlight
@@ -96,7 +96,7 @@ class NativeHandshake(ABC):
         self._established = False
         #: The peer has the 1-RTT keys, for certain (RFC 9001 section 4.1.2).
         self._confirmed = False
-        self._farewell: Farewell | None = None
+        self._farewell: ClosingState | None = None
         self._parameters_applied = False
         self._closed_reported = False
         self._terminated = False
@@ -326,7 +326,7 @@ class NativeHandshake(ABC):
             if packets.ready:
                 with suppress(PacketNumberLost):
                     packet = packets.packet(connection_close(code, frame_type, reason))
-                    self._farewell = Farewell([(packet, core.active_path[2])], sent=False)
+                    self._farewell = ClosingState([(packet, core.active_path[2])], sent=False)
             self._packets = None
             core.discard_keys(_APPLICATION_EPOCH)  # the Handshake keys are the newest now
             if frame_type is None:

@@ -1,0 +1,94 @@
+"""What a stream pair is made of: an OPEN_STREAM with its stream, and the two ends it couples.
+
+Source: protocol sheet ORP 2.5, 3.3; 6.1 R10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.runtime import ActorRef
+from actors.transport.quota import Ticket
+from actors.transport.stream import Stream
+from wire.orp import reject
+from wire.orp.close_codes import ResetCode
+from wire.orp.messages import OpenStream, StreamReject
+
+
+@dataclass(slots=True)
+class OpenRequest:
+    """What an agent's connection hands over.
+
+    Attributes:
+        message: the OPEN_STREAM.
+        stream: the consumer's stream, paused; the pair owns it from its `init` on.
+        rest: application bytes that came with the frame; not consumed yet.
+        consumer, tenant: who asks.
+        connection: the consumer's agent connection, or the link to the relay where it is.
+        relay: the other relay that brought the stream, where the consumer is; empty: none did.
+    """
+
+    message: OpenStream
+    stream: Stream
+    rest: bytes
+    consumer: str
+    tenant: str
+    connection: ActorRef
+    relay: str = ""
+    ticket: Ticket | None = None  #: of `EdgeQuotas.streams`
+    owned: bool = False  #: by a pair; until then by the agent's connection
+
+    def abandon(self) -> None:
+        """Its pair ended. If it did before it could take the stream, refuse it."""
+        if not self.owned:
+            self.refuse()
+
+    def refuse(self, answer: StreamReject = reject.RELAY_UNAVAILABLE) -> None:
+        """Reject and finish both halves, so that the consumer gets its stream credit back."""
+        if self.ticket is not None and not self.owned:
+            self.ticket.abort()
+        stream = self.stream
+        stream.forget_callbacks()
+        if not stream.write_closed:
+            stream.write(answer.encode())
+            stream.write_eof()
+        stream.stop_sending(ResetCode.REJECTED)
+
+
+class Rejected(Exception):
+    """The open sequence ended with this reject."""
+
+    def __init__(self, answer: StreamReject) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
+
+
+class Gone(Exception):
+    """One side disappeared during the open sequence."""
+
+
+class StreamEnd:
+    """One side's stream as an owned resource: if this actor dies, the stream is reset."""
+
+    __slots__ = ("eof", "settled", "stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.eof = False  # it sent its FIN (or will not be read any more)
+        self.settled = False
+
+    @property
+    def bytes_in(self) -> int:
+        """From the agent, for the inspector."""
+        return self.stream.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """To the agent, for the inspector."""
+        return self.stream.bytes_out
+
+    def abort(self) -> None:
+        """Reset what is not settled; idempotent."""
+        if not self.settled:
+            self.settled = True
+            self.stream.abort(ResetCode.RELAY_FAULT)
