@@ -18,8 +18,9 @@ from pathlib import Path
 from actors.files.lock import LockFile
 from actors.files.ownership import FileRefused, shared_directory
 from actors.files.socket_file import check_stale, socket_lock
+from actors.runtime import Guard
 from actors.transport.gate import Place
-from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, Guard
+from actors.transport.tcp.acceptor import AcceptLimits, Acceptor
 from wire.admin.limits import MAX_CLIENTS
 
 SOCKET_MODE = 0o600

@@ -6,7 +6,7 @@ places below such a path and renames the paths in the answers (wire/admin/paths.
 operator sees one tree. The place itself (`/node/echo`) is the process actor: requests that act
 (`kill`, `suspend`, ...) at exactly that path stay in this process.
 
-This module knows neither sockets nor processes. `actors/admin/link.py` has the mount that
+This module knows neither sockets nor processes. `actors/admin/child_link.py` has the mount that
 speaks over a socketpair.
 
 Example::

@@ -18,7 +18,6 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -106,8 +105,7 @@ class ControlServer(Actor):
             OSError: the path cannot be bound.
         """
         self._listener = self.own(ControlListener(self._path, self._lock), "control socket")
-        guard = partial(self.guard, "control socket")
-        self._listener.start(self._admit, guard, self.log.warning)
+        self._listener.start(self._admit, self.guard, self.log.warning)
         for guarded in (self.path, self._clients):
             if guarded not in self._service.guarded:
                 self._service.guarded.append(guarded)

@@ -45,10 +45,8 @@ from actors.control.store.requests import (
     WatchPolicy,
 )
 from actors.runtime import (
-    ActorDown,
     ActorRef,
-    AskTimeout,
-    MailboxFull,
+    NoAnswer,
     ReplyError,
     Request,
 )
@@ -86,7 +84,7 @@ class ActorBackend(ControlBackend):
             if isinstance(exc.refusal, BackendError):
                 raise exc.refusal from None
             raise
-        except (ActorDown, AskTimeout, MailboxFull) as exc:
+        except NoAnswer as exc:
             raise BackendUnavailable(str(exc)) from exc
 
     async def upsert_relay(self, relay: Relay, now_ms: int) -> int | None:

@@ -114,9 +114,9 @@ class EdgeContext:
         refused = self.meters.family("quota_refusals_total", "quota")
         self.quotas = EdgeQuotas(self.settings, refused)
 
-    def words_for(self, relay_id: str) -> list[PeerFrame]:
+    def pending_checkpoints(self, relay_id: str) -> list[PeerFrame]:
         """Checkpoints for agents at that relay which a pair there may still wait for."""
-        return self.pairs.words_for(relay_id, self.clock() - self.settings.hold)
+        return self.pairs.pending_checkpoints(relay_id, self.clock() - self.settings.hold)
 
     def next_serial(self) -> int:
         """A number no actor of this door had before: ids stay unique over reconnects."""

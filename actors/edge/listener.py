@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 from actors.edge.connection.agent_connection import AgentConnection
 from actors.edge.context import EdgeContext
@@ -69,9 +68,7 @@ class _Listener(Actor):
     def init(self) -> None:
         """Bind."""
         self._endpoint.on_connection = self.guard("listener", self._admit)
-        self._endpoint.attach(
-            self._address, partial(self.guard, "socket"), only_ipv6=self._only_ipv6
-        )
+        self._endpoint.attach(self._address, self.guard, only_ipv6=self._only_ipv6)
         self.own(_Binding(self._endpoint), "socket")
         where = address_text(*(self._endpoint.address or ("", 0)))
         self.log.info("listening on {} ({})", where, self.transport)

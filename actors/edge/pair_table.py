@@ -82,7 +82,7 @@ class Remembered:
         finished: both agents got everything.
         migrated: an agent of it said that the stream goes peer to peer.
         relays: where each agent of it is (or was) that is at another relay.
-        words: the last checkpoint of its agent here, for the relay of the other one.
+        pending_checkpoint: the last checkpoint of its agent here, for the relay of the other one.
         ended: when, monotonic seconds.
     """
 
@@ -90,7 +90,7 @@ class Remembered:
     finished: bool = False
     migrated: bool = False
     relays: dict[str, str] = field(default_factory=dict)
-    words: PeerFrame | None = None
+    pending_checkpoint: PeerFrame | None = None
     ended: float = 0.0
 
 
@@ -174,13 +174,13 @@ class PairTable:
         found = self._known(stream_id)
         return {} if found is None else found.relays
 
-    def keep_words(self, event: PeerFrame) -> None:
+    def keep_checkpoint(self, event: PeerFrame) -> None:
         """An agent's checkpoint for another relay: kept, as the way there may be lost with it."""
         found = self._known(event.message.stream_id)
         if found is not None:
-            found.words = event
+            found.pending_checkpoint = event
 
-    def words_for(self, relay_id: str, since: float) -> list[PeerFrame]:
+    def pending_checkpoints(self, relay_id: str, since: float) -> list[PeerFrame]:
         """What was kept for agents at that relay, without streams that ended before `since`."""
         records = [entry.record for entry in self._live.values()]
         for record in reversed(self._ended.values()):  # the newest first
@@ -188,9 +188,9 @@ class PairTable:
                 break
             records.append(record)
         return [
-            record.words
+            record.pending_checkpoint
             for record in records
-            if record.words is not None and relay_id in record.relays.values()
+            if record.pending_checkpoint is not None and relay_id in record.relays.values()
         ]
 
     def row(self, stream_id: int, now: float) -> PairRow | None:

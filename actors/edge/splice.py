@@ -24,12 +24,11 @@ from typing import Protocol
 
 from actors.edge.context import ByteCounter
 from actors.edge.opening.open_request import StreamEnd
+from actors.runtime import Guard
 from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
-
-Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
 
 
 class SpliceOwner(Protocol):

@@ -31,14 +31,11 @@ from actors.edge.splice import Side, Splice
 from actors.edge.stream_account import StreamAccount
 from actors.runtime import (
     Actor,
-    ActorDown,
-    AskTimeout,
+    AskFailed,
     Down,
-    MailboxFull,
     MailboxSpec,
     OwnedTask,
     Refusal,
-    ReplyError,
     handles,
     shutdown,
 )
@@ -99,7 +96,7 @@ class SplicedPair(Actor):
             return await self._door.control().registry.ask_again(
                 claim, timeout=self._door.settings.resolve_deadline
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             return None
 
     def _watch_registry(self) -> None:

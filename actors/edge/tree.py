@@ -135,7 +135,7 @@ class Edge:
             self.door.access = self._access_log(access)
         self._count()
         directory.make_link = lambda relay_id: RelayLink(self.door, relay_id)
-        directory.unheard = lambda relay_id: bool(self.door.words_for(relay_id))
+        directory.unheard = lambda relay_id: bool(self.door.pending_checkpoints(relay_id))
         if settings.forward is not None:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
         self.endpoints = [

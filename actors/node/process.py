@@ -24,7 +24,7 @@ from typing import Any
 import aiomultiprocess
 import aiomultiprocess.core
 
-from actors.admin.link import ControlLink
+from actors.admin.child_link import ControlLink
 from actors.admin.mounts import ControlFailed, MountTable
 from actors.node.parent_watch import end_with_parent
 from actors.node.worker import child_main

@@ -15,7 +15,6 @@ Source: protocol sheet ORP 5.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import orjson
 from aiohttp import web
@@ -93,7 +92,7 @@ class MetricsServer(Actor):
         )
         for host in await self._hosts():
             sock = listen_tcp(host, self._bound[0] if self._bound else self._port)
-            listener.attach(sock, partial(self.guard, "listener"))
+            listener.attach(sock, self.guard)
             self._bound[:] = [int(sock.getsockname()[1])]
         self.log.info("metrics on {}:{}", self._host, self._bound[0])
 

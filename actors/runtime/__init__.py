@@ -5,17 +5,19 @@ It knows nothing of relays. docs/runtime.md is its specification; this module is
 
 from __future__ import annotations
 
-from .actor import Actor, handles
+from .actor import Actor, Guard, handles, unguarded
 from .asks import Reply
 from .child_spec import KILL, UNBOUNDED, ChildSpec, Restart, escape_id
 from .dynamic import DynamicSupervisor
 from .errors import (
     ActorDown,
     AskCycle,
+    AskFailed,
     AskTimeout,
     BadChildSpec,
     ChildRefused,
     MailboxFull,
+    NoAnswer,
     ReplyError,
     RuntimeFault,
     TooManyAsks,
@@ -45,6 +47,7 @@ __all__ = [
     "ActorRef",
     "ActorSystem",
     "AskCycle",
+    "AskFailed",
     "AskTimeout",
     "Backoff",
     "BadChildSpec",
@@ -59,10 +62,12 @@ __all__ = [
     "ExitKind",
     "ExitReason",
     "ExitSignal",
+    "Guard",
     "Intensity",
     "MailboxFull",
     "MailboxSpec",
     "MailboxStatistics",
+    "NoAnswer",
     "Overflow",
     "OwnedTask",
     "PinnedRef",
@@ -81,4 +86,5 @@ __all__ = [
     "escape_id",
     "handles",
     "shutdown",
+    "unguarded",
 ]

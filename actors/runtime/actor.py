@@ -12,7 +12,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CodeType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 from loguru import logger
 
@@ -37,6 +37,16 @@ F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
 T = TypeVar("T")
 ResourceT = TypeVar("ResourceT", bound="Resource")
+
+#: What `Actor.guard` is to those that take it as an argument: it wraps a callback, under the name
+#: of its kind, and a failure of the callback is then its owner's.
+Guard: TypeAlias = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+
+
+def unguarded(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The `Guard` of callbacks without an owner: a failure is the event loop's to report."""
+    del kind
+    return function
 
 
 def handles(*message_types: type) -> Callable[[F], F]:

@@ -3,12 +3,14 @@
 ::
 
     RuntimeFault
-    ├── MailboxFull         the target's mailbox is at its bound (policy reject or wait)
-    ├── ActorDown           the target is dead, died meanwhile, or is between two incarnations
-    ├── AskTimeout          no answer before the deadline
+    ├── AskFailed           an ask came to nothing, as any ask may: what most callers catch
+    │   ├── NoAnswer        nobody answered; asking again later may help
+    │   │   ├── MailboxFull the target's mailbox is at its bound (policy reject or wait)
+    │   │   ├── ActorDown   the target is dead, died meanwhile, or is between two incarnations
+    │   │   └── AskTimeout  no answer before the deadline
+    │   └── ReplyError      the target refused with a value; it lives on
     ├── AskCycle            the target is already waiting for us: it would dead-lock
     ├── TooManyAsks         the caller has too many unanswered asks
-    ├── ReplyError          the target refused with a value; it lives on
     ├── ChildRefused        a supervisor does not take this child (full, duplicate, stopping)
     └── BadChildSpec        a child spec or tree that can never work
 """
@@ -22,7 +24,15 @@ class RuntimeFault(Exception):
     """Root of everything the runtime raises at its callers."""
 
 
-class MailboxFull(RuntimeFault):
+class AskFailed(RuntimeFault):
+    """An ask came to nothing: no answer, or a refusal."""
+
+
+class NoAnswer(AskFailed):
+    """Nobody answered; asking again later may help. (`MailboxFull` is raised by `tell` too.)"""
+
+
+class MailboxFull(NoAnswer):
     """The mailbox of `path` holds `bound` messages."""
 
     def __init__(self, path: str, bound: int) -> None:
@@ -31,7 +41,7 @@ class MailboxFull(RuntimeFault):
         self.bound = bound
 
 
-class ActorDown(RuntimeFault):
+class ActorDown(NoAnswer):
     """The actor at `path` cannot answer; `reason` says why."""
 
     def __init__(self, path: str, incarnation: int, reason: ExitReason) -> None:
@@ -41,7 +51,7 @@ class ActorDown(RuntimeFault):
         self.reason = reason
 
 
-class AskTimeout(RuntimeFault):
+class AskTimeout(NoAnswer):
     """`path` did not answer a message of type `message_type` within `timeout` seconds."""
 
     def __init__(self, path: str, message_type: str, timeout: float) -> None:
@@ -64,7 +74,7 @@ class TooManyAsks(RuntimeFault):
         super().__init__(f"{path} has {limit} unanswered asks")
 
 
-class ReplyError(RuntimeFault):
+class ReplyError(AskFailed):
     """A typed refusal: `refusal` is the value the target answered with."""
 
     def __init__(self, refusal: object) -> None:

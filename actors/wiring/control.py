@@ -6,7 +6,7 @@ from actors.control.backend import BackendSpec
 from actors.control.controller_identity import ClientTls
 from actors.control.limits import FORGET_SECONDS
 from actors.control.remote.backend import grpc_backend
-from actors.control.remote.link import LinkSettings
+from actors.control.remote.controller_link import LinkSettings
 from actors.control.retention import Retention
 from actors.control.store.embedded import embedded_backend
 from actors.controller.grpc_server import ServerTls

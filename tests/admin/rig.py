@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.admin.link import ControlLink
+from actors.admin.child_link import ControlLink
 from actors.admin.mounts import MountTable
 from actors.admin.service import LinkServer, control_service, ops_spec
 from actors.admin.session import ControlService, Operation

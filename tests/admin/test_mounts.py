@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.admin.link import ControlLink
+from actors.admin.child_link import ControlLink
 from actors.admin.mounts import ControlFailed
 from actors.runtime import Actor, ChildSpec, Restart
 from tests.admin.rig import Job, mounted_child, node

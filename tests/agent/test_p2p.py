@@ -21,8 +21,8 @@ from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relays
 from tests.edge.rig import Relay, relay
 from tools.agent import promoter
-from tools.agent.link import RelayLink
 from tools.agent.promoter import Promoter
+from tools.agent.relay_link import RelayLink
 from tools.chaos.history import History, Transfer
 from tools.chaos.workload import Plan, Target, Workload
 from wire.orp.close_codes import ResetCode

@@ -19,7 +19,7 @@ from actors.control.operator_messages import AddRule
 from actors.control.policy.rule import Effect, Rule
 from actors.control.remote.backend import grpc_backend
 from actors.control.remote.codec import METHODS
-from actors.control.remote.link import LinkSettings
+from actors.control.remote.controller_link import LinkSettings
 from actors.controller.port import Port
 from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec

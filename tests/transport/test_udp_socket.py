@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -303,10 +302,7 @@ def test_a_failing_callback_is_the_exit_of_its_owner() -> None:
             def broken(*_: object) -> None:
                 raise RuntimeError("broken callback")
 
-            def guard(function: Callable[[], None]) -> Callable[[], object]:
-                return self.guard("socket", function)
-
-            sock = UdpSocket(bind_udp("127.0.0.1", 0), broken, guard=guard)
+            sock = UdpSocket(bind_udp("127.0.0.1", 0), broken, guard=self.guard)
             sockets.append(self.own(sock, "socket"))
 
     async def scenario() -> None:

@@ -12,7 +12,11 @@ import socket
 from functools import partial
 from typing import Literal
 
-from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
+from actors.runtime import (
+    ActorRef,
+    AskFailed,
+    shutdown,
+)
 from actors.transport.claim import StreamClaim
 from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.stream import CloseReason, StreamClosed
@@ -102,7 +106,7 @@ class ConsumerBridge(Bridge):
         except TimeoutError:
             self.stop(shutdown("no stream in time"))
             return
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
+        except (AskFailed, StreamClosed) as error:
             self.stop(shutdown(f"not opened: {error}"))
             return
         if isinstance(outcome, StreamReject):

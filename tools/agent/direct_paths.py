@@ -13,6 +13,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
 
+from actors.runtime import Guard
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.quic import QuicEndpoint
 from actors.transport.stream import CloseReason, Stream
@@ -29,8 +30,6 @@ MAX_CONNECTIONS = 1024
 #: Looks without any stream until a connection is closed; one look every `SWEEP_SECONDS`.
 IDLE_LOOKS = 3
 SWEEP_SECONDS = 10.0
-
-Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
 
 
 def _is_literal(ip: str) -> bool:

@@ -5,8 +5,6 @@ Source: protocol sheet ORP 3.15.
 
 from __future__ import annotations
 
-from functools import partial
-
 from actors.runtime import Actor
 from actors.transport.addresses import address_text
 from actors.transport.udp import Address, UdpSocket, bind_udp
@@ -35,9 +33,7 @@ class DnsServer(Actor):
         """Bind. A restarted server binds the same address."""
         host, port = self._address
         sock = bind_udp(host, self._bound[0] if self._bound else port)
-        self._sock = self.own(
-            UdpSocket(sock, self._asked, guard=partial(self.guard, "dns")), "socket"
-        )
+        self._sock = self.own(UdpSocket(sock, self._asked, guard=self.guard), "socket")
         self._bound[:] = [self._sock.address[1]]
         self.log.info("DNS on {}", address_text(host, self._bound[0]))
 

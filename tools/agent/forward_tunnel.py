@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from actors.runtime import Guard
 from actors.transport.connection import Connection
 from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
 from actors.transport.stream import Stream
@@ -40,9 +41,6 @@ BRING_UP = 30.0
 REGISTER_FIRST = 0.05
 REGISTER_OPENING = 0.5
 REGISTER_OPEN = 15.0
-
-#: `Actor.guard`.
-Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
 
 
 class TunnelFailed(Exception):

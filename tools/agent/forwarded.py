@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.runtime import Guard
 from actors.transport.stream import CloseReason, Stream
-from tools.agent.forward_tunnel import ForwardTunnel, Guard
+from tools.agent.forward_tunnel import ForwardTunnel
 from wire.orp.close_codes import ResetCode
 
 #: Seconds that both agents keep the tunnel when everything arrived: the last acknowledgements and

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.runtime import ActorDown, ActorRef, AskTimeout, MailboxFull, ReplyError, shutdown
+from actors.runtime import (
+    ActorRef,
+    AskFailed,
+    shutdown,
+)
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard, StreamGuard
@@ -138,7 +142,7 @@ class ProviderBridge(Bridge):
             watch = WatchMode(self._stream_id, self.guard("mode", self._decide))
             try:
                 await self._link.ask_again(watch, timeout=MODE_SECONDS)
-            except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+            except AskFailed:
                 self._decide(None)
         else:
             self._decide(None)

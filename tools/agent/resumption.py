@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.runtime import Guard
 from actors.transport.stream import CloseReason, Stream
 from tools.agent.resumable import ResumableStream
 from wire.errors import PeerError
@@ -36,7 +37,7 @@ class Resumption:
         stream: ResumableStream,
         path: Stream,
         on_end: Callable[[Resumption, bool | None], object],
-        guard: Callable[[str, Callable[..., object]], Callable[..., object]],
+        guard: Guard,
         *,
         code: int = ResetCode.SOURCE_FAILED,
         direct: bool = False,

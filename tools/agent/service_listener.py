@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from functools import partial
 
 from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, escape_id, handles
 from actors.transport.addresses import address_text, host_and_port, only_ipv6
@@ -57,7 +56,7 @@ class ServiceListener(Actor):
             LIMITS, self._admit, name=mapping.service, counters=self._refused, log=self.log.warning
         )
         self._acceptor = self.own(acceptor, "listener")
-        acceptor.attach(sock, partial(self.guard, "listener"))
+        acceptor.attach(sock, self.guard)
         self._address = address_text(*host_and_port(sock.getsockname()))
         self.log.info("{} on {}", mapping.service, self._address)
 

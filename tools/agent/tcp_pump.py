@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
+from actors.runtime import Guard
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 
@@ -43,7 +44,7 @@ class TcpPump:
         stream: Stream,
         *,
         on_end: Callable[[str], object],
-        guard: Callable[[str, Callable[..., object]], Callable[..., object]],
+        guard: Guard,
         first: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Sup
 from actors.transport.addresses import address_text
 from tools.agent.dns_answers import DnsAnswers
 from tools.agent.dns_server import DnsServer
-from tools.agent.link import RelayLink
+from tools.agent.relay_link import RelayLink
 from tools.agent.service_listener import ServiceListener
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable

@@ -20,7 +20,7 @@ from typing import Any
 from actors.pki.dev_pki import ensure_dev_pki
 from actors.runtime import ActorSystem
 from actors.transport.quic import QuicSettings
-from tools.agent.link import RelayLink
+from tools.agent.relay_link import RelayLink
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.tree import agent_root
 from tools.bench.lossy_proxy import LossyProxy, Weather

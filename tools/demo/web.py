@@ -14,7 +14,6 @@ import html
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -67,7 +66,7 @@ class WebService(Actor):
             ProtocolListener(runner.server, LIMITS, name="demo", log=self.log.warning), "listener"
         )
         sock = listen_tcp(self._host, self._port)
-        self._listener.attach(sock, partial(self.guard, "listener"))
+        self._listener.attach(sock, self.guard)
 
     async def _answering(self, request: web.Request, _: web.StreamResponse) -> None:
         self._listener.asked(request.transport)

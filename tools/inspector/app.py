@@ -20,7 +20,6 @@ from textual.timer import Timer
 from textual.widgets import DataTable, Input, Static
 
 from tools.control_client import ControlError, Disconnected
-from tools.inspector.link import Link
 from tools.inspector.reports import detail_lines, event_line
 from tools.inspector.rows import (
     COLUMNS,
@@ -38,6 +37,7 @@ from tools.inspector.rows import (
     widths,
 )
 from tools.inspector.screens import ConfirmScreen, HelpScreen
+from tools.inspector.subscriptions import Subscriptions
 from wire.admin.limits import MAX_FILTER_CHARACTERS, MAX_WATCH_ROWS
 from wire.admin.messages import Row
 
@@ -100,7 +100,7 @@ class InspectorApp(App[None]):
         self._socket = socket
         self._readonly = readonly
         self._interval = interval
-        self._link = Link(
+        self._subscriptions = Subscriptions(
             socket,
             self._query,
             on_snapshot=self._take_snapshot,
@@ -137,7 +137,7 @@ class InspectorApp(App[None]):
     def on_mount(self) -> None:
         """Begin."""
         self._table.focus()
-        self.run_worker(self._link.run(), name="link", exit_on_error=True)
+        self.run_worker(self._subscriptions.run(), name="link", exit_on_error=True)
         self.set_interval(self._interval, self._refresh_detail)
         self._show_status()
 
@@ -199,7 +199,7 @@ class InspectorApp(App[None]):
         rows = self._rows()
         self._rates.update(number(snapshot, "at"), rows)
         if self._tree and not self._needle and self._folds.learn(rows):
-            self._link.ask_again()
+            self._subscriptions.ask_again()
         self._show_rows()
         self._show_status()
 
@@ -295,7 +295,7 @@ class InspectorApp(App[None]):
             totals = self._snapshot.get("totals")
             actors = int(number(totals, "actors")) if isinstance(totals, dict) else 0
             view = "tree" if self._tree else f"top by {SORTS[self._sort][0]}"
-            said = [self._link.node, f"{actors} actors", view]
+            said = [self._subscriptions.node, f"{actors} actors", view]
             if self._needle:
                 said.append(f'filter "{self._needle}"')
             if self._snapshot.get("truncated") is True:
@@ -354,7 +354,7 @@ class InspectorApp(App[None]):
                 self.say("a filtered tree is always unfolded")
                 return
             self._folds.toggle(line.path)
-        self._link.ask_again()
+        self._subscriptions.ask_again()
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Another actor under the cursor: show its details."""
@@ -373,7 +373,7 @@ class InspectorApp(App[None]):
         """Filter while typing."""
         event.stop()
         self._needle = event.value.strip()
-        self._link.ask_again()
+        self._subscriptions.ask_again()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Back to the table; the status line tells the filter."""
@@ -396,7 +396,7 @@ class InspectorApp(App[None]):
     def action_view(self) -> None:
         """Tree or top."""
         self._tree = not self._tree
-        self._link.ask_again()
+        self._subscriptions.ask_again()
         self._show_status()
 
     def action_sort(self, step: int) -> None:
@@ -405,7 +405,7 @@ class InspectorApp(App[None]):
             self.say("the tree is in start order; t for the sorted view")
             return
         self._sort = (self._sort + step) % len(SORTS)
-        self._link.ask_again()
+        self._subscriptions.ask_again()
         self._show_status()
 
     def action_follow(self) -> None:
@@ -418,7 +418,7 @@ class InspectorApp(App[None]):
         self._frozen = not self._frozen
         if not self._frozen:
             self._show_events()
-            self._link.ask_again()
+            self._subscriptions.ask_again()
         self._show_status()
 
     def action_detail(self) -> None:
@@ -441,7 +441,7 @@ class InspectorApp(App[None]):
 
     async def _load_detail(self, path: str) -> None:
         try:
-            details = await self._link.request("describe", path=path)
+            details = await self._subscriptions.request("describe", path=path)
         except (ControlError, Disconnected) as error:
             words = f"{path}\n{error}"
         except TimeoutError:
@@ -477,14 +477,14 @@ class InspectorApp(App[None]):
 
     async def _act(self, verb: str, path: str, reason: str) -> None:
         try:
-            await self._link.request(verb, path=path, reason=reason)
+            await self._subscriptions.request(verb, path=path, reason=reason)
         except (ControlError, Disconnected) as error:
             self.say(f"refused: {error}")
         except TimeoutError:
             self.say(f"{verb} {path}: no answer in time")
         else:
             self.say(f"{verb} {path}: done")
-            self._link.ask_again()
+            self._subscriptions.ask_again()
 
 
 __all__ = ["InspectorApp"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from actors.control.actor_backend import ActorBackend
 from actors.control.backend import BackendSpec, ControlBackend
-from actors.control.remote.link import ControllerLink, LinkSettings
+from actors.control.remote.controller_link import ControllerLink, LinkSettings
 from actors.control.store.fleet_requests import WatchLosses
 from actors.runtime import Actor, ActorRef, Backoff, ChildSpec
 

@@ -41,12 +41,12 @@ from actors.edge.resume.returning import ResumingStream
 from actors.edge.stream_credit import StarvedCheck, StreamCredit
 from actors.runtime import (
     ActorDown,
-    AskTimeout,
+    AskFailed,
     Deferred,
     Down,
     ExitReason,
-    MailboxFull,
     MailboxSpec,
+    NoAnswer,
     Refusal,
     ReplyError,
     handles,
@@ -302,7 +302,7 @@ class AgentConnection(StreamAcceptor):
             # It restarted between our AgentUp and the services: from the start, at once.
             self._door.counters["announce_again"] += 1
             self.start_timer(0.0, _Announce(), "announce")
-        except (ActorDown, AskTimeout, MailboxFull):
+        except NoAnswer:
             self._door.counters["announce_again"] += 1
             again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
             self.start_timer(again, _Announce(), "announce")
@@ -321,7 +321,7 @@ class AgentConnection(StreamAcceptor):
             known = await self._door.control().registry.ask(
                 question, timeout=self._door.settings.register_deadline
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             known = False
         if known:
             self._confirm_later()
@@ -377,7 +377,7 @@ class AgentConnection(StreamAcceptor):
                         raise
                     # It restarted: the announcement that its Down caused is on the way.
                     await self._pause()
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, TimeoutError) as error:
+        except (AskFailed, TimeoutError) as error:
             self._door.counters["register_failed"] += 1
             self.log.bind(agent_uri=self._identity.text).warning("REGISTER failed: {}", error)
             self._close(CloseCode.REGISTER_FAILED, "register failed")
@@ -396,7 +396,7 @@ class AgentConnection(StreamAcceptor):
                 Decide(identity.tenant, identity.text, service, REGISTER_METHOD),
                 timeout=self._door.settings.policy_deadline,
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             return False
         return decision.allow
 
@@ -432,7 +432,7 @@ class AgentConnection(StreamAcceptor):
             peer = await self._door.control().registry.ask_again(
                 peer_of, timeout=self._door.settings.resolve_deadline
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             peer = None
         if peer is None:
             peer = self._frames.former_peer(event, uri, self.now())

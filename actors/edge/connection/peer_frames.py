@@ -72,7 +72,7 @@ class PeerFrames:
             return False
         checkpoint = isinstance(event.message, StreamCheckpoint)
         if checkpoint:
-            self._door.pairs.keep_words(event)
+            self._door.pairs.keep_checkpoint(event)
         if not relays.tell(relay_id, CopyFrame(event)) and not (
             checkpoint and relays.reach(relay_id)
         ):
@@ -81,7 +81,7 @@ class PeerFrames:
 
     def repeat(self, relay_id: str, signalling: Signalling) -> None:
         """There is a new way to this relay: say what may have been lost with an older one."""
-        for event in self._door.words_for(relay_id):
+        for event in self._door.pending_checkpoints(relay_id):
             if not signalling.send(event):
                 return
 

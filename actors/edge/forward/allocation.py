@@ -33,12 +33,9 @@ from actors.edge.forward.route_table import Route, RouteTable, datagrams
 from actors.edge.messages import RemoteAddress
 from actors.runtime import (
     Actor,
-    ActorDown,
-    AskTimeout,
+    AskFailed,
     Down,
-    MailboxFull,
     MailboxSpec,
-    ReplyError,
     handles,
     shutdown,
 )
@@ -164,7 +161,7 @@ class Allocation(Actor):
         try:
             # Not with patience: without an answer the data teaches the addresses again.
             recorded = await self._registry.ask(self._announcement(), timeout=1.0)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             self.ref.tell(_Republish())
         else:
             self._remember(recorded)
@@ -304,7 +301,7 @@ class Allocation(Actor):
         connection = self._record.members[message.side].connection
         try:
             host, _ = await connection.ask(RemoteAddress(), timeout=1.0)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             return
         self._ips[message.side] = host
 
@@ -329,7 +326,7 @@ class Allocation(Actor):
     async def _republish(self, _: _Republish) -> None:
         try:
             recorded = await self._registry.ask_again(self._announcement(), timeout=5.0)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             self.start_timer(0.5, _Republish(), "republish")
             return
         self._remember(recorded)

@@ -11,12 +11,9 @@ from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.messages import Grant, Granted, Member, PairRecord, Restore
 from actors.edge.messages import RemoteAddress, SendGranted
 from actors.runtime import (
-    ActorDown,
     ActorRef,
-    AskTimeout,
+    AskFailed,
     ChildRefused,
-    MailboxFull,
-    ReplyError,
 )
 from wire.orp import reject
 from wire.orp.messages import AllocGranted, StreamReject
@@ -47,13 +44,13 @@ async def allocate(
     for uri, connection in (consumer, provider):
         try:
             host, _ = await connection.ask(RemoteAddress(), timeout=deadline)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             return reject.FORWARD_PROVIDER_UNAVAILABLE
         members.append(Member(uri, connection, host))
     grant = Grant(stream_id, pair, (members[0], members[1]))
     try:
         return await place.registry().ask_again(grant, timeout=deadline)
-    except (ReplyError, ActorDown, AskTimeout, MailboxFull, ChildRefused):
+    except (AskFailed, ChildRefused):
         return reject.FORWARD_UNAVAILABLE
 
 
@@ -72,7 +69,7 @@ async def restore(place: ForwardContext, record: PairRecord) -> bool:
     while (left := deadline - asyncio.get_running_loop().time()) > 0:
         try:
             await place.registry().ask_again(Restore(record), timeout=left)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, ChildRefused):
+        except (AskFailed, ChildRefused):
             await asyncio.sleep(RESTORE_PAUSE)  # the whole subtree is being restarted
         else:
             return True

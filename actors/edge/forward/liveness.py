@@ -10,23 +10,17 @@ Source: protocol sheet ORP 3.5 steps 3 and 4; 6.5 A10.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
+from actors.runtime import Guard
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import ResetCode
 
 
-class Guard(Protocol):
-    """`Actor.guard` with its kind given."""
-
-    def __call__(self, function: Callable[..., object], /) -> Callable[..., object]:
-        """Wrap a callback."""
-
-
-def drain(
+def discard(
     stream: Stream,
     early: int,
     guard: Guard,
+    kind: str,
     over: Callable[[], None],
     lost: Callable[[], None],
 ) -> None:
@@ -34,11 +28,12 @@ def drain(
 
     Args:
         early: bytes that were delivered before and not consumed.
+        kind: of the callbacks, for `guard`.
         over: the agent finished or reset its side, or wants no more.
         lost: its connection is gone.
     """
 
-    def discard(chunk: bytes) -> None:
+    def thrown_away(chunk: bytes) -> None:
         stream.consume(len(chunk))
 
     def coded(_: int) -> None:
@@ -48,10 +43,10 @@ def drain(
         lost()
 
     stream.consume(early)
-    stream.on_data = guard(discard)
-    stream.on_eof = guard(over)
-    stream.on_reset = stream.on_stop_sending = guard(coded)
-    stream.on_lost = guard(gone)
+    stream.on_data = guard(kind, thrown_away)
+    stream.on_eof = guard(kind, over)
+    stream.on_reset = stream.on_stop_sending = guard(kind, coded)
+    stream.on_lost = guard(kind, gone)
     stream.start()
 
 

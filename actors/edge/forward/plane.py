@@ -6,8 +6,6 @@ to the allocations (docs/decisions/0013). Packets of the gap wait in nobody's qu
 
 from __future__ import annotations
 
-from functools import partial
-
 from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.route_table import RouteTable
 from actors.runtime import Actor
@@ -42,7 +40,7 @@ class ForwardPlane(Actor):
         host, port = self._place.settings.listen
         if port == 0 and table.address is not None:
             port = table.address[1]
-        sock = UdpSocket(bind_udp(host, port), table.receive, guard=partial(self.guard, "socket"))
+        sock = UdpSocket(bind_udp(host, port), table.receive, guard=self.guard)
         self._socket = self.own(sock, "socket")
         self.own(_Attachment(table, sock), "attachment")
         statistics = sock.statistics()

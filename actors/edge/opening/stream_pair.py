@@ -17,7 +17,7 @@ from functools import partial
 from actors.control.messages import Decision, P2PMode, Provider, RelayMode, Resolve, combine_p2p
 from actors.edge.context import EdgeContext
 from actors.edge.forward.granting import allocate, restore, tell_granted
-from actors.edge.forward.liveness import drain, finish
+from actors.edge.forward.liveness import discard, finish
 from actors.edge.forward.messages import ForwardEnded, Granted, PairRecord
 from actors.edge.messages import OpenTowards, SendReady
 from actors.edge.opening.open_request import Gone, OpenRequest, Rejected, StreamEnd
@@ -28,12 +28,10 @@ from actors.edge.stream_account import StreamAccount
 from actors.edge.stream_credit import RECYCLED, Recycled, with_patience
 from actors.runtime import (
     NORMAL,
-    ActorDown,
     ActorRef,
-    AskTimeout,
+    AskFailed,
     ChildRefused,
     Down,
-    MailboxFull,
     ReplyError,
     handles,
     shutdown,
@@ -159,7 +157,7 @@ class StreamPair(SplicedPair):
                 Resolve(opening.tenant, message.target_service, settings.region),
                 timeout=settings.resolve_deadline,
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
         if not resolution.providers:
             raise Rejected(reject.SERVICE_NOT_FOUND)
@@ -281,7 +279,7 @@ class StreamPair(SplicedPair):
         try:
             await connection.ask(OpenTowards(claim), timeout=patience)
             return claim.take()
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, StreamClosed) as error:
+        except (AskFailed, StreamClosed) as error:
             self.log.debug("no stream to the provider: {}", error)
             claim.abort()
             if isinstance(error, ReplyError) and error.refusal == RECYCLED:
@@ -453,7 +451,7 @@ class StreamPair(SplicedPair):
             ("provider", self._provider_end, len(rest)),
         ):
             lost = partial(self._side_lost, name)
-            drain(end.stream, unread, partial(self.guard, name), self._forward_over, lost)
+            discard(end.stream, unread, self.guard, name, self._forward_over, lost)
         if self._consumer_eof:
             self._forward_over()
 

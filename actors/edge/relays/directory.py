@@ -78,7 +78,7 @@ class RelayDirectory:
         self._known: dict[str, tuple[str, int]] = {}
         #: By relay id. Bound: the connections of the door to other relays; an empty list stays
         #: for every relay that was ever connected, and only relays with a certificate are.
-        self._voices: dict[str, list[ActorRef]] = {}
+        self._routes: dict[str, list[ActorRef]] = {}
         #: Relays that do not know the extension. Bound: those that were dialled, as `_known`.
         self._mute: set[str] = set()
 
@@ -115,17 +115,17 @@ class RelayDirectory:
         """This actor has a way to tell the relay something; abort the entry with it."""
         self._mute.discard(relay_id)
         return SignallingRoute(
-            self._voices.setdefault(relay_id, []), ref, lambda: self._silenced(relay_id)
+            self._routes.setdefault(relay_id, []), ref, lambda: self._route_lost(relay_id)
         )
 
-    def _silenced(self, relay_id: str) -> None:
+    def _route_lost(self, relay_id: str) -> None:
         """A way is lost, perhaps with what went over it last."""
         if self.unheard(relay_id):
             self.reach(relay_id)
 
     def tell(self, relay_id: str, frame: CopyFrame) -> bool:
         """Have a ctrl frame copied to this relay. False: there is no way now."""
-        return any(ref.try_tell(frame) for ref in self._voices.get(relay_id, ()))
+        return any(ref.try_tell(frame) for ref in self._routes.get(relay_id, ()))
 
     def mute(self, relay_id: str) -> None:
         """This relay does not know the extension: it is not dialled to be told something."""

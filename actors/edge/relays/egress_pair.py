@@ -12,7 +12,7 @@ from actors.control.messages import Provider, RelayMode, Resolve
 from actors.edge.messages import SendReady
 from actors.edge.opening.open_request import Rejected
 from actors.edge.opening.stream_pair import StreamPair
-from actors.runtime import ActorDown, AskTimeout, MailboxFull, ReplyError
+from actors.runtime import AskFailed
 from wire.orp import reject
 from wire.orp.messages import StreamAccept
 
@@ -32,7 +32,7 @@ class EgressPair(StreamPair):
                 Resolve(opening.tenant, message.target_service, self._door.settings.region),
                 timeout=self._door.settings.resolve_deadline,
             )
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             raise Rejected(reject.NO_LOCAL_PROVIDER) from None
         local = tuple(one for one in resolution.providers if one.connection is not None)[:1]
         if not local:

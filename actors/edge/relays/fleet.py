@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from actors.control.messages import FindFleet
 from actors.edge.context import EdgeContext
-from actors.runtime import Actor, ActorDown, AskTimeout, MailboxFull, ReplyError, handles
+from actors.runtime import Actor, AskFailed, handles
 
 #: How much longer the pause gets while nothing changes: half a minute in place of five seconds.
 LONGEST = 6.0
@@ -46,7 +46,7 @@ class RelayFleet(Actor):
     async def _refresh(self, _: _Refresh) -> None:
         try:
             rows = await self._door.control().registry.ask(FindFleet(), timeout=ASK_SECONDS)
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull):
+        except AskFailed:
             self._failures += 1
         else:
             before, self._relays = (

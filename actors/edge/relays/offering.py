@@ -23,11 +23,8 @@ from actors.edge.pair_table import PairRow
 from actors.edge.resume.returning import ResumingStream
 from actors.runtime import (
     Actor,
-    ActorDown,
-    AskTimeout,
+    AskFailed,
     ChildRefused,
-    MailboxFull,
-    ReplyError,
 )
 from actors.transport.claim import StreamClaim
 from actors.transport.stream import CloseReason, Stream, StreamClosed
@@ -205,7 +202,7 @@ async def offer(
                 return half
             if exchange.final:
                 return None
-        except (ReplyError, ActorDown, AskTimeout, MailboxFull, ChildRefused, StreamClosed):
+        except (AskFailed, ChildRefused, StreamClosed):
             pass  # unreachable now; the loop's deadline decides
         finally:
             owner.disown(claim)

@@ -91,7 +91,7 @@ class RelayLink(Actor):
         self.own(self._endpoint, "endpoint")
         self._used = self.now()
         self.start_timer(LOOK_SECONDS, _Look(), "look")
-        if self._door.words_for(self._relay_id):
+        if self._door.pending_checkpoints(self._relay_id):
             self._door.relays.reach(self._relay_id)  # an earlier incarnation may have lost them
 
     def terminate(self, reason: ExitReason) -> None:

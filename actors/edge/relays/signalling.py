@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from actors.runtime import Guard
 from actors.transport.stream import CloseReason, Stream
 from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
@@ -32,8 +33,6 @@ from wire.orp.messages import (
     StreamCheckpoint,
     decode,
 )
-
-Guard = Callable[[str, Callable[..., object]], Callable[..., object]]
 
 
 class Signalling:

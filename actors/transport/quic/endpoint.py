@@ -27,6 +27,7 @@ from typing import NamedTuple
 from cryptography import x509
 from loguru import logger
 
+from actors.runtime import Guard, unguarded
 from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
 from actors.transport.dialling import first_to_connect, resolve
@@ -45,7 +46,7 @@ from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmission import runs
 from actors.transport.stream import CloseReason
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity
-from actors.transport.udp import AskedAddress, Guard, UdpSocket, UdpStatistics, bind_udp
+from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics, bind_udp
 
 #: Rounds of transmission per flush: deliveries of one may give others something to send.
 FLUSH_ROUNDS = 4
@@ -68,10 +69,6 @@ class EndpointStatistics(NamedTuple):
 
 def _accept_nothing(connection: Connection) -> None:
     connection.close(0, "")
-
-
-def _unguarded(function: Callable[[], None]) -> Callable[[], object]:
-    return function
 
 
 class QuicEndpoint:
@@ -141,7 +138,7 @@ class QuicEndpoint:
     # The sockets.
 
     def attach(
-        self, address: tuple[str, int], guard: Guard = _unguarded, *, only_ipv6: bool = False
+        self, address: tuple[str, int], guard: Guard = unguarded, *, only_ipv6: bool = False
     ) -> tuple[str, int]:
         """Bind the listening socket and begin to receive. Returns the bound address.
 
@@ -280,7 +277,7 @@ class QuicEndpoint:
             raise OSError("the endpoint is closed")  # its owner ended: nobody would close a socket
         if target.family not in self._sockets:
             wildcard = "::" if target.family == socket.AF_INET6 else "0.0.0.0"
-            self._open(wildcard, 0, _unguarded, answering=False)
+            self._open(wildcard, 0, unguarded, answering=False)
         engine = self.engine.make(
             self._settings_for(target.address[0]),
             self._identity,

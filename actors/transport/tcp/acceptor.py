@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from loguru import logger
 
+from actors.runtime import Guard, unguarded
 from actors.transport.addresses import bind_error, to_bind
 from actors.transport.gate import HEARD, PROVED, Gate, Place, source_of
 
@@ -33,8 +34,6 @@ LOG_SECONDS: Final = 10.0
 #: The timer for deadlines comes at most so often, seconds.
 SWEEP_SECONDS: Final = 0.1
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-Guard = Callable[[Callable[..., None]], Callable[..., object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,6 @@ def _nothing() -> None:
     """No socket."""
 
 
-def _unguarded(function: Callable[..., None]) -> Callable[..., object]:
-    return function
-
-
 class Acceptor:
     """See the module docstring. A resource; may be attached to another socket after `detach`.
 
@@ -121,7 +116,7 @@ class Acceptor:
         self._resting: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def attach(self, listening: socket.socket, guard: Guard = _unguarded) -> None:
+    def attach(self, listening: socket.socket, guard: Guard = unguarded) -> None:
         """Accept from a socket that is bound, listens and does not block; taken over.
 
         Args:
@@ -129,7 +124,7 @@ class Acceptor:
         """
         self.detach()
         self._listening = listening
-        self._read = guard(self._acceptable)
+        self._read = guard("listener", self._acceptable)
         asyncio.get_running_loop().add_reader(listening, self._read)
 
     def detach(self) -> None:

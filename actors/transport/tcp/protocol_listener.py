@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from actors.runtime import Guard
 from actors.transport.gate import Place
-from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, Guard
+from actors.transport.tcp.acceptor import AcceptLimits, Acceptor
 
 
 class ProtocolListener:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 
+from actors.runtime import Guard, unguarded
 from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
@@ -30,8 +31,6 @@ from actors.transport.tcp.tls_transport import READ, TlsTransport, label
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, verify_peer
 
-Guard = Callable[[Callable[[], None]], Callable[[], object]]
-
 
 class TcpStatistics(NamedTuple):
     """Counters of one endpoint."""
@@ -43,10 +42,6 @@ class TcpStatistics(NamedTuple):
 
 def _accept_nothing(connection: Connection) -> None:
     connection.close(0, "")
-
-
-def _unguarded(function: Callable[[], None]) -> Callable[[], object]:
-    return function
 
 
 class TcpEndpoint:
@@ -103,7 +98,7 @@ class TcpEndpoint:
     # The socket.
 
     def attach(
-        self, address: tuple[str, int], guard: Guard = _unguarded, *, only_ipv6: bool = False
+        self, address: tuple[str, int], guard: Guard = unguarded, *, only_ipv6: bool = False
     ) -> tuple[str, int]:
         """Bind and listen. Returns the bound address.
 

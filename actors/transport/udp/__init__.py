@@ -6,12 +6,11 @@ from actors.transport.addresses import Address
 from actors.transport.udp.bind import bind_udp
 from actors.transport.udp.packet_info import AskedAddress
 from actors.transport.udp.prefixed import PrefixedSocket
-from actors.transport.udp.udp_socket import Guard, UdpSocket, UdpStatistics
+from actors.transport.udp.udp_socket import UdpSocket, UdpStatistics
 
 __all__ = [
     "Address",
     "AskedAddress",
-    "Guard",
     "PrefixedSocket",
     "UdpSocket",
     "UdpStatistics",

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
+from actors.runtime import Guard, unguarded
 from actors.transport.addresses import Address
 from actors.transport.udp.packet_info import (
     AskedAddress,
@@ -42,8 +43,6 @@ from actors.transport.udp.segmentation import SOL_UDP, Segmentation, enable_coal
 from actors.transport.udp.shedding import shed
 
 Datagram: TypeAlias = bytes | bytearray | memoryview
-#: Makes a callback's failure its owner's: ``partial(actor.guard, "socket")``.
-Guard: TypeAlias = Callable[[Callable[[], None]], Callable[[], object]]
 
 #: Receive calls per wake-up, and bytes, then the loop gets its turn. A call may return 64 KiB.
 RECEIVE_CALLS: Final = 128
@@ -90,10 +89,6 @@ class _Outcome(Enum):
     LOST = 4  #: the destination cannot be reached; counted
 
 
-def _unguarded(function: Callable[[], None]) -> Callable[[], object]:
-    return function
-
-
 class UdpSocket:
     """See the module docstring.
 
@@ -102,7 +97,7 @@ class UdpSocket:
         on_batch: ``on_batch(buffer, segment_size, address)``: datagrams of `segment_size` bytes
             one behind the other in `buffer`, the last one possibly shorter; `segment_size` is at
             least 1 (an empty datagram is an empty buffer). The view is valid during the call only.
-        guard: wraps what the event loop calls; see `Guard`.
+        guard: wraps what the event loop calls.
         offload: False: one datagram per call, both ways.
         answering: False: nobody asks us by this socket, so it is all the same which of our
             addresses is written to.
@@ -115,7 +110,7 @@ class UdpSocket:
         on_batch: Callable[[memoryview, int, Address], None],
         *,
         on_drained: Callable[[], None] | None = None,
-        guard: Guard = _unguarded,
+        guard: Guard = unguarded,
         offload: bool = True,
         answering: bool = True,
     ) -> None:
@@ -140,7 +135,7 @@ class UdpSocket:
         self._backlog: deque[tuple[bytes, int, Address]] = deque()
         self._held = self._held_bytes = 0
         self._closed = False
-        self._loop.add_reader(sock, guard(self._wake))
+        self._loop.add_reader(sock, guard("socket", self._wake))
 
     @property
     def address(self) -> Address:
@@ -371,7 +366,7 @@ class UdpSocket:
             return 0
         data = b"".join(segments[:fits])
         if not self._backlog:
-            self._loop.add_writer(self._sock, self._guard(self._writable))
+            self._loop.add_writer(self._sock, self._guard("socket", self._writable))
         self._backlog.append((data, segment_size, address))
         self._held += fits
         self._held_bytes += len(data)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import partial
 from typing import Any, ClassVar
 
 from actors.doors.door import Carriers, DoorContext, DoorKind, Listening
@@ -67,7 +66,7 @@ class EchoListener(Actor):
         sock = listen_tcp(host, port)
         self._door.address = sock.getsockname()[:2]
         acceptor = self.own(Acceptor(LIMITS, self._take, name="echo"), "acceptor")
-        acceptor.attach(sock, partial(self.guard, "accept"))
+        acceptor.attach(sock, self.guard)
 
     def _take(self, sock: socket.socket, _: Any, place: Place) -> None:
         connections = self.system.ref("/echo/connections")

@@ -10,9 +10,9 @@ from aioquic.tls import Epoch
 
 from actors.transport.quic.engine import Address
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import CLIENT, Link
 from tests.transport.engines.rig import join
 from tests.transport.engines.stock import StockClient
+from tests.transport.engines.virtual_link import CLIENT, Link
 
 _PN_BYTES = 4
 _TAG_BYTES = 16

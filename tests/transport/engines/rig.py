@@ -17,8 +17,8 @@ from actors.transport.quic.native_engine import NativeClientWithoutId
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Weather
 from tests.transport.engines.stock import stock_client
+from tests.transport.engines.virtual_link import Link, Weather
 
 ALPN = ("orp/1",)
 SERVERS = ("native", "aioquic")

@@ -10,7 +10,7 @@ import pytest
 from actors.transport.quic.engine import Address
 from tests.conftest import PkiFixture
 from tests.transport.engines.attacker import HANDSHAKE, Attacker, frame, resident
-from tests.transport.engines.link import CLIENT
+from tests.transport.engines.virtual_link import CLIENT
 
 servers = pytest.mark.parametrize("server", ["native", "aioquic"])
 

@@ -13,7 +13,6 @@ from aioquic.quic.packet import (
 from actors.transport.quic.engine import Address
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import CLIENT, SERVER, Link, Weather
 from tests.transport.engines.rig import (
     ALPN,
     OURS,
@@ -25,6 +24,7 @@ from tests.transport.engines.rig import (
     server_of,
 )
 from tests.transport.engines.stock import StockClient
+from tests.transport.engines.virtual_link import CLIENT, SERVER, Link, Weather
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
 ours = pytest.mark.parametrize("client,server", OURS)

@@ -9,8 +9,8 @@ import pytest
 from actors.transport.quic.aioquic_engine import AioquicEngine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Side, Weather
 from tests.transport.engines.rig import OURS, PAIRINGS, join
+from tests.transport.engines.virtual_link import Link, Side, Weather
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
 #: With our own clients the same is in test_flow.

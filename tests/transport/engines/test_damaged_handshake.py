@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import SERVER, Link, Side
 from tests.transport.engines.rig import OURS, join
+from tests.transport.engines.virtual_link import SERVER, Link, Side
 
 VERSION_AT = 1
 CID_AT = 6

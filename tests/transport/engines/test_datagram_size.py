@@ -20,8 +20,8 @@ from actors.transport.quic.datagram_size import (
 from actors.transport.quic.native_engine import core, handshake
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Weather
 from tests.transport.engines.rig import OURS, PAIRINGS, join
+from tests.transport.engines.virtual_link import Link, Weather
 
 BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)

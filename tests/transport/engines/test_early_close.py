@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Side
 from tests.transport.engines.rig import OURS, join
+from tests.transport.engines.virtual_link import Link, Side
 
 pairings = pytest.mark.parametrize("client,server", OURS)
 UNKNOWN_CA = 0x100 + 48

@@ -18,7 +18,6 @@ from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.stateless_reset import ResetKey
 from tests.conftest import PkiFixture
 from tests.transport.engines.attacker import frame, resident, varint
-from tests.transport.engines.link import CLIENT, SERVER, Link, Side, Weather
 from tests.transport.engines.rig import (
     ALPN,
     BARE,
@@ -31,6 +30,7 @@ from tests.transport.engines.rig import (
     server_of,
 )
 from tests.transport.engines.stock import StockClient
+from tests.transport.engines.virtual_link import CLIENT, SERVER, Link, Side, Weather
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
 bare = pytest.mark.parametrize("client,server", BARE)

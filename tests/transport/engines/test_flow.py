@@ -9,8 +9,8 @@ import pytest
 from actors.transport.quic.native_engine import engine as native_engine
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Weather
 from tests.transport.engines.rig import join
+from tests.transport.engines.virtual_link import Link, Weather
 
 PAIRINGS = [(c, s) for c in ("native", "aioquic") for s in ("native", "aioquic")]
 WINDOW = 64 * 1024

@@ -8,8 +8,8 @@ import pytest
 
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Side, Weather
 from tests.transport.engines.rig import OURS, PAIRINGS, join
+from tests.transport.engines.virtual_link import Side, Weather
 
 pairings = pytest.mark.parametrize("client,server", PAIRINGS)
 ours = pytest.mark.parametrize("client,server", OURS)

@@ -9,8 +9,8 @@ import pytest
 
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
-from tests.transport.engines.link import Link, Side, Weather
 from tests.transport.engines.rig import OURS, join
+from tests.transport.engines.virtual_link import Link, Side, Weather
 
 SETTINGS = QuicSettings(stream_window=32 * 1024, connection_window=256 * 1024)
 

@@ -19,7 +19,7 @@ REPLAY = 50
 CONNECT_SECONDS = 5.0
 
 
-class Link:
+class Subscriptions:
     """Runs until its task is cancelled.
 
     Args:
@@ -134,4 +134,4 @@ class Link:
         return "the daemon ended the picture"
 
 
-__all__ = ["Link"]
+__all__ = ["Subscriptions"]

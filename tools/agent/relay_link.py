@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 from actors.runtime import (
@@ -150,7 +149,7 @@ class RelayLink(StreamKeeper):
             ),
             "endpoint",
         )
-        endpoint.attach(settings.p2p_listen, partial(self.guard, "socket"))
+        endpoint.attach(settings.p2p_listen, self.guard)
         self._promoter = self.own(
             Promoter(self, self, endpoint, settings, self._table, self._uri), "promoter"
         )
