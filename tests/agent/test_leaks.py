@@ -14,7 +14,9 @@ from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
 
 #: Of every one of these there was one per stream, and none may be left.
-KINDS = ("StreamPair", "Splice", "Side", "StreamEnd", "ResumableStream", "TcpPump", "OpenRequest")
+KINDS = (
+    "StreamPair", "Splice", "Side", "StreamEnd", "ResumableStream", "StreamPump", "OpenRequest"
+)  # fmt: skip
 
 
 def living() -> Counter[str]:

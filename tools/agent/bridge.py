@@ -15,13 +15,14 @@ from pathlib import Path
 from actors.runtime import Actor, MailboxSpec, handles, shutdown
 from actors.transport.addresses import address_text, host_and_port
 from actors.transport.stream import Stream
+from actors.transport.tcp.pump import StreamPump
 from actors.transport.tls import TlsIdentity
 from tools.agent.forward_tunnel import ForwardTunnel
 from tools.agent.forwarded import LINGER, Forwarded
 from tools.agent.resumable import ResumableStream
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
-from tools.agent.tcp_pump import TcpPump
+from wire.orp.close_codes import ResetCode
 from wire.orp.messages import AllocGranted, StreamTerms
 
 
@@ -56,7 +57,7 @@ class Bridge(Actor, ABC):
         self._table = table
         self._stream: Stream | None = None
         self._sock: socket.socket | None = None
-        self._pump: TcpPump | None = None
+        self._pump: StreamPump | None = None
         self._service = ""
         self._stream_id = 0
         self._peer_uri = ""
@@ -102,7 +103,7 @@ class Bridge(Actor, ABC):
         """Begin to pump.
 
         Args:
-            first: see `TcpPump`.
+            first: see `StreamPump`.
         """
         assert self._sock is not None
         assert self._stream is not None
@@ -116,8 +117,13 @@ class Bridge(Actor, ABC):
             if self._broken:
                 self._stream.patience = self.patience
                 self._stream.park()
-        self._pump = TcpPump(
-            self._sock, self._stream, on_end=self._ended, guard=self.guard, first=first
+        self._pump = StreamPump(
+            self._sock,
+            self._stream,
+            on_end=self._ended,
+            guard=self.guard,
+            first=first,
+            code=ResetCode.SOURCE_FAILED,
         )
         self.own(self._pump, "pump")
         self._pump.start(bytes(self._early), ended=self._early_eof)

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.runtime import Guard
-from actors.transport.stream import CloseReason, Stream
-from wire.orp.close_codes import ResetCode
+from actors.transport.stream import ABORT_CODE, CloseReason, Stream
+from actors.transport.tcp.pump.quiet import QuietLimits, QuietWatch
+from actors.transport.tcp.pump.reset import close_with_reset
+from actors.transport.tcp.pump.throttle import Throttle, pause_of
 
 READ_BYTES = 64 * 1024
 #: Reads per wake-up before other sockets get a turn.
 READS = 4
-_LINGER_RESET = struct.pack("ii", 1, 0)
+#: Whole, or half closed, for as long as it takes.
+_FOR_EVER = QuietLimits(half_closed=0.0)
 
 
-class TcpPump:
+class StreamPump:
     """See the module docstring.
 
     Args:
@@ -36,6 +38,9 @@ class TcpPump:
         first: sees the first bytes of the stream, all that came so far, until it says that they are
             the application's; bound: the stream's window. What it never says so of is delivered
             when the stream ends.
+        code: of the stream's reset.
+        limits: when a quiet pair is given up.
+        throttles: limits of bytes per second, of both directions together.
     """
 
     def __init__(
@@ -46,6 +51,9 @@ class TcpPump:
         on_end: Callable[[str], object],
         guard: Guard,
         first: Callable[[bytes], bool] | None = None,
+        code: int = ABORT_CODE,
+        limits: QuietLimits = _FOR_EVER,
+        throttles: Sequence[Throttle] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
@@ -53,6 +61,15 @@ class TcpPump:
         self._on_end = on_end
         self._guard = guard
         self._first = first
+        self._code = code
+        self._limits = limits
+        self._throttles = tuple(throttles)
+        self._quiet = QuietWatch(
+            lambda: self.bytes_in + self.bytes_out, guard("pump", self._too_quiet)
+        )
+        #: Credit that a limit withholds from the stream's peer.
+        self._withheld = 0
+        self._paused: asyncio.TimerHandle | None = None
         self._held = bytearray()  # until `first` decided
         self._unsent: deque[memoryview] = deque()
         self._reading = False
@@ -81,6 +98,7 @@ class TcpPump:
         stream.on_lost = self._guard("pump", self._lost)
         self._read_ready = self._guard("pump", self._from_socket)
         self._write_ready = self._guard("pump", self._to_socket)
+        self._quiet.within(self._limits.idle)
         if early:
             take(early)
         if ended:
@@ -95,14 +113,14 @@ class TcpPump:
         if not self._ended:
             self._ended = True
             self._close_socket(reset=True)
-            self._stream.abort(ResetCode.SOURCE_FAILED)
+            self._stream.abort(self._code)
 
     # From the socket to the stream.
 
     def _watch_reading(self) -> None:
         if self._ended:
             return  # the socket is closed and out of the loop already
-        wanted = not self._socket_eof and self._stream.room > 0
+        wanted = not self._socket_eof and self._stream.room > 0 and self._paused is None
         if wanted and not self._reading:
             self._loop.add_reader(self._sock, self._read_ready)
         elif not wanted and self._reading:
@@ -110,6 +128,28 @@ class TcpPump:
         self._reading = wanted
 
     def _from_socket(self) -> None:
+        before = self.bytes_in
+        self._read_some()
+        if self._throttles and self.bytes_in != before:
+            self._pay(self.bytes_in - before)
+        self._watch_reading()
+
+    def _pay(self, count: int) -> None:
+        """What passed is above the limit: neither side may send for a while."""
+        pause = pause_of(self._throttles, count, self._loop.time())
+        if pause and not self._ended:
+            if self._paused is not None:
+                self._paused.cancel()
+            self._paused = self._loop.call_later(pause, self._guard("pump", self._paid))
+
+    def _paid(self) -> None:
+        self._paused = None
+        if self._withheld:
+            withheld, self._withheld = self._withheld, 0
+            self._stream.consume(withheld)
+        self._watch_reading()
+
+    def _read_some(self) -> None:
         for _ in range(READS):
             try:
                 data = self._sock.recv(READ_BYTES)
@@ -121,14 +161,17 @@ class TcpPump:
             if not data:
                 self._socket_eof = True
                 self._stream.write_eof()
-                self._finish_if_done()
+                self._half_closed()
                 break
             self.bytes_in += len(data)
             if self._stream.write_closed:
                 continue  # the peer wants no more: drain the local side without sending
-            if self._stream.write(data) <= 0:
+            if self._stream.write(data) <= 0 or len(data) < READ_BYTES:
                 break
-        self._watch_reading()
+
+    def _half_closed(self) -> None:
+        self._quiet.within(self._limits.half_closed)
+        self._finish_if_done()
 
     def _drained(self, count: int) -> None:
         if self._ended:
@@ -181,7 +224,12 @@ class TcpPump:
                 self._fail(f"local connection: {error.strerror}")
                 return
             self.bytes_out += sent
-            self._stream.consume(sent)
+            if self._throttles:
+                self._pay(sent)
+            if self._paused is None:
+                self._stream.consume(sent)
+            else:
+                self._withheld += sent
             if sent == len(chunk):
                 self._unsent.popleft()
             else:
@@ -207,12 +255,15 @@ class TcpPump:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the local side is gone already: its read side tells
-        self._finish_if_done()
+        self._half_closed()
 
     # The end.
 
+    def _too_quiet(self) -> None:
+        self._fail("quiet for too long")
+
     def _lost(self, reason: CloseReason) -> None:
-        self._fail(f"relay connection {reason.kind}")
+        self._fail(f"connection {reason.kind}")
 
     def _fail(self, why: str) -> None:
         if self._ended:
@@ -229,14 +280,16 @@ class TcpPump:
         self._on_end("")
 
     def _close_socket(self, *, reset: bool) -> None:
+        self._quiet.stop()
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
         if self._sock.fileno() < 0:
             return
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         if reset:
-            try:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-            except OSError:
-                pass
-        self._sock.close()
+            close_with_reset(self._sock)
+        else:
+            self._sock.close()
         self._unsent.clear()
