@@ -167,8 +167,9 @@ class ClaimStream(Request[bool]):
     """Bind a non-zero stream id to a pair of agents for the life of `pair` (monitored).
 
     Answer False: the id belongs to a different pair, or to a live stream (409 collision).
-    Idempotent for the same `pair`; id 0 is never recorded and answered True. Repeated by the
-    pair after a restart of the registry.
+    Idempotent for the same `pair`, which may name another provider when it lost the first one
+    while the stream was opened; id 0 is never recorded and answered True. Repeated by the pair
+    after a restart of the registry.
     """
 
     stream_id: int

@@ -10,20 +10,14 @@ Source: protocol sheet ORP 1.5; 6.1 R11; 6.5 A10.
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from actors.edge.messages import OpenTowards
-from actors.edge.opening.open_request import Rejected
 from actors.runtime import DEFERRED, Actor, Deferred, Refusal, Reply
 from actors.transport.claim import StreamClaim
 from actors.transport.connection import Connection
-from wire.orp import reject
-
-T = TypeVar("T")
 
 #: Openings that wait for one agent's credit; one more is refused.
 MAX_WAITING = 1024
@@ -31,14 +25,10 @@ MAX_WAITING = 1024
 #: still finds none after so many seconds.
 RECYCLE_SHARE = 0.9
 RECYCLE_AFTER = 0.25
-#: Pause until an agent is looked for again whose connection was recycled, seconds.
-LOOK_AGAIN = 0.05
 #: What those that wait are told.
 RECYCLED: Final = "recycled"
-
-
-class Recycled(Exception):
-    """The provider's connection ended because its credit was used up: it comes again at once."""
+#: What those are told that come when the connection is over.
+CLOSED: Final = "closed"
 
 
 class StarvedCheck:
@@ -69,7 +59,7 @@ class StreamCredit:
     def open(self, message: OpenTowards) -> Refusal | Deferred | None:
         """The answer to `OpenTowards`."""
         if self._connection.closed is not None:
-            return Refusal("closed")
+            return Refusal(CLOSED)
         if not message.claim.wanted:
             return None
         stream = self._connection.open_stream()
@@ -112,24 +102,3 @@ class StreamCredit:
         for _, reply in waiting:
             reply.send(Refusal(RECYCLED))
         return True
-
-
-async def with_patience(owner: Actor, attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Make an attempt to reach a provider; again while its connection is being recycled.
-
-    Raises:
-        Rejected: as the attempt does, or the provider did not come back in time.
-    """
-    deadline, recycled = owner.now() + seconds, False
-    while True:
-        try:
-            return await attempt()
-        except Recycled:
-            recycled = True
-            if owner.now() > deadline:
-                raise Rejected(reject.PROVIDER_STREAM_OPEN_FAILED) from None
-        except Rejected as rejected:
-            away = recycled and rejected.answer is reject.SERVICE_NOT_FOUND
-            if not away or owner.now() > deadline:
-                raise
-        await asyncio.sleep(LOOK_AGAIN)

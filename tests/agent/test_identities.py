@@ -19,8 +19,7 @@ from tests.agent.test_forward import forwarding
 from tests.agent.test_p2p import RULES, promoter_of
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relays
-from tests.edge.rig import relay
-from tests.edge.test_promotion import further_agent
+from tests.edge.rig import leaf_of, relay
 from tools.chaos.history import History
 from tools.chaos.workload import Plan, Target, Workload
 from wire.orp.messages import AllocGranted, StreamReady
@@ -34,7 +33,9 @@ def test_an_agents_certificate_is_no_relays(
 
     async def main() -> None:
         async with (
-            relay(pki, tmp_path / "a", leaf=further_agent(pki, tmp_path), tcp=True) as impostor,
+            relay(
+                pki, tmp_path / "a", leaf=leaf_of(pki, tmp_path, "acme", 99), tcp=True
+            ) as impostor,
             relay(pki, tmp_path / "b", tcp=True) as genuine,
         ):
             nowhere = ("127.0.0.1", 9)
@@ -60,7 +61,7 @@ def test_an_agents_certificate_is_no_relays(
 
 def test_only_an_impostor_is_nobody(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
-        impostor_leaf = further_agent(pki, tmp_path)
+        impostor_leaf = leaf_of(pki, tmp_path, "acme", 99)
         async with relay(pki, tmp_path, leaf=impostor_leaf) as impostor:
             with pytest.raises(pytest.fail.Exception):
                 async with agent_systems(impostor, pki, 1, only=0):
@@ -92,7 +93,7 @@ def test_a_direct_path_leads_to_the_agent_the_relay_named(
 ) -> None:
     """The address a provider had may be another agent's of the tenant by now."""
     if across == "another agent":
-        named = further_agent(pki, tmp_path).identity
+        named = leaf_of(pki, tmp_path, "acme", 99).identity
         monkeypatch.setattr(
             agent_connection, "StreamReady", lambda stream_id, _: StreamReady(stream_id, named)
         )
@@ -123,7 +124,7 @@ def test_a_tunnel_leads_to_the_agent_the_relay_named(
     pki: PkiFixture, tmp_path: Path, across: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if across == "another agent":
-        named = further_agent(pki, tmp_path).identity
+        named = leaf_of(pki, tmp_path, "acme", 99).identity
         monkeypatch.setattr(
             granting,
             "AllocGranted",

@@ -518,6 +518,9 @@ def test_claims() -> None:
             pair, other = rig.idle(), rig.idle()
             assert await rig.claim(7, pair)
             assert await rig.claim(7, pair)  # the same again
+            assert await rig.claim(7, pair, provider="u3")  # it lost the first one
+            assert await peer(rig, 7, "u2") is None
+            assert await rig.claim(7, pair)
             assert not await rig.claim(7, other)  # a live stream
             assert not await rig.claim(7, other, consumer="u3")  # another pair
             assert await peer(rig, 7, "u1") == provider.ref

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from actors.control.store.embedded import embedded_backend
 from actors.control.tree import control_plane, control_spec
 from actors.edge.settings import EdgeSettings
 from actors.edge.tree import Edge
+from actors.pki.certificates import KeyPair, agent_identity, create_leaf
 from actors.pki.dev_pki import LeafFiles
+from actors.pki.files import pair_paths, write_pair
 from actors.runtime import ActorSystem, Intensity, Supervisor
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
@@ -31,6 +39,18 @@ ALLOW_ALL = (
 def identity(pki: PkiFixture, leaf: LeafFiles) -> TlsIdentity:
     """The TLS identity of a leaf of the test PKI."""
     return TlsIdentity.load(leaf.certificate, leaf.key, pki.ca)
+
+
+def leaf_of(pki: PkiFixture, directory: Path, tenant: str, number: int) -> LeafFiles:
+    """A further agent of the test PKI, of any tenant; its files are in `directory`."""
+    certificate = x509.load_pem_x509_certificate(pki.ca.read_bytes())
+    key = load_pem_private_key(pki.ca.with_name("ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    uri = agent_identity(tenant, UUID(int=number))
+    paths = pair_paths(directory, f"{tenant}-{number}")
+    pair = KeyPair(certificate, key)
+    write_pair(paths, create_leaf(pair, uri, lifetime=timedelta(days=1), now=datetime.now(UTC)))
+    return LeafFiles(uri, paths.certificate, paths.key)
 
 
 class Incoming:

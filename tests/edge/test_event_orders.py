@@ -31,9 +31,8 @@ from actors.transport.tcp.tls_context import client_context
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relay_leaf, relay_settings
-from tests.edge.rig import Incoming, RawAgent, identity, relay
+from tests.edge.rig import Incoming, RawAgent, identity, leaf_of, relay
 from tests.edge.test_hostile import GoodPair
-from tests.edge.test_promotion import further_agent
 from tools.agent.settings import AgentSettings
 from tools.agent.settings import Mapping as Service
 from tools.agent.tree import agent_root
@@ -142,7 +141,7 @@ async def one_segment(
 def test_a_relay_over_tcp(pki: PkiFixture, tmp_path: Path, seed: int) -> None:
     async def main() -> None:
         chance = random.Random(seed)
-        leaf = further_agent(pki, tmp_path)
+        leaf = leaf_of(pki, tmp_path, "acme", 99)
         async with relay(pki, tmp_path, tcp=True) as running:
             pair = await GoodPair(running, pki).open()
             context = client_context(identity(pki, leaf), ["orp/1"])
@@ -236,7 +235,7 @@ async def _burst(agent: RawAgent, chance: random.Random) -> None:
 def test_a_relay_over_quic(pki: PkiFixture, tmp_path: Path, engine: str, peer: str) -> None:
     async def main() -> None:
         chance = random.Random(peer)
-        leaf = further_agent(pki, tmp_path) if peer == "agent" else relay_leaf(pki, "r2")
+        leaf = leaf_of(pki, tmp_path, "acme", 99) if peer == "agent" else relay_leaf(pki, "r2")
         edge = EdgeSettings(region="local", relays=relay_settings("r1"))
         settings = QuicSettings(engine=engine)
         async with relay(pki, tmp_path, quic=settings, settings=edge) as running:

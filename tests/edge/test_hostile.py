@@ -24,8 +24,7 @@ from actors.transport.quic import DialFailed, QuicEndpoint, QuicSettings
 from actors.transport.quic.native_engine import NativeEngine
 from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import RawAgent, Relay, identity, relay
-from tests.edge.test_quotas import leaf_of
+from tests.edge.rig import RawAgent, Relay, identity, leaf_of, relay
 from wire.orp.frame import Frame, FrameReader, FrameType
 from wire.orp.messages import ObservedAddrQuery, OpenStream, Ping, StreamAccept
 

@@ -21,8 +21,8 @@ from actors.edge.settings import EdgeSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL
 from tests.edge.relay_rig import relays
-from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
-from tests.edge.test_promotion import HERE, further_agent, heard, say
+from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, leaf_of, relay
+from tests.edge.test_promotion import HERE, heard, say
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (
     AllocGranted,
@@ -335,7 +335,7 @@ def test_forbidden_holds_over_two_relays_whatever_the_other_one_says(
 def test_a_stranger_does_not_get_the_stream(pki: PkiFixture, tmp_path: Path, alive: bool) -> None:
     async def main() -> None:
         async with relay(pki, tmp_path) as running:
-            stranger = running.agent(pki, further_agent(pki, tmp_path))
+            stranger = running.agent(pki, leaf_of(pki, tmp_path, "acme", 99))
             await stranger.connect(running.address, "web2")
             consumer, provider = await both(pki, running, running)
             mine, theirs = await spliced(consumer, provider)
@@ -362,7 +362,7 @@ def test_a_stranger_at_another_relay_keeps_nobody_from_the_stream(
         async with relays(pki, tmp_path, "r1", "r2") as (first, second):
             consumer, provider = await both(pki, second, second)
             _, theirs = await spliced(consumer, provider)
-            stranger = first.agent(pki, further_agent(pki, tmp_path))
+            stranger = first.agent(pki, leaf_of(pki, tmp_path, "acme", 99))
             await stranger.connect(first.address)
             intruder = resume(stranger)
             await eventually(lambda: first.counters.get("resume_asked") == 1)
@@ -388,7 +388,7 @@ def test_a_stranger_policy_keeps_out_keeps_nobody_from_a_stream_nobody_knows(
     outsider = '[[rule]]\nid = "out"\ntenant = "acme"\ncaller = "{uri}"\ntarget = "*"\n' + (
         'decision = "deny"\n'
     )
-    leaf = further_agent(pki, tmp_path)
+    leaf = leaf_of(pki, tmp_path, "acme", 99)
     rules = outsider.format(uri=leaf.identity) + ALLOW_ALL
 
     async def main() -> None:
@@ -421,7 +421,7 @@ def test_the_id_of_a_stream_that_may_come_back_cannot_be_opened(
             mine, _ = await spliced(consumer, provider)
             running.kill(running.only("/edge/streams"))
             await eventually(lambda: mine.reset_code is not None)
-            stranger = running.agent(pki, further_agent(pki, tmp_path))
+            stranger = running.agent(pki, leaf_of(pki, tmp_path, "acme", 99))
             await stranger.connect(running.address)
             opened = stranger.open(OpenStream("web", "", 7).encode())
             assert await opened.first_frame() == StreamReject(409, "stream id collision")
@@ -455,7 +455,7 @@ def test_a_stranger_does_not_pose_as_the_other_agent(
             }
             consumer, provider = await both(pki, *places_of[places])
             at = places_of[places][0]
-            stranger = at.agent(pki, further_agent(pki, tmp_path))
+            stranger = at.agent(pki, leaf_of(pki, tmp_path, "acme", 99))
             await stranger.connect(at.address, "web")
             if victim == "consumer":
                 intruder = claims(stranger, 7, consumer.uri, "", "web")

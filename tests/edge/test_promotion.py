@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from actors.edge.settings import EdgeSettings
-from actors.pki.certificates import KeyPair, agent_identity, create_leaf
-from actors.pki.dev_pki import LeafFiles
-from actors.pki.files import pair_paths, write_pair
 from tests.conftest import PkiFixture, eventually, run
-from tests.edge.rig import Incoming, RawAgent, Relay, relay
+from tests.edge.rig import Incoming, RawAgent, Relay, leaf_of, relay
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (
     Candidate,
@@ -39,19 +31,6 @@ decision = "allow"
 p2p_mode = "{mode}"
 """
 HERE = Candidate("host", "192.0.2.1", 4000, 70)
-
-
-def further_agent(pki: PkiFixture, directory: Path) -> LeafFiles:
-    """A third agent of the tenant."""
-    certificate = x509.load_pem_x509_certificate(pki.ca.read_bytes())
-    key = load_pem_private_key(pki.ca.with_name("ca.key").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    uri = agent_identity("acme", UUID(int=99))
-    paths = pair_paths(directory, "further")
-    lifetime = timedelta(days=1)
-    leaf = create_leaf(KeyPair(certificate, key), uri, lifetime=lifetime, now=datetime.now(UTC))
-    write_pair(paths, leaf)
-    return LeafFiles(uri, paths.certificate, paths.key)
 
 
 async def spliced(
@@ -146,7 +125,7 @@ def test_required_ends_both_directions_unless_a_member_left(
             mine.stream.write(b"hello")
             await eventually(lambda: bytes(theirs.data) == b"hello")
             if who == "a stranger":
-                stranger = running.agent(pki, further_agent(pki, tmp_path))
+                stranger = running.agent(pki, leaf_of(pki, tmp_path, "acme", 99))
                 await stranger.connect(running.address)
                 say(stranger, MigrateToP2P(7))
                 await eventually(lambda: running.counters.get("migrate_refused") == 1)

@@ -6,25 +6,18 @@ import asyncio
 import random
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from loguru import logger
 
 from actors.edge.forward.settings import ForwardSettings
 from actors.edge.settings import EdgeSettings
-from actors.pki.certificates import KeyPair, agent_identity, create_leaf
 from actors.pki.dev_pki import LeafFiles
-from actors.pki.files import pair_paths, write_pair
 from actors.transport.connection import Connection
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL
-from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
+from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, leaf_of, relay
 from tests.edge.test_promotion import HERE, heard, say, spliced
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.frame import HEADER, VERSION, FrameType
@@ -39,18 +32,6 @@ from wire.orp.messages import (
 
 SETTINGS = EdgeSettings(region="local")
 TWO_TENANTS = ALLOW_ALL + ALLOW_ALL.replace('"all"', '"others"').replace('"acme"', '"other"')
-
-
-def leaf_of(pki: PkiFixture, directory: Path, tenant: str, number: int) -> LeafFiles:
-    """An agent of any tenant."""
-    certificate = x509.load_pem_x509_certificate(pki.ca.read_bytes())
-    key = load_pem_private_key(pki.ca.with_name("ca.key").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    uri = agent_identity(tenant, UUID(int=number))
-    paths = pair_paths(directory, f"{tenant}-{number}")
-    pair = KeyPair(certificate, key)
-    write_pair(paths, create_leaf(pair, uri, lifetime=timedelta(days=1), now=datetime.now(UTC)))
-    return LeafFiles(uri, paths.certificate, paths.key)
 
 
 async def agents_of(

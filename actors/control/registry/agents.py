@@ -174,13 +174,9 @@ class Claim:
     incarnation: int
     token: int
 
-    def same_pair(self, consumer: str, provider: str, pair: ActorRef) -> bool:
-        """True when it is the very claim that `pair` makes."""
-        return (
-            (self.consumer, self.provider) == (consumer, provider)
-            and self.pair == pair
-            and self.incarnation == pair.incarnation
-        )
+    def held_by(self, pair: ActorRef) -> bool:
+        """True when it is `pair` that made the claim."""
+        return self.pair == pair and self.incarnation == pair.incarnation
 
     @property
     def stale(self) -> bool:

@@ -402,9 +402,10 @@ class RegistryActor(Actor):
             return True
         older = self._claims.get(message.stream_id)
         if older is not None:
-            if older.same_pair(message.consumer, message.provider, message.pair):
-                return True
-            if not older.stale:
+            if older.held_by(message.pair) and older.consumer == message.consumer:
+                if older.provider == message.provider:
+                    return True
+            elif not older.stale:
                 return False
             self.demonitor(older.token)
         elif len(self._claims) >= MAX_CLAIMS:

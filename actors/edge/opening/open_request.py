@@ -63,8 +63,20 @@ class Rejected(Exception):
         self.answer = answer
 
 
+class ProviderLost(Rejected):
+    """The provider's connection ended before it answered: it, or another one, may be asked again.
+
+    Attributes:
+        asked: it heard of the stream, and may have been lost because of it.
+    """
+
+    def __init__(self, answer: StreamReject, *, asked: bool) -> None:
+        super().__init__(answer)
+        self.asked = asked
+
+
 class Gone(Exception):
-    """One side disappeared during the open sequence."""
+    """The consumer disappeared during the open sequence."""
 
 
 class StreamEnd:

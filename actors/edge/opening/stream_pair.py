@@ -10,7 +10,6 @@ Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
 
@@ -20,14 +19,23 @@ from actors.edge.forward.granting import allocate, restore, tell_granted
 from actors.edge.forward.liveness import discard, finish
 from actors.edge.forward.messages import ForwardEnded, Granted, PairRecord
 from actors.edge.messages import OpenTowards, SendReady
-from actors.edge.opening.open_request import Gone, OpenRequest, Rejected, StreamEnd
+from actors.edge.opening.open_request import (
+    Gone,
+    OpenRequest,
+    ProviderLost,
+    Rejected,
+    StreamEnd,
+)
+from actors.edge.opening.patience import with_patience
+from actors.edge.opening.provider_answer import ProviderAnswer
 from actors.edge.opening.stream_policy import decide
 from actors.edge.pair_table import PairRow
 from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
-from actors.edge.stream_credit import RECYCLED, Recycled, with_patience
+from actors.edge.stream_credit import CLOSED, RECYCLED
 from actors.runtime import (
     NORMAL,
+    ActorDown,
     ActorRef,
     AskFailed,
     ChildRefused,
@@ -37,13 +45,10 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.claim import StreamClaim
-from actors.transport.stream import CloseReason, Stream, StreamClosed
-from wire.errors import PeerError
+from actors.transport.stream import Stream, StreamClosed
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.frame import FrameReader
-from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import ForwardStream, IncomingStream, StreamAccept, StreamReject, decode
+from wire.orp.messages import ForwardStream, IncomingStream, StreamReject
 
 #: Providers at other relays that are tried when a relay cannot be reached.
 MAX_RELAYS_TRIED = 3
@@ -67,11 +72,11 @@ class StreamPair(SplicedPair):
         self._provider_end: StreamEnd | None = None
         self._held = [opening.rest] if opening.rest else []
         self._consumer_eof = False
-        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+        self._gone = False  # the consumer, while the stream is opened
+        self._answer: ProviderAnswer | None = None
 
     def init(self) -> None:
         """Own the consumer's stream; what it sends meanwhile is held, bounded by its window."""
-        self._answer: asyncio.Future[bytes] = self.system.loop.create_future()
         self.own(self._consumer_end, "stream")
         self._opening.owned = True
         if self._opening.ticket is not None:
@@ -89,8 +94,8 @@ class StreamPair(SplicedPair):
         stream = self._opening.stream
         stream.on_data = self._held.append
         stream.on_eof = self.guard("consumer", self._consumer_ended)
-        stream.on_reset = self.guard("consumer", self._reset_while_opening)
-        stream.on_lost = self.guard("consumer", self._lost_while_opening)
+        stream.on_reset = self.guard("consumer", self._consumer_gone)
+        stream.on_lost = self.guard("consumer", self._consumer_gone)
         stream.start()
 
     def describe(self) -> dict[str, object]:
@@ -204,6 +209,12 @@ class StreamPair(SplicedPair):
         """
         message, opening = self._opening.message, self._opening
         settings = self._door.settings
+        if self._gone:
+            raise Gone
+        if self._provider_end is not None:  # of one that was lost
+            self.disown(self._provider_end)
+            self._provider_end.abort()
+            self._provider_end = None
         self._provider_uri = provider.uri
         self._provider_relay = ""
         if provider.connection is not None:
@@ -238,23 +249,25 @@ class StreamPair(SplicedPair):
         if self._provider_relay:
             self._door.meters.counters["intra_relay_hops"] += 1
             await self._claim_for(provider)
-        stream.on_data = self.guard("provider", self._provider_answered)
-        stream.on_eof = self.guard("provider", self._provider_silent)
-        stream.on_reset = self.guard("provider", self._provider_silent)
-        stream.on_lost = self.guard("provider", self._provider_silent)
+        if self._gone:
+            raise Gone
+        # Both ends hold what happens to them until the splice listens.
+        answer = self._answer = ProviderAnswer(
+            stream,
+            self.guard,
+            self._door.counters,
+            relayed=bool(self._provider_relay),
+            on_accept=self._consumer_end.stream.pause,
+        )
         stream.start()
         kind = ForwardStream if self._provider_relay else IncomingStream
         first = kind(message.target_service, message.method, opening.consumer, message.stream_id)
         try:
             stream.write(first.encode())
         except StreamClosed:
-            raise Rejected(self._failed_answer(reject.PROVIDER_STREAM_OPEN_FAILED)) from None
-        try:
-            async with asyncio.timeout(patience):
-                return await self._answer
-        except TimeoutError:
-            self._door.counters["accept_timeout"] += 1
-            raise Rejected(self._failed_answer(reject.PROVIDER_REJECTED)) from None
+            failed = answer.failed(reject.PROVIDER_STREAM_OPEN_FAILED)
+            raise ProviderLost(failed, asked=False) from None
+        return await answer.wait(patience)
 
     async def _claim_for(self, provider: Provider) -> None:
         message, opening = self._opening.message, self._opening
@@ -282,15 +295,14 @@ class StreamPair(SplicedPair):
         except (AskFailed, StreamClosed) as error:
             self.log.debug("no stream to the provider: {}", error)
             claim.abort()
-            if isinstance(error, ReplyError) and error.refusal == RECYCLED:
-                raise Recycled from None
+            ended = isinstance(error, ActorDown | StreamClosed) or (
+                isinstance(error, ReplyError) and error.refusal in (CLOSED, RECYCLED)
+            )
+            if ended and not self._provider_relay:
+                raise ProviderLost(failed, asked=False) from None
             raise Rejected(failed) from None
         finally:
             self.disown(claim)
-
-    def _failed_answer(self, answer: StreamReject) -> StreamReject:
-        """What the consumer is told when the provider, or its relay, does not answer."""
-        return reject.PEER_RELAY_FORWARD_FAILED if self._provider_relay else answer
 
     async def _allocate(self, provider: Provider) -> Granted | None:
         """Sheet 3.5 step 2; None: this stream is spliced."""
@@ -317,57 +329,13 @@ class StreamPair(SplicedPair):
         self._allocated_monitor = self.monitor(place.registry())
         return granted
 
-    def _provider_answered(self, chunk: bytes) -> None:
-        """Bytes from the provider before the splice: its answer, then early data."""
-        assert self._provider_end is not None
-        stream = self._provider_end.stream
-        try:
-            self._reader.feed(chunk)
-            frame = self._reader.next_frame()
-            if frame is None:
-                stream.consume(len(chunk))
-                return
-            rest = bytes(self._reader.take_rest())
-            stream.consume(len(chunk) - len(rest))
-            answer = decode(frame)
-        except PeerError as error:
-            self._door.counters[f"provider_{error.label}"] += 1
-            self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
-            return
-        stream.pause()
-        if isinstance(answer, StreamAccept):
-            self._resolve_answer(rest)
-        elif isinstance(answer, StreamReject):
-            self._door.counters["provider_rejected"] += 1
-            relayed = answer if self._provider_relay else reject.PROVIDER_REJECTED
-            self._resolve_answer(Rejected(relayed))
-        else:
-            self._door.counters["provider_unexpected"] += 1
-            self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
-
-    def _provider_silent(self, _: object = None) -> None:
-        self._door.counters["provider_no_answer"] += 1
-        self._resolve_answer(Rejected(self._failed_answer(reject.PROVIDER_REJECTED)))
-
     def _consumer_ended(self) -> None:
         self._consumer_eof = True
 
-    def _reset_while_opening(self, code: int) -> None:
-        self._resolve_answer(Gone())
-
-    def _lost_while_opening(self, reason: CloseReason) -> None:
-        self._resolve_answer(Gone())
-
-    def _resolve_answer(self, outcome: bytes | Exception) -> None:
-        if self._answer.done():
-            return
-        if isinstance(outcome, Exception):
-            self._answer.set_exception(outcome)
-            self._answer.exception()  # it may come before anybody waits
-        else:
-            self._answer.set_result(outcome)
-            # Both ends hold what happens to them until the splice listens.
-            self._consumer_end.stream.pause()
+    def _consumer_gone(self, _: object) -> None:
+        self._gone = True
+        if self._answer is not None:
+            self._answer.give_up(Gone())
 
     def _reject(self, answer: StreamReject) -> None:
         self._phase = "rejected"
