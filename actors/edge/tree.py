@@ -54,6 +54,7 @@ from actors.transport.quic.engines import AIOQUIC, NATIVE
 from actors.transport.tcp import TcpEndpoint, TcpSettings
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
+from wire.orp.messages import ALPN
 
 #: While a part of the door is away new streams wait: the pauses stay below the second that they
 #: may wait (docs/chaos.md, 16); how often is the business of the restart budget.
@@ -117,7 +118,7 @@ class Edge:
             system,
             settings.relays,
             base=f"{base}/relays",
-            dialler=lambda: QuicEndpoint(identity=self._identity, settings=quic),
+            dialler=lambda: QuicEndpoint(alpn=ALPN, identity=self._identity, settings=quic),
         )
         self.door = EdgeContext(
             settings,
@@ -140,6 +141,7 @@ class Edge:
             self.door.forward = forward_place(system, settings.forward, f"{base}/forward")
         self.endpoints = [
             QuicEndpoint(
+                alpn=ALPN,
                 identity=identity,
                 settings=quic,
                 on_connection=lambda c: c.close(0),
@@ -150,6 +152,7 @@ class Edge:
         ]
         self.tcp_endpoints = [
             TcpEndpoint(
+                alpn=ALPN,
                 identity=identity,
                 settings=tcp,
                 on_connection=lambda c: c.close(0),

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -39,30 +41,38 @@ class TlsIdentity:
     key: PrivateKeyTypes = field(repr=False)
 
     @classmethod
-    def load(cls, certificate: Path, key: Path, ca: Path) -> TlsIdentity:
-        """Read three PEM files.
+    def load(cls, certificate: Path, key: Path, ca: Path | None = None) -> TlsIdentity:
+        """Read PEM files; without a CA no peer is trusted.
 
         Raises:
             TlsMaterialError: a file is missing, malformed, or key and certificate do not match.
         """
         try:
-            chain = tuple(x509.load_pem_x509_certificates(certificate.read_bytes()))
-            authorities = tuple(x509.load_pem_x509_certificates(ca.read_bytes()))
+            chain = _certificates(certificate)
+            authorities = () if ca is None else _certificates(ca)
             private = load_pem_private_key(key.read_bytes(), password=None)
         except OSError as error:
             raise TlsMaterialError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, TypeError):
-            raise TlsMaterialError(
-                f"not usable PEM: one of {certificate}, {ca}, {key.name}"
-            ) from None
+            files = ", ".join(str(one) for one in (certificate, ca, key.name) if one is not None)
+            raise TlsMaterialError(f"not usable PEM: one of {files}") from None
         if private.public_key() != chain[0].public_key():
             raise TlsMaterialError(f"{key} is not the key of {certificate}")
         return cls(chain, authorities, private)
 
+    @classmethod
+    def anonymous(cls, authorities: Sequence[x509.Certificate] = ()) -> TlsIdentity:
+        """For clients that show nothing and trust these."""
+        return cls((), tuple(authorities), ec.generate_private_key(ec.SECP256R1()))
+
     @property
     def uri(self) -> str:
         """Our own identity: the first URI SAN of the leaf, empty when it has none."""
-        return first_uri(self.chain[0]) or ""
+        return first_uri(self.chain[0]) or "" if self.chain else ""
+
+
+def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +80,18 @@ class PeerIdentity:
     """Who the peer proved to be.
 
     Attributes:
-        uri: first URI SAN of its leaf, exact text.
-        fingerprint: SHA-256 of the leaf, hex.
+        uri: first URI SAN of its leaf, exact text; empty: none.
+        fingerprint: SHA-256 of the leaf, hex; empty: it showed none.
         not_after: end of the leaf's validity.
     """
 
     uri: str
     fingerprint: str
     not_after: datetime
+
+
+#: A peer of whom no certificate is asked.
+ANONYMOUS: Final = PeerIdentity("", "", datetime.max.replace(tzinfo=UTC))
 
 
 def first_uri(leaf: x509.Certificate) -> str | None:
@@ -96,6 +110,7 @@ def verify_peer(
     *,
     purpose: x509.ObjectIdentifier,
     server_name: str | None = None,
+    needs_uri: bool = True,
     now: datetime | None = None,
 ) -> PeerIdentity:
     """Verify a peer's certificate chain, and tell who it is.
@@ -105,6 +120,7 @@ def verify_peer(
         authorities: trusted CA certificates.
         purpose: the extended key usage the leaf must have.
         server_name: DNS SAN the leaf must have; None for client certificates.
+        needs_uri: it must have an identity (URI SAN).
         now: time of the check; None is the present.
 
     Raises:
@@ -121,6 +137,8 @@ def verify_peer(
         moment=now or datetime.now(UTC),
     )
     uri = first_uri(leaf)
-    if uri is None:
+    if uri is None and needs_uri:
         raise IdentityRejected("no_uri")
-    return PeerIdentity(uri, leaf.fingerprint(hashes.SHA256()).hex(), leaf.not_valid_after_utc)
+    return PeerIdentity(
+        uri or "", leaf.fingerprint(hashes.SHA256()).hex(), leaf.not_valid_after_utc
+    )

@@ -181,7 +181,7 @@ def test_an_agent_answers_nobody_who_dials_it(pki: PkiFixture, tmp_path: Path) -
             assert described is not None
             assert described.actor is not None
             port = int(str(described.actor.describe()["remote"]).rpartition(":")[2])
-            stranger = QuicEndpoint(identity=identity(pki, pki.consumer))
+            stranger = QuicEndpoint(alpn=("orp/1",), identity=identity(pki, pki.consumer))
             with pytest.raises(DialFailed, match="timed out"):
                 await stranger.connect(("127.0.0.1", port), timeout=0.5)
             stranger.abort()

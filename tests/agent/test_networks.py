@@ -210,7 +210,7 @@ def test_what_another_agent_says_is_not_looked_up(
 
     async def main() -> None:
         with names(monkeypatch) as system:
-            endpoint = QuicEndpoint(identity=identity(pki, pki.provider))
+            endpoint = QuicEndpoint(alpn=("orp/1",), identity=identity(pki, pki.provider))
             paths = DirectPaths(
                 endpoint, pki.provider.identity, lambda *_: None, lambda _, function: function
             )

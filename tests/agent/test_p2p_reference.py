@@ -162,7 +162,9 @@ def test_a_consumer_of_ours_moves_to_a_provider_of_the_reference(
                 connection.on_stream = lambda stream: arrived.append(Incoming(stream))
                 connection.start()
 
-            listening = QuicEndpoint(identity=identity(pki, pki.provider), on_connection=take)
+            listening = QuicEndpoint(
+                alpn=("orp/1",), identity=identity(pki, pki.provider), on_connection=take
+            )
             host, port = listening.attach(("127.0.0.1", 0))
             running.endpoints.append(listening)
             async with agent_systems(running, pki, 0, only=1, **P2P) as (address, systems):

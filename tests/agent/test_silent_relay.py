@@ -43,7 +43,9 @@ class SilentRelay:
         self.streams: list[Incoming] = []
         self._ctrl: Stream | None = None
         self._reader = FrameReader(4096)
-        self.endpoint = QuicEndpoint(identity=identity(pki, pki.relay), on_connection=self._take)
+        self.endpoint = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.relay), on_connection=self._take
+        )
 
     def _take(self, connection: Connection) -> None:
         connection.on_stream = self._stream

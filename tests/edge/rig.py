@@ -190,7 +190,7 @@ class Relay:
 
     def agent(self, pki: PkiFixture, leaf: LeafFiles) -> RawAgent:
         """An agent that is not connected yet."""
-        endpoint = QuicEndpoint(identity=identity(pki, leaf))
+        endpoint = QuicEndpoint(alpn=("orp/1",), identity=identity(pki, leaf))
         self.endpoints.append(endpoint)
         return RawAgent(endpoint, leaf.identity)
 

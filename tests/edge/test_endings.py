@@ -43,7 +43,7 @@ def test_agents_leave_nothing_behind(
         async with relay(pki, tmp_path, tcp=True) as running:
             edge, uri = running.edge, pki.provider.identity
             kind: Any = TcpEndpoint if transport == "tcp" else QuicEndpoint
-            endpoint = kind(identity=identity(pki, pki.provider))
+            endpoint = kind(alpn=("orp/1",), identity=identity(pki, pki.provider))
             running.endpoints.append(endpoint)
             tcp = edge.tcp_endpoints[0].address
             address = tcp if transport == "tcp" else running.address

@@ -310,9 +310,9 @@ async def evil(
     who = identity(pki, pki.relay)
     endpoint: QuicEndpoint | TcpEndpoint
     if transport == "tcp":
-        endpoint = TcpEndpoint(identity=who, on_connection=one.take)
+        endpoint = TcpEndpoint(alpn=("orp/1",), identity=who, on_connection=one.take)
     else:
-        endpoint = QuicEndpoint(identity=who, on_connection=one.take)
+        endpoint = QuicEndpoint(alpn=("orp/1",), identity=who, on_connection=one.take)
     endpoint.attach(("127.0.0.1", 0))
     assert endpoint.address is not None
     try:
@@ -386,7 +386,9 @@ def test_a_relay_that_asks_another_one(pki: PkiFixture, tmp_path: Path) -> None:
             if chance.random() < 0.3:
                 connection.close(chance.choice([0, 0x0A]), "bye")
 
-        other = QuicEndpoint(identity=identity(pki, relay_leaf(pki, "r2")), on_connection=take)
+        other = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, relay_leaf(pki, "r2")), on_connection=take
+        )
         other.attach(("127.0.0.1", 0))
         assert other.address is not None
         edge = EdgeSettings(

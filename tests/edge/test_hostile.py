@@ -172,7 +172,7 @@ def test_a_certificate_that_is(pki: PkiFixture, tmp_path: Path, what: str) -> No
 
     async def main() -> None:
         async with beside_a_good_pair(pki, tmp_path) as (running, pair):
-            endpoint = QuicEndpoint(identity=make(pki))
+            endpoint = QuicEndpoint(alpn=("orp/1",), identity=make(pki))
             running.endpoints.append(endpoint)
             try:
                 connection = await endpoint.connect(running.address)
@@ -207,7 +207,7 @@ def test_an_identity_that_is_no_agent_of_ours(pki: PkiFixture, tmp_path: Path, u
         async with beside_a_good_pair(pki, tmp_path) as (running, _):
             name = x509.UniformResourceIdentifier(uri)
             who = _leaf(pki, names=[name], purposes=[CLIENT_AUTH])
-            endpoint = QuicEndpoint(identity=who)
+            endpoint = QuicEndpoint(alpn=("orp/1",), identity=who)
             running.endpoints.append(endpoint)
             connection = await endpoint.connect(running.address)
             connection.start()
@@ -333,7 +333,7 @@ def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 async def main():
     certificate, key, ca = map(Path, sys.argv[1:])
-    endpoint = QuicEndpoint(identity=TlsIdentity.load(certificate, key, ca),
+    endpoint = QuicEndpoint(alpn=("orp/1",), identity=TlsIdentity.load(certificate, key, ca),
         settings=QuicSettings(handshake_timeout=3.0), on_connection=lambda c: c.start())
     print(endpoint.attach(("127.0.0.1", 0))[1], rss(), flush=True)
     loop = asyncio.get_running_loop()
@@ -373,7 +373,7 @@ def test_silent_connections_cost_little_and_nobody_else(pki: PkiFixture, count: 
         port, before = map(int, child.stdout.readline().split())
 
         async def main() -> None:
-            endpoint = QuicEndpoint(identity=who)
+            endpoint = QuicEndpoint(alpn=("orp/1",), identity=who)
             try:
                 good = await endpoint.connect(("127.0.0.1", port))
                 good.start()

@@ -22,7 +22,9 @@ CREDIT = 20
 def agent(running: Relay, pki: PkiFixture) -> RawAgent:
     """A provider with little credit."""
     settings = QuicSettings(max_streams=CREDIT, engine="aioquic")
-    endpoint = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+    endpoint = QuicEndpoint(
+        alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+    )
     running.endpoints.append(endpoint)
     return RawAgent(endpoint, pki.provider.identity)
 

@@ -95,9 +95,14 @@ def test_quic_handshakes_of_a_crowd_give_way_too(pki: PkiFixture, engine: str) -
 
     async def main() -> None:
         server = QuicEndpoint(
-            identity=identity(pki, pki.relay), settings=settings, on_connection=lambda c: c.start()
+            alpn=("orp/1",),
+            identity=identity(pki, pki.relay),
+            settings=settings,
+            on_connection=lambda c: c.start(),
         )
-        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+        )
         address = server.attach(LOCAL)
         crowd: list[socket.socket] = []
         try:
@@ -145,7 +150,11 @@ def test_a_verified_peer_is_pending_until_it_is_welcome(pki: PkiFixture, transpo
         else:
             kind, settings = QuicEndpoint, QuicSettings(engine=transport, **limits)
         return kind(  # type: ignore[no-any-return]
-            identity=who, settings=settings, on_connection=on_connection, until_welcome=True
+            alpn=("orp/1",),
+            identity=who,
+            settings=settings,
+            on_connection=on_connection,
+            until_welcome=True,
         )
 
     async def main() -> None:
@@ -236,7 +245,7 @@ def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 async def main():
     certificate, key, ca = map(Path, sys.argv[1:])
-    endpoint = TcpEndpoint(identity=TlsIdentity.load(certificate, key, ca),
+    endpoint = TcpEndpoint(alpn=("orp/1",), identity=TlsIdentity.load(certificate, key, ca),
         settings=TcpSettings(handshake_timeout=60.0, max_pending=256),
         on_connection=lambda c: c.start())
     tune_collector()
@@ -291,7 +300,7 @@ def test_a_crowd_from_everywhere_costs_bounded_memory(
             peak, most = max(peak, now), max(most, pending)
 
         async def main() -> None:
-            client = TcpEndpoint(identity=identity(pki, pki.consumer))
+            client = TcpEndpoint(alpn=("orp/1",), identity=identity(pki, pki.consumer))
             try:
                 connection = await client.connect(address)
                 connection.start()

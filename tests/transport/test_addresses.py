@@ -62,9 +62,9 @@ def test_both_wildcards_on_one_port(
     async def main() -> None:
         heard: list[str] = []
         who = identity(pki, pki.relay)
-        ipv4 = kind(identity=who, on_connection=lambda _: heard.append("ipv4"))
-        ipv6 = kind(identity=who, on_connection=lambda _: heard.append("ipv6"))
-        client = kind(identity=identity(pki, pki.provider))
+        ipv4 = kind(alpn=("orp/1",), identity=who, on_connection=lambda _: heard.append("ipv4"))
+        ipv6 = kind(alpn=("orp/1",), identity=who, on_connection=lambda _: heard.append("ipv6"))
+        client = kind(alpn=("orp/1",), identity=identity(pki, pki.provider))
         _, port = ipv4.attach(("0.0.0.0", 0))
         assert ipv6.attach(("::", port), only_ipv6=True) == ("::", port)
         for host in ("127.0.0.1", "::1"):
@@ -98,8 +98,10 @@ def test_a_relay_at_a_link_local_address(
     host = link_local()
 
     async def main() -> None:
-        server = kind(identity=identity(pki, pki.relay), on_connection=lambda _: None)
-        client = kind(identity=identity(pki, pki.provider))
+        server = kind(
+            alpn=("orp/1",), identity=identity(pki, pki.relay), on_connection=lambda _: None
+        )
+        client = kind(alpn=("orp/1",), identity=identity(pki, pki.provider))
         bound = server.attach((host, 0))
         assert bound[0] == host
         (await client.connect(bound)).abort()

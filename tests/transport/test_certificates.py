@@ -28,9 +28,11 @@ def endpoint(transport: str, identity: TlsIdentity, *, server: bool) -> Endpoint
 
     taker = take if server else None
     if transport == "tcp":
-        return TcpEndpoint(identity=identity, settings=TcpSettings(), on_connection=taker)
+        return TcpEndpoint(
+            alpn=("orp/1",), identity=identity, settings=TcpSettings(), on_connection=taker
+        )
     settings = QuicSettings(engine=transport)
-    return QuicEndpoint(identity=identity, settings=settings, on_connection=taker)
+    return QuicEndpoint(alpn=("orp/1",), identity=identity, settings=settings, on_connection=taker)
 
 
 @contextmanager

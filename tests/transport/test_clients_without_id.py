@@ -104,6 +104,7 @@ def test_clients_without_an_id_are_told_apart(pki: PkiFixture, engine: str, retr
 
     async def main() -> None:
         server = QuicEndpoint(
+            alpn=("orp/1",),
             identity=identity(pki, pki.relay),
             settings=QuicSettings(engine=engine, retry_above=0 if retry else 64),
             on_connection=echo,

@@ -173,7 +173,7 @@ def test_quic_reaches_a_relay_at_any_address_of_its_name(
     pki: PkiFixture, addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        client = QuicEndpoint(identity=identity(pki, pki.provider))
+        client = QuicEndpoint(alpn=("orp/1",), identity=identity(pki, pki.provider))
         with names(monkeypatch) as system:
             system.known["relay.test"] = list(addresses)
             async with serving(pki, QuicSettings()) as server:
@@ -191,8 +191,10 @@ def test_tcp_reaches_a_relay_at_any_address_of_its_name(
     """At the first one somebody listens who never says a word."""
 
     async def main() -> None:
-        server = TcpEndpoint(identity=identity(pki, pki.relay), on_connection=lambda _: None)
-        client = TcpEndpoint(identity=identity(pki, pki.provider))
+        server = TcpEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.relay), on_connection=lambda _: None
+        )
+        client = TcpEndpoint(alpn=("orp/1",), identity=identity(pki, pki.provider))
         with names(monkeypatch) as system, socket.socket() as silent:
             system.known["relay.test"] = [SILENT, SERVED]
             _, port = server.attach((SERVED, 0))
@@ -213,7 +215,11 @@ def test_a_dial_ends_in_time_while_a_name_is_looked_up(
 ) -> None:
     async def main() -> None:
         who = identity(pki, pki.provider)
-        client = QuicEndpoint(identity=who) if transport == "quic" else TcpEndpoint(identity=who)
+        client = (
+            QuicEndpoint(alpn=("orp/1",), identity=who)
+            if transport == "quic"
+            else TcpEndpoint(alpn=("orp/1",), identity=who)
+        )
         with names(monkeypatch):
             async with asyncio.timeout(5):
                 with pytest.raises(DialFailed, match="timed out"):

@@ -46,11 +46,14 @@ def test_a_peer_gets_no_credit_for_what_ended_and_was_not_consumed(
 
         settings = QuicSettings(engine=engine)
         server = QuicEndpoint(
+            alpn=("orp/1",),
             identity=identity(pki, pki.relay),
             settings=QuicSettings(engine=engine, stream_window=MEBIBYTE, connection_window=WINDOW),
             on_connection=on_connection,
         )
-        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+        )
         try:
             connection = await client.connect(server.attach(("127.0.0.1", 0)))
             connection.start()

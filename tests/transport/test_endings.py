@@ -80,9 +80,9 @@ def echo(connections: list[Connection]) -> Callable[[Connection], None]:
 def endpoint(transport: str, who: TlsIdentity, take: Any = None) -> Endpoint:
     if transport == "tcp":
         settings = TcpSettings(handshake_timeout=0.5)
-        return TcpEndpoint(identity=who, settings=settings, on_connection=take)
+        return TcpEndpoint(alpn=("orp/1",), identity=who, settings=settings, on_connection=take)
     quic = QuicSettings(engine=transport, handshake_timeout=0.5)
-    return QuicEndpoint(identity=who, settings=quic, on_connection=take)
+    return QuicEndpoint(alpn=("orp/1",), identity=who, settings=quic, on_connection=take)
 
 
 @asynccontextmanager

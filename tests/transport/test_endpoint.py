@@ -68,7 +68,7 @@ async def serving(
 ) -> AsyncIterator[QuicEndpoint]:
     """An echo server."""
     endpoint = QuicEndpoint(
-        identity=identity(pki, pki.relay), settings=settings, on_connection=echo
+        alpn=("orp/1",), identity=identity(pki, pki.relay), settings=settings, on_connection=echo
     )
     endpoint.attach(address)
     try:
@@ -82,7 +82,9 @@ async def dialler(
     pki: PkiFixture, settings: QuicSettings, who: TlsIdentity | None = None
 ) -> AsyncIterator[QuicEndpoint]:
     """A client endpoint."""
-    endpoint = QuicEndpoint(identity=who or identity(pki, pki.provider), settings=settings)
+    endpoint = QuicEndpoint(
+        alpn=("orp/1",), identity=who or identity(pki, pki.provider), settings=settings
+    )
     try:
         yield endpoint
     finally:
@@ -341,7 +343,7 @@ async def main():
     certificate, key, ca, port, engine = sys.argv[1:]
     def take(connection):
         connection.start()
-    endpoint = QuicEndpoint(
+    endpoint = QuicEndpoint(alpn=("orp/1",),
         identity=TlsIdentity.load(Path(certificate), Path(key), Path(ca)),
         settings=QuicSettings(engine=engine), on_connection=take)
     print(endpoint.attach(("127.0.0.1", int(port)))[1], flush=True)
@@ -418,7 +420,7 @@ def test_a_closed_endpoint_opens_no_socket(pki: PkiFixture) -> None:
     """Its owner was killed while it dialled: nobody is there who would close one."""
 
     async def main() -> None:
-        endpoint = QuicEndpoint(identity=identity(pki, pki.consumer))
+        endpoint = QuicEndpoint(alpn=("orp/1",), identity=identity(pki, pki.consumer))
         endpoint.abort()
         with pytest.raises(OSError, match="closed"):
             await endpoint.connect(("127.0.0.1", 9), timeout=1.0)

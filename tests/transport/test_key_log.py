@@ -44,12 +44,15 @@ def test_both_sides_of_a_quic_connection_log_the_same_secrets(
         logs = [KeyLog(tmp_path / name) for name in ("server", "client")]
         settings = QuicSettings(engine=engine)
         server = QuicEndpoint(
+            alpn=("orp/1",),
             identity=identity(pki, pki.relay),
             settings=replace(settings, key_log=logs[0]),
             on_connection=echo,
         )
         client = QuicEndpoint(
-            identity=identity(pki, pki.provider), settings=replace(settings, key_log=logs[1])
+            alpn=("orp/1",),
+            identity=identity(pki, pki.provider),
+            settings=replace(settings, key_log=logs[1]),
         )
         try:
             connection = await client.connect(server.attach(("127.0.0.1", 0)))
@@ -74,11 +77,14 @@ def test_tcp_logs_into_the_same_file(pki: PkiFixture, tmp_path: Path) -> None:
     async def main() -> None:
         log = KeyLog(tmp_path / "keys")
         server = TcpEndpoint(
+            alpn=("orp/1",),
             identity=identity(pki, pki.relay),
             settings=TcpSettings(key_log=log),
             on_connection=echo,
         )
-        client = TcpEndpoint(identity=identity(pki, pki.provider), settings=TcpSettings())
+        client = TcpEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=TcpSettings()
+        )
         try:
             connection = await client.connect(server.attach(("127.0.0.1", 0)))
             connection.start()
@@ -107,8 +113,8 @@ def test_an_environment_variable_turns_nothing_on(
 
     async def main() -> None:
         for make in (QuicEndpoint, TcpEndpoint):
-            server = make(identity=identity(pki, pki.relay), on_connection=echo)
-            client = make(identity=identity(pki, pki.provider))
+            server = make(alpn=("orp/1",), identity=identity(pki, pki.relay), on_connection=echo)
+            client = make(alpn=("orp/1",), identity=identity(pki, pki.provider))
             try:
                 connection = await client.connect(server.attach(("127.0.0.1", 0)))
                 connection.start()

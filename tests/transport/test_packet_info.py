@@ -155,7 +155,9 @@ def test_quic_answers_from_the_address_that_was_asked(
 
     async def main() -> None:
         sources = Sources()
-        client = QuicEndpoint(identity=identity(pki, pki.provider), make_socket=sources.make)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), make_socket=sources.make
+        )
         settings = QuicSettings(engine=engine)
         async with serving(pki, settings, (wildcard, 0)) as server:
             assert server.address is not None

@@ -44,9 +44,14 @@ def test_a_transfer_survives_a_path_that_shrinks(pki: PkiFixture, engine: str) -
     async def main() -> None:
         settings = QuicSettings(engine=engine)
         server = QuicEndpoint(
-            identity=identity(pki, pki.relay), settings=settings, on_connection=echo
+            alpn=("orp/1",),
+            identity=identity(pki, pki.relay),
+            settings=settings,
+            on_connection=echo,
         )
-        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+        )
         bound = server.attach(("127.0.0.1", 0))
         proxy = LossyProxy(bound, CALM, seed=1)
         await proxy.start()
@@ -112,9 +117,14 @@ def test_both_sides_hear_of_a_path_that_shrank(pki: PkiFixture, seed: int) -> No
 
         settings = QuicSettings(engine="native")
         server = QuicEndpoint(
-            identity=identity(pki, pki.relay), settings=settings, on_connection=accept
+            alpn=("orp/1",),
+            identity=identity(pki, pki.relay),
+            settings=settings,
+            on_connection=accept,
         )
-        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+        )
         proxy = LossyProxy(server.attach(("127.0.0.1", 0)), Weather(), seed=seed)
         await proxy.start()
         try:

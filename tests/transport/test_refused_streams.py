@@ -26,9 +26,14 @@ def test_a_stream_that_ended_before_it_was_refused_is_forgotten(
             connection.start()
 
         server = QuicEndpoint(
-            identity=identity(pki, pki.relay), settings=settings, on_connection=on_connection
+            alpn=("orp/1",),
+            identity=identity(pki, pki.relay),
+            settings=settings,
+            on_connection=on_connection,
         )
-        client = QuicEndpoint(identity=identity(pki, pki.provider), settings=settings)
+        client = QuicEndpoint(
+            alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings
+        )
         try:
             address = server.attach(("127.0.0.1", 0))
             connection = await client.connect(address)

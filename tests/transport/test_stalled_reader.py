@@ -32,7 +32,7 @@ def take(connection):
     connection.start()
 async def main():
     certificate, key, ca = map(Path, sys.argv[1:4])
-    endpoint = QuicEndpoint(identity=TlsIdentity.load(certificate, key, ca),
+    endpoint = QuicEndpoint(alpn=("orp/1",), identity=TlsIdentity.load(certificate, key, ca),
         settings=QuicSettings(engine=sys.argv[4], stream_window=1 << 20), on_connection=take)
     print(endpoint.attach(("127.0.0.1", 0))[1], flush=True)
     loop = asyncio.get_running_loop()
@@ -79,7 +79,9 @@ def test_memory_is_bounded_by_the_windows_and_nothing_is_lost(pki: PkiFixture, e
         assert child.stdout is not None
         port = int(await asyncio.to_thread(child.stdout.readline))
         endpoint = QuicEndpoint(
-            identity=identity(pki, pki.consumer), settings=QuicSettings(engine=engine)
+            alpn=("orp/1",),
+            identity=identity(pki, pki.consumer),
+            settings=QuicSettings(engine=engine),
         )
         try:
             connection = await endpoint.connect(("127.0.0.1", port))

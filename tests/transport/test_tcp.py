@@ -42,6 +42,7 @@ async def serving(
     then: object = echo,
 ) -> AsyncIterator[TcpEndpoint]:
     endpoint = TcpEndpoint(
+        alpn=("orp/1",),
         identity=who or identity(pki, pki.relay),
         settings=settings,
         on_connection=then,  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ async def serving(
 async def connected(
     pki: PkiFixture, server: TcpEndpoint, settings: TcpSettings = FAST
 ) -> AsyncIterator[Connection]:
-    client = TcpEndpoint(identity=identity(pki, pki.provider), settings=settings)
+    client = TcpEndpoint(alpn=("orp/1",), identity=identity(pki, pki.provider), settings=settings)
     assert server.address is not None
     connection = await client.connect(server.address)
     connection.start()
@@ -460,7 +461,9 @@ def test_a_server_that_is_not_ours_is_not_talked_to(pki: PkiFixture) -> None:
     async def main() -> None:
         async with serving(pki) as server:
             assert server.address is not None
-            client = TcpEndpoint(identity=identity(pki, pki.provider), settings=FAST)
+            client = TcpEndpoint(
+                alpn=("orp/1",), identity=identity(pki, pki.provider), settings=FAST
+            )
             with pytest.raises(DialFailed):
                 await client.connect(server.address, server_name="elsewhere")
             with socket.create_server(("127.0.0.1", 0)) as mute:

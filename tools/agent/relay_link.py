@@ -48,6 +48,7 @@ from wire.orp.agent_session import AgentSession
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.events import ControlClosed, ServiceRegistered, SessionFailed, SessionReady
 from wire.orp.messages import (
+    PROTOCOL_VERSION,
     AllocGranted,
     CandidateAnswer,
     CandidateOffer,
@@ -129,7 +130,9 @@ class RelayLink(StreamKeeper):
         self._uri = settings.uri or identity.uri
         self._endpoint = self._make_endpoint(identity)
         if self._settings.relays_tcp:
-            self._tcp = self.own(TcpEndpoint(identity=identity), "tcp endpoint")
+            self._tcp = self.own(
+                TcpEndpoint(alpn=(PROTOCOL_VERSION,), identity=identity), "tcp endpoint"
+            )
         self._keep_streams()
         self.ref.tell(_Dial())
 
@@ -138,7 +141,10 @@ class RelayLink(StreamKeeper):
         settings = self._settings
         if settings.p2p_listen is None:
             return self.own(
-                self.endpoint_type(identity=identity, settings=QuicSettings()), "endpoint"
+                self.endpoint_type(
+                    alpn=(PROTOCOL_VERSION,), identity=identity, settings=QuicSettings()
+                ),
+                "endpoint",
             )
         endpoint = self.own(
             QuicEndpoint(

@@ -25,6 +25,7 @@ from actors.transport.stream import CloseReason
 from actors.transport.tls import TlsIdentity
 from tools.bench.json_lines import hear, say
 from tools.bench.load_agent import LoadAgent
+from wire.orp.messages import ALPN
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -89,7 +90,7 @@ class Crowd:
         identity = self.identity(0)
         #: Endpoints, and whose turn it is to dial from each.
         self.endpoints = [
-            (QuicEndpoint(identity=identity, settings=settings), asyncio.Lock())
+            (QuicEndpoint(alpn=ALPN, identity=identity, settings=settings), asyncio.Lock())
             for _ in range(sockets)
         ]
         self.members: list[Member] = []

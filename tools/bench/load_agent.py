@@ -29,7 +29,7 @@ from tools.bench.sole_endpoint import SoleEndpoint
 from wire.orp.agent_session import AgentSession
 from wire.orp.events import SessionReady
 from wire.orp.frame import FrameReader
-from wire.orp.messages import OpenStream, Register, StreamAccept, StreamReady
+from wire.orp.messages import ALPN, OpenStream, Register, StreamAccept, StreamReady
 
 SERVICE = "bench"
 #: What D sends, again and again.
@@ -362,6 +362,7 @@ async def main() -> None:
     agent = LoadAgent(
         partial(
             SoleEndpoint if setup["without_id"] else QuicEndpoint,
+            alpn=ALPN,
             identity=identity,
             settings=QuicSettings(max_datagram=setup["datagram"], idle_timeout=60.0),
         )

@@ -20,6 +20,8 @@ from wire.orp.frame import Frame, FrameType
 from wire.orp.message_codec import Fields, FrameMessage, FrameSignal
 
 PROTOCOL_VERSION: Final = "orp/1"
+#: What TLS agrees on.
+ALPN: Final = (PROTOCOL_VERSION,)
 
 # ------------------------------------------------------------------------------- ctrl stream
 

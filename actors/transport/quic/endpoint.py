@@ -8,8 +8,8 @@ The endpoint outlives its sockets (docs/decisions/0013): `attach` and `detach` a
 listening socket, owned by a listener actor; connections are owned by whoever got them and go on
 when a socket is attached again. Outgoing connections use one more socket per address family.
 
-A connection reaches `on_connection` only after the peer's certificate was verified here. What
-belongs to no connection is judged in `admission`.
+A connection reaches `on_connection` only after the peer's certificate was verified here, as far as
+the door's `PeerPolicy` asks for one. What belongs to no connection is judged in `admission`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from cryptography import x509
 from loguru import logger
 
 from actors.runtime import Guard, unguarded
 from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.connection import Connection, ConnectionStatistics, DialFailed
 from actors.transport.dialling import first_to_connect, resolve
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.admission import Accepted, Admission, plain_host
 from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
@@ -45,7 +45,7 @@ from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmission import runs
 from actors.transport.stream import CloseReason
-from actors.transport.tls import CLIENT, SERVER, TlsIdentity
+from actors.transport.tls import TlsIdentity
 from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics, bind_udp
 
 #: Rounds of transmission per flush: deliveries of one may give others something to send.
@@ -76,8 +76,9 @@ class QuicEndpoint:
 
     Args:
         identity: what we present and whom we trust.
-        settings: limits and timers.
         alpn: protocols offered and accepted.
+        settings: limits and timers.
+        peer_policy: who shows a certificate.
         on_connection: gets every verified incoming connection; None: outgoing only.
         make_socket: makes the datagram sockets; another one may change what travels.
         counters: where handshakes by outcome and drops by reason are counted.
@@ -89,8 +90,9 @@ class QuicEndpoint:
         self,
         *,
         identity: TlsIdentity,
+        alpn: tuple[str, ...],
         settings: QuicSettings = QuicSettings(),  # noqa: B008  # frozen value
-        alpn: tuple[str, ...] = ("orp/1",),
+        peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
         on_connection: Callable[[Connection], object] | None = None,
         make_socket: Callable[..., UdpSocket] = UdpSocket,
         counters: Counter[str] | None = None,
@@ -108,6 +110,7 @@ class QuicEndpoint:
         self._admission = Admission(settings, self.counters, self._reset_key)
         self._admission.accepting = on_connection is not None
         self._alpn = alpn
+        self._policy = peer_policy
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listening: UdpSocket | None = None
         #: Sockets by address family; the listening one is among them.
@@ -283,6 +286,7 @@ class QuicEndpoint:
             self._identity,
             self._alpn,
             client=True,
+            peer_policy=self._policy,
             server_name=server_name,
         )
         connection = QuicConnectionHandle(self, engine, self.settings, client=True)
@@ -290,7 +294,7 @@ class QuicEndpoint:
         done: asyncio.Future[CloseReason | None] = asyncio.get_running_loop().create_future()
 
         def established(event: Established) -> None:
-            if self._verify(connection, event, SERVER, server_name) and not done.done():
+            if self._verify(connection, event, server_name) and not done.done():
                 self._promote(connection)
                 done.set_result(None)
 
@@ -386,6 +390,7 @@ class QuicEndpoint:
             self._identity,
             self._alpn,
             client=False,
+            peer_policy=self._policy,
             original_destination_cid=accepted.original_cid,
             retry_source_cid=accepted.retry_cid,
             reset_token=self._reset_key.token,
@@ -393,7 +398,7 @@ class QuicEndpoint:
         connection = QuicConnectionHandle(self, engine, self.settings, client=False)
 
         def established(event: Established) -> None:
-            if self._verify(connection, event, CLIENT, None):
+            if self._verify(connection, event):
                 self._promote(connection)
                 self.counters["handshake_ok"] += 1
                 (self.on_connection or _accept_nothing)(connection)
@@ -448,12 +453,18 @@ class QuicEndpoint:
         self,
         connection: QuicConnectionHandle,
         event: Established,
-        purpose: x509.ObjectIdentifier,
-        server_name: str | None,
+        server_name: str | None = None,
     ) -> bool:
         """Check the peer's chain and protocol; refuse with the matching TLS alert."""
         try:
-            connection.peer = check_peer(event, self._identity, self._alpn, purpose, server_name)
+            connection.peer = check_peer(
+                event,
+                self._identity,
+                self._alpn,
+                self._policy,
+                client=not connection.client,
+                server_name=server_name,
+            )
         except PeerRefused as refusal:
             self.counters[f"refused_{refusal.slug}"] += 1
             connection.refuse(refusal.alert, refusal.slug)

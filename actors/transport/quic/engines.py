@@ -17,6 +17,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.aioquic_engine import AioquicEngine, configuration
 from actors.transport.quic.engine import Engine
 from actors.transport.quic.settings import QuicSettings
@@ -43,6 +44,7 @@ class EngineMaker(Protocol):
         alpn: tuple[str, ...],
         *,
         client: bool,
+        peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
         server_name: str | None = None,
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
@@ -73,6 +75,7 @@ def make_aioquic(
     alpn: tuple[str, ...],
     *,
     client: bool,
+    peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
     server_name: str | None = None,
     original_destination_cid: bytes | None = None,
     retry_source_cid: bytes | None = None,
@@ -81,7 +84,15 @@ def make_aioquic(
     """An aioquic connection."""
     return AioquicEngine(
         settings,
-        configuration(settings, identity, alpn, client=client, server_name=server_name),
+        configuration(
+            settings,
+            identity,
+            alpn,
+            client=client,
+            peer_policy=peer_policy,
+            server_name=server_name,
+        ),
+        ask_certificate=not client and peer_policy.of_clients,
         original_destination_cid=original_destination_cid,
         retry_source_cid=retry_source_cid,
         reset_token=reset_token,

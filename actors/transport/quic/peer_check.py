@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptography import x509
-
 from actors.transport.certificate_path import IdentityRejected
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import Established
-from actors.transport.tls import PeerIdentity, TlsIdentity, verify_peer
+from actors.transport.tls import PeerIdentity, TlsIdentity
 
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS: Final = {
@@ -42,8 +41,10 @@ def check_peer(
     event: Established,
     identity: TlsIdentity,
     alpn: tuple[str, ...],
-    purpose: x509.ObjectIdentifier,
-    server_name: str | None,
+    policy: PeerPolicy,
+    *,
+    client: bool,
+    server_name: str | None = None,
 ) -> PeerIdentity:
     """Check the peer's protocol and chain.
 
@@ -51,8 +52,9 @@ def check_peer(
         event: what the handshake found out.
         identity: ours, with the authorities we trust.
         alpn: the protocols we speak.
-        purpose: the extended key usage its certificate must have.
-        server_name: clients: the name they dialled.
+        policy: whose certificate is verified.
+        client: the peer is one.
+        server_name: of a server: the name that was dialled.
 
     Raises:
         PeerRefused: no common protocol, or a certificate that is absent, not valid, of the wrong
@@ -61,8 +63,8 @@ def check_peer(
     if event.alpn not in alpn:
         raise PeerRefused("no_alpn")
     try:
-        return verify_peer(
-            event.chain, identity.authorities, purpose=purpose, server_name=server_name
+        return policy.check(
+            event.chain, identity.authorities, client=client, server_name=server_name
         )
     except IdentityRejected as rejection:
         raise PeerRefused(rejection.slug) from None

@@ -1,13 +1,15 @@
 """Serves an asyncio protocol, such as aiohttp's, behind the accept loop and gate of all listeners.
 
 A connection holds its place until it ends. One that has not brought a complete request within the
-deadline is closed; when all places are taken, those who never asked anything give way.
+deadline, its TLS handshake included, is closed; when all places are taken, those who never asked
+anything give way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from actors.runtime import Guard
 from actors.transport.gate import Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor
+from actors.transport.tcp.tls_transport import READ, TlsTransport
 
 
 class ProtocolListener:
@@ -25,6 +28,8 @@ class ProtocolListener:
         limits: of each listening socket.
         name: for the log.
         lifetime: seconds a connection may take in all; 0: it is not bounded.
+        tls: the context of a new connection (`tls_context`), asked for each, so that another
+            certificate is used from the next on; None: without TLS.
         log: writes a line about refusals.
     """
 
@@ -35,6 +40,7 @@ class ProtocolListener:
         *,
         name: str,
         lifetime: float = 0.0,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         log: Callable[[str], object] | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -42,10 +48,14 @@ class ProtocolListener:
         self._limits = limits
         self._name = name
         self._lifetime = lifetime
+        self._tls = tls
+        #: What all TLS connections read into.
+        self._buffer = memoryview(b"" if tls is None else bytearray(READ))
         self._log = log
         self._acceptors: list[Acceptor] = []
         self._served: dict[asyncio.BaseTransport, _Served] = {}
         self._beginning: set[asyncio.Task[None]] = set()
+        self._shaking: set[_Arrival] = set()
 
     def attach(self, listening: socket.socket, guard: Guard) -> None:
         """Accept from one more socket; see `Acceptor.attach`."""
@@ -68,23 +78,67 @@ class ProtocolListener:
         """Close everything; idempotent."""
         for acceptor in self._acceptors:
             acceptor.abort()
+        for arrival in list(self._shaking):
+            arrival.transport.abort()
         for transport in list(self._served):
             transport.abort()  # type: ignore[attr-defined]  # a socket's transport has it
 
     def _accepted(self, sock: socket.socket, _: Any, place: Place) -> None:
+        if self._tls is not None:
+            self._shaking.add(_Arrival(self, place, sock, self._tls()))
+            return
         place.give_way = sock.close
         task = asyncio.get_running_loop().create_task(self._begin(sock, place))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
+    def _protocol(self, place: Place) -> _Served:
+        return _Served(self._make(), place, self._served, self._lifetime)
+
+    # Called by an arrival.
+
+    def shaken(self, arrival: _Arrival, why: str = "") -> None:
+        """Its TLS handshake is done; or why it failed."""
+        self._shaking.discard(arrival)
+        if not why:
+            arrival.transport.start(self._protocol(arrival.place))
+        elif arrival.place.taken:  # one that gave way is counted already
+            arrival.place.leave()
+            self.counters[f"handshake_failed_{why}"] += 1
+
     async def _begin(self, sock: socket.socket, place: Place) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _Served(self._make(), place, self._served, self._lifetime), sock
+                lambda: self._protocol(place), sock
             )
         except (OSError, ValueError):  # ended, or gave way, before it began
             sock.close()
             place.leave()
+
+
+class _Arrival:
+    """A connection while its TLS handshake runs; see `HandshakeOwner`."""
+
+    def __init__(
+        self, listener: ProtocolListener, place: Place, sock: socket.socket, context: ssl.SSLContext
+    ) -> None:
+        self.place = place
+        self.transport = TlsTransport(sock, context, listener._buffer)  # noqa: SLF001  # its part
+        self._listener = listener
+        place.give_way = self.transport.abort
+        self.transport.accept(self)
+
+    def handshake_heard(self) -> None:
+        """It spoke."""
+        self.place.heard()
+
+    def handshake_done(self, transport: TlsTransport) -> None:
+        """It is served from now on."""
+        self._listener.shaken(self)
+
+    def handshake_failed(self, why: str) -> None:
+        """The socket is closed."""
+        self._listener.shaken(self, why)
 
 
 class _Served(asyncio.Protocol):

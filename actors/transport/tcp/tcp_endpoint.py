@@ -15,21 +15,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cryptography import x509
-
 from actors.runtime import Guard, unguarded
 from actors.transport.addresses import Target, address_text, host_and_port
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.dialling import connect_to, first_to_connect, resolve
 from actors.transport.gate import Place
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.stream import CloseReason
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.tls_context import client_context, peer_chain, server_context
 from actors.transport.tcp.tls_transport import READ, TlsTransport, label
 from actors.transport.tcp.yamux_connection import YamuxConnection
-from actors.transport.tls import CLIENT, SERVER, TlsIdentity, verify_peer
+from actors.transport.tls import TlsIdentity
 
 
 class TcpStatistics(NamedTuple):
@@ -49,8 +48,9 @@ class TcpEndpoint:
 
     Args:
         identity: what we present and whom we trust.
-        settings: limits and timers.
         alpn: protocols offered; a client that offers none is accepted, as in the reference.
+        settings: limits and timers.
+        peer_policy: who shows a certificate.
         on_connection: gets every verified incoming connection; None: outgoing only.
         counters: where handshakes by outcome are counted.
         until_welcome: a connection counts as pending until `Connection.welcome`, not only until
@@ -61,8 +61,9 @@ class TcpEndpoint:
         self,
         *,
         identity: TlsIdentity,
+        alpn: tuple[str, ...],
         settings: TcpSettings = TcpSettings(),  # noqa: B008  # frozen value
-        alpn: tuple[str, ...] = ("orp/1",),
+        peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
         on_connection: Callable[[Connection], object] | None = None,
         counters: Counter[str] | None = None,
         until_welcome: bool = False,
@@ -71,6 +72,7 @@ class TcpEndpoint:
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter() if counters is None else counters
         self._alpn = alpn
+        self._policy = peer_policy
         self._until_welcome = until_welcome
         self._acceptor = Acceptor(
             AcceptLimits(
@@ -133,8 +135,10 @@ class TcpEndpoint:
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this identity; live connections are not touched."""
         self._identity = identity
-        self._server = server_context(identity, self._alpn, self.settings.key_log)
-        self._client = client_context(identity, self._alpn, self.settings.key_log)
+        log, policy = self.settings.key_log, self._policy
+        #: None: there is no certificate to show.
+        self._server = server_context(identity, self._alpn, log, policy) if identity.chain else None
+        self._client = client_context(identity, self._alpn, log, policy)
 
     def abort(self) -> None:
         """Close every connection and the socket; idempotent."""
@@ -157,12 +161,13 @@ class TcpEndpoint:
     # Accepting.
 
     def _accepted(self, sock: socket.socket, address: Any, place: Place) -> None:
+        assert self._server is not None, "who accepts has a certificate"
         _Arrival(self, place, TlsTransport(sock, self._server, self._buffer))
 
     def arrived(self, transport: TlsTransport, place: Place) -> None:
         """The handshake of an accepted connection is done; called by `_Arrival`."""
         connection = YamuxConnection(self.settings, client=False, on_ended=self._ended)
-        refusal = self._verified(connection, transport, CLIENT)
+        refusal = self._verified(connection, transport)
         if refusal:
             self.counters[f"refused_{refusal}"] += 1
             place.leave()
@@ -182,18 +187,17 @@ class TcpEndpoint:
         self,
         connection: YamuxConnection,
         transport: TlsTransport,
-        purpose: x509.ObjectIdentifier,
         server_name: str | None = None,
     ) -> str:
-        """Set who the peer is; else the reason why not."""
+        """Set who the peer is, a server if `server_name` says which; else the reason why not."""
         tls = transport.get_extra_info("ssl_object")
         if tls is None:
             return "absent"
         try:
-            connection.peer = verify_peer(
+            connection.peer = self._policy.check(
                 peer_chain(tls),
                 self._identity.authorities,
-                purpose=purpose,
+                client=server_name is None,
                 server_name=server_name,
             )
         except IdentityRejected as rejected:
@@ -245,7 +249,7 @@ class TcpEndpoint:
             transport.abort()
             raise
         connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
-        refusal = refusal or self._verified(connection, transport, SERVER, server_name)
+        refusal = refusal or self._verified(connection, transport, server_name)
         if refusal:
             transport.close()
             raise DialFailed(CloseReason("handshake", text=refusal))

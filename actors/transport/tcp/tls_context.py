@@ -1,7 +1,9 @@
-"""TLS contexts from an identity: TLS 1.3 only, both sides verified.
+"""TLS contexts from an identity: whom they verify, a `PeerPolicy` says.
 
-OpenSSL verifies chain, validity and, for a server, the name; then `tls.verify_peer` judges the same
-chain as it does for QUIC, before a connection is reported to anybody.
+OpenSSL verifies chain, validity and, for a server, the name; then the policy judges the same chain
+as it does for QUIC, before a connection is reported to anybody.
+
+Where both sides are ours there is TLS 1.3 only; clients of others may still come with 1.2.
 
 Source: protocol sheet ORP 1.3, 3.13.
 """
@@ -17,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from actors.transport.key_log import KeyLog
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.tls import TlsIdentity
 
 #: `_ssl.ENCODING_DER`.
@@ -24,20 +27,38 @@ _DER = 2
 
 
 def server_context(
-    identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None = None
+    identity: TlsIdentity,
+    alpn: Sequence[str],
+    key_log: KeyLog | None = None,
+    policy: PeerPolicy = PeerPolicy.MUTUAL,
 ) -> ssl.SSLContext:
-    """For accepted connections: a client certificate of our CA is demanded."""
+    """For accepted connections.
+
+    Args:
+        alpn: protocols offered; empty: none are.
+        policy: MUTUAL: a client certificate of our CA is demanded.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if policy.of_clients else ssl.CERT_NONE
     context.num_tickets = 0  # every connection is verified anew
-    return _prepared(context, identity, alpn, key_log)
+    _load_key(context, identity)
+    return _prepared(context, identity, alpn, key_log, policy)
 
 
 def client_context(
-    identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None = None
+    identity: TlsIdentity,
+    alpn: Sequence[str],
+    key_log: KeyLog | None = None,
+    policy: PeerPolicy = PeerPolicy.MUTUAL,
 ) -> ssl.SSLContext:
-    """For dialled connections: chain and DNS name of the server are verified."""
-    return _prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity, alpn, key_log)
+    """For dialled connections: chain and DNS name of the server are verified, unless NONE."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if policy.of_clients:
+        _load_key(context, identity)
+    if not policy.of_servers:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return _prepared(context, identity, alpn, key_log, policy)
 
 
 def peer_chain(tls: ssl.SSLObject) -> list[x509.Certificate]:
@@ -56,15 +77,21 @@ def peer_chain(tls: ssl.SSLObject) -> list[x509.Certificate]:
 
 
 def _prepared(
-    context: ssl.SSLContext, identity: TlsIdentity, alpn: Sequence[str], key_log: KeyLog | None
+    context: ssl.SSLContext,
+    identity: TlsIdentity,
+    alpn: Sequence[str],
+    key_log: KeyLog | None,
+    policy: PeerPolicy,
 ) -> ssl.SSLContext:
     if key_log is not None:
         context.keylog_filename = str(key_log.path)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(list(alpn))
-    authorities = (one.public_bytes(Encoding.PEM).decode() for one in identity.authorities)
-    context.load_verify_locations(cadata="".join(authorities))
-    _load_key(context, identity)
+    ours = policy is PeerPolicy.MUTUAL
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if ours else ssl.TLSVersion.TLSv1_2
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    authorities = [one.public_bytes(Encoding.PEM).decode() for one in identity.authorities]
+    if authorities:
+        context.load_verify_locations(cadata="".join(authorities))
     return context
 
 

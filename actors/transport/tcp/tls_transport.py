@@ -81,6 +81,7 @@ class TlsTransport(asyncio.Transport):
         self._high, self._low = CHUNK, CHUNK // 4
         self._paused = False
         self._writing = False
+        self._reading = True
         self._closing = False
         self._closed = False
         self._goodbye: asyncio.TimerHandle | None = None
@@ -187,6 +188,23 @@ class TlsTransport(asyncio.Transport):
         elif self._plain or (self._outgoing is not None and self._outgoing.pending):
             self._encrypt()
 
+    def pause_reading(self) -> None:
+        """Take nothing more of the peer: its kernel's buffer, and ours, fill."""
+        if self._reading and not self._closing and not self._closed:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if not self._reading:
+            self._reading = True
+            if not self._closed:
+                self._loop.add_reader(self._sock, self._readable)
+
+    def is_reading(self) -> bool:
+        """See `asyncio.ReadTransport`."""
+        return self._reading and not self._closing and not self._closed
+
     # To the peer.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -289,6 +307,7 @@ class TlsTransport(asyncio.Transport):
         if self._tls is None or self._owner is not None:
             self.abort()
             return
+        self.resume_reading()  # the peer's end is waited for
         self._closing = True
         self._goodbye = self._loop.call_later(GOODBYE_SECONDS, self._end, "eof")
         try:

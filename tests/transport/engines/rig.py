@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from actors.pki.dev_pki import LeafFiles
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import Engine
 from actors.transport.quic.engines import EngineMaker, select
 from actors.transport.quic.native_engine import NativeClientWithoutId
@@ -59,6 +60,7 @@ def server_of(
     settings: QuicSettings,
     identity: TlsIdentity,
     alpn: tuple[str, ...] = ALPN,
+    policy: PeerPolicy = PeerPolicy.MUTUAL,
 ) -> Callable[[bytes], Engine]:
     """Makes the server's engine from the first datagram, as the endpoint does."""
 
@@ -68,6 +70,7 @@ def server_of(
             identity,
             alpn,
             client=False,
+            peer_policy=policy,
             original_destination_cid=first_destination_cid(first),
         )
 
@@ -83,6 +86,7 @@ def join(
     server_settings: QuicSettings | None = None,
     weather: Weather | None = None,
     seed: int = 1,
+    policy: PeerPolicy = PeerPolicy.MUTUAL,
 ) -> Link:
     """A link between two engines, with the client's first flight under way."""
     first = maker(client)(
@@ -90,7 +94,9 @@ def join(
         identity(pki, pki.consumer),
         ALPN,
         client=True,
+        peer_policy=policy,
         server_name="localhost",
     )
-    make = server_of(server, server_settings or QuicSettings(), identity(pki, pki.relay))
+    settings = server_settings or QuicSettings()
+    make = server_of(server, settings, identity(pki, pki.relay), policy=policy)
     return Link(first, make, weather, seed)

@@ -10,6 +10,7 @@ from aioquic.quic import events as quic
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -187,6 +188,7 @@ def stock_client(
     alpn: tuple[str, ...],
     *,
     client: bool,
+    peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
     server_name: str | None = None,
     original_destination_cid: bytes | None = None,
     retry_source_cid: bytes | None = None,
@@ -196,6 +198,7 @@ def stock_client(
 ) -> Engine:
     """In the form of an `EngineMaker`."""
     assert client
+    shown = identity if peer_policy.of_clients else None
     return StockClient(
-        settings, identity, alpn, cid_length=cid_length, first_cid_length=first_cid_length
+        settings, shown, alpn, cid_length=cid_length, first_cid_length=first_cid_length
     )

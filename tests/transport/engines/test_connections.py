@@ -10,6 +10,7 @@ from aioquic.quic.packet import (
     pull_quic_header,
 )
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import Address
 from actors.transport.quic.settings import QuicSettings
 from tests.conftest import PkiFixture
@@ -55,6 +56,24 @@ def test_an_absent_client_certificate_is_reported_as_absent(pki: PkiFixture, ser
     link.run(lambda: link.client.closed is not None)
     assert link.client.closed is not None
     assert (link.client.closed.code, link.client.closed.text) == (0x174, "absent")
+
+
+@pairings
+@pytest.mark.parametrize("policy", [PeerPolicy.SERVER_ONLY, PeerPolicy.NONE])
+def test_a_client_is_asked_for_no_certificate_where_the_policy_says_so(
+    pki: PkiFixture, client: str, server: str, policy: PeerPolicy
+) -> None:
+    link = join(pki, client, server, policy=policy).establish()
+    assert link.server.established is not None
+    assert [*link.server.established.chain] == []
+    if not is_stock(client):
+        assert link.client.established is not None
+        assert [*link.client.established.chain] == [*identity(pki, pki.relay).chain]
+    link.server.echo = True
+    stream_id = link.client.engine.open_stream()
+    assert stream_id is not None
+    link.client.engine.write(stream_id, b"anonymous", end=True)
+    link.run(lambda: link.client.bytes_of(stream_id) == b"anonymous")
 
 
 @pairings

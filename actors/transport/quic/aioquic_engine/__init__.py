@@ -2,8 +2,8 @@
 
 What is changed, and why (aioquic 1.7):
 
-* client certificates are requested from every client; an absent one passes here and is refused by
-  our verification (aioquic checks neither presence nor chain);
+* client certificates are requested from every client, where the door asks for them; an absent one
+  passes here and is refused by our verification (aioquic checks neither presence nor chain);
 * credit follows consumption: aioquic doubles its limits on receipt, so a slow consumer would make
   the relay buffer without bound; here limits only move in `consume`;
 * the loops over all streams, for every packet, visit only those that have something to say

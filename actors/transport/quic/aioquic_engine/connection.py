@@ -73,8 +73,11 @@ class RelayedConnection(QuicConnection):
         self,
         settings: QuicSettings,
         reset_token: Callable[[bytes], bytes] | None,
+        *,
+        ask_certificate: bool,
         **kwargs: Any,
     ) -> None:
+        self._ask_certificate = ask_certificate
         self.marks = Marks()
         self._table = StreamTable()
         self.send_queue = SendQueue(self._table, self.marks)
@@ -207,7 +210,7 @@ class RelayedConnection(QuicConnection):
         super()._initialize(peer_cid)
         for stream in self._crypto_streams.values():
             stream.receiver._ranges = BoundedRanges(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED)
-        if not self._is_client:
+        if self._ask_certificate:
             self.tls._request_client_certificate = True
 
     def _replenish_connection_ids(self) -> None:

@@ -14,6 +14,7 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.aioquic_engine import congestion
 from actors.transport.quic.aioquic_engine.connection import RelayedConnection
 from actors.transport.quic.closing_state import ClosingState
@@ -46,6 +47,7 @@ def configuration(
     alpn: tuple[str, ...],
     *,
     client: bool,
+    peer_policy: PeerPolicy,
     server_name: str | None = None,
 ) -> QuicConfiguration:
     """The library's settings for our connections. Verification is ours, so it is off there."""
@@ -62,9 +64,10 @@ def configuration(
         supported_versions=[QuicProtocolVersion.VERSION_1],
         verify_mode=ssl.CERT_NONE,
     )
-    result.certificate = identity.chain[0]
-    result.certificate_chain = list(identity.chain[1:])
-    result.private_key = identity.key
+    if identity.chain and (peer_policy.of_clients or not client):
+        result.certificate = identity.chain[0]
+        result.certificate_chain = list(identity.chain[1:])
+        result.private_key = identity.key
     return result
 
 
@@ -78,6 +81,7 @@ class AioquicEngine:
         settings: QuicSettings,
         config: QuicConfiguration,
         *,
+        ask_certificate: bool,
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
         reset_token: Callable[[bytes], bytes] | None = None,
@@ -86,6 +90,7 @@ class AioquicEngine:
         self._quic = RelayedConnection(
             settings,
             reset_token,
+            ask_certificate=ask_certificate,
             configuration=config,
             original_destination_connection_id=original_destination_cid,
             retry_source_connection_id=retry_source_cid,

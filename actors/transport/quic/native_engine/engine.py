@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import (
     Address,
     CidIssued,
@@ -47,6 +48,7 @@ class NativeEngine(OwnPackets):
         identity: what we present.
         alpn: protocols offered or accepted.
         client: our side.
+        peer_policy: who shows a certificate.
         server_name: SNI of a client.
         original_destination_cid: what the client chose first; made up by a client without it.
         retry_source_cid: servers: our id in the Retry packet, when there was one.
@@ -62,6 +64,7 @@ class NativeEngine(OwnPackets):
         alpn: tuple[str, ...],
         *,
         client: bool,
+        peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
         server_name: str | None = None,
         original_destination_cid: bytes | None = None,
         retry_source_cid: bytes | None = None,
@@ -72,6 +75,7 @@ class NativeEngine(OwnPackets):
             identity,
             alpn,
             client=client,
+            peer_policy=peer_policy,
             server_name=server_name,
             original_destination_cid=original_destination_cid,
             retry_source_cid=retry_source_cid,

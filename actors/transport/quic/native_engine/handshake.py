@@ -24,6 +24,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet import pull_quic_header as parse_header
 from qh3._hazmat import pull_quic_header
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.closing_state import ClosingState
 from actors.transport.quic.engine import Address, Closed, Established, Event, StreamCredit
 from actors.transport.quic.native_engine.closing import APPLICATION_ERROR, connection_close
@@ -66,6 +67,7 @@ class NativeHandshake(ABC):
         alpn: tuple[str, ...],
         *,
         client: bool,
+        peer_policy: PeerPolicy,
         server_name: str | None,
         original_destination_cid: bytes | None,
         retry_source_cid: bytes | None,
@@ -85,6 +87,7 @@ class NativeHandshake(ABC):
             alpn,
             self._cids,
             client=client,
+            peer_policy=peer_policy,
             server_name=server_name,
             reset_token=token,
         )

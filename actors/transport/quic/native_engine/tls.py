@@ -33,6 +33,7 @@ from aioquic.quic.packet import (
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
@@ -104,6 +105,7 @@ class TlsDriver:
         alpn: protocols offered or accepted.
         cids: connection ids; `peers` is filled in by the engine before it matters.
         client: our side.
+        peer_policy: who shows a certificate.
         server_name: SNI of a client.
         reset_token: stateless reset token of `cids.ours`, servers only.
     """
@@ -116,6 +118,7 @@ class TlsDriver:
         cids: CidSet,
         *,
         client: bool,
+        peer_policy: PeerPolicy = PeerPolicy.MUTUAL,
         server_name: str | None = None,
         reset_token: bytes | None = None,
     ) -> None:
@@ -133,10 +136,11 @@ class TlsDriver:
             server_name=server_name,
             verify_mode=ssl.CERT_NONE,
         )
-        self._tls.certificate = identity.chain[0]
-        self._tls.certificate_chain = list(identity.chain[1:])
-        self._tls.certificate_private_key = identity.key  # type: ignore[assignment]  # TlsIdentity
-        # allows every private key; one that TLS cannot use is refused by the handshake.
+        if identity.chain and (peer_policy.of_clients or not client):
+            self._tls.certificate = identity.chain[0]
+            self._tls.certificate_chain = list(identity.chain[1:])
+            self._tls.certificate_private_key = identity.key  # type: ignore[assignment]
+            # TlsIdentity allows every private key; the handshake refuses what TLS cannot use.
         self._tls.handshake_extensions = [
             (
                 tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS,
@@ -145,7 +149,7 @@ class TlsDriver:
         ]
         self._tls.alpn_cb = self._on_peer_hello
         self._tls.update_traffic_key_cb = self._on_secret
-        if not client:
+        if not client and peer_policy.of_clients:
             self._tls._request_client_certificate = True
 
     @property
