@@ -49,6 +49,8 @@ class Connection(ABC):
         self.on_stream: Callable[[Stream], object] = _ignore
         self.on_closed: Callable[[CloseReason], object] = _ignore
         self.on_stream_credit: Callable[[], object] = _ignore
+        #: Gets the DATAGRAM frames that came together, oldest first.
+        self.on_datagrams: Callable[[list[bytes]], object] = _ignore
         #: Application code that `abort` closes with.
         self.abort_code = 0
         #: Its place among those who have not shown yet that they belong here.
@@ -57,6 +59,7 @@ class Connection(ABC):
     def _forget_callbacks(self) -> None:
         """Nothing is delivered any more: what they refer to may refer to us."""
         self.on_stream = self.on_closed = self.on_stream_credit = _ignore
+        self.on_datagrams = _ignore
 
     def welcome(self) -> None:
         """It belongs here: it does not count as pending any more, and gives way to nobody."""
@@ -86,6 +89,23 @@ class Connection(ABC):
         which are over. Peers that never finish their half of a stream give its credit never back.
         """
         return 0.0
+
+    @property
+    def largest_datagram(self) -> int:
+        """Bytes that `send_datagram` takes now; 0: the transport, or the peer, has no datagrams."""
+        return 0
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Send once, unreliably, before what streams have to send (RFC 9221).
+
+        What may not leave yet waits in a bounded queue; what has waited longest gives way, counted
+        as `drop_datagram_queue`.
+
+        Returns:
+            False: it is larger than `largest_datagram`, or the connection is over; counted as
+            `drop_datagram_size`, `drop_datagram_closed`.
+        """
+        return False
 
     @abstractmethod
     def close(self, code: int, reason: str = "") -> None:

@@ -88,6 +88,11 @@ class EndedEngine:
         """None."""
         return 0
 
+    largest_datagram = datagram_room = 0
+
+    def send_datagram(self, data: bytes) -> None:
+        """Nothing."""
+
     def close(self, code: int, text: str, *, application: bool) -> None:
         """Nothing."""
 

@@ -547,7 +547,7 @@ class QuicEndpoint:
 
     def _transmit(self, connection: QuicConnectionHandle, now: float) -> None:
         try:
-            datagrams = connection.engine.transmit(now)
+            datagrams = connection.transmit(now)
         except Exception:  # noqa: BLE001  # an engine fault ends its connection only
             self._broken(connection)
             self._forget(connection)

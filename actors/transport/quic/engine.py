@@ -35,6 +35,13 @@ class Data:
 
 
 @dataclass(slots=True)
+class Datagrams:
+    """Payloads of DATAGRAM frames that came, oldest first (RFC 9221)."""
+
+    payloads: list[bytes]
+
+
+@dataclass(slots=True)
 class Reset:
     """The peer reset its sending half."""
 
@@ -101,6 +108,7 @@ class Closed:
 Event: TypeAlias = (
     Established
     | Data
+    | Datagrams
     | Reset
     | StopSending
     | Drained
@@ -234,6 +242,27 @@ class Engine(Protocol):
         """Bytes written and not acknowledged.
 
         An engine that cannot tell counts the bytes that were not sent for the first time yet.
+        """
+        ...
+
+    @property
+    def largest_datagram(self) -> int:
+        """Bytes that one DATAGRAM frame may carry now; 0: the peer takes none.
+
+        It grows while larger packets are found to pass, and shrinks when they do not any more.
+        """
+        ...
+
+    @property
+    def datagram_room(self) -> int:
+        """Bytes of packets with DATAGRAM frames that would leave with the next `transmit`."""
+        ...
+
+    def send_datagram(self, data: bytes) -> None:
+        """A DATAGRAM frame, before what streams have; never repeated.
+
+        Only of at most `largest_datagram` bytes, and while there is `datagram_room`: what it keeps
+        is unbounded otherwise.
         """
         ...
 

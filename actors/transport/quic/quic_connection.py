@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from actors.transport.quic.engine import (
     CidRetired,
     Closed,
     Data,
+    Datagrams,
     Drained,
     Engine,
     Established,
@@ -66,6 +68,10 @@ class QuicConnectionHandle(Connection):
         self._looked_at: dict[int, QuicStreamHandle] = {}
         #: Streams the peer lets us have open at a time, as it said at first; 0: not looked at.
         self._stream_credit = 0
+        #: DATAGRAM frames to send, and those that came before `start`; of at most as many as the
+        #: settings say. Overflow: the oldest of the first go, the newest of the second.
+        self._outgoing: deque[bytes] = deque()
+        self._early: list[bytes] = []
         self._running = False
         self._closed: CloseReason | None = None
         self._local_reason: CloseReason | None = None
@@ -87,6 +93,9 @@ class QuicConnectionHandle(Connection):
         for stream in list(self._streams.values()):
             if self._is_peers(stream.stream_id):
                 self.on_stream(stream)
+        if self._early:
+            early, self._early = self._early, []
+            self.on_datagrams(early)
         if self._closed is not None and not self._reported:
             self._reported = True
             self.on_closed(self._closed)
@@ -103,6 +112,27 @@ class QuicConnectionHandle(Connection):
             return None
         stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
         return stream
+
+    @property
+    def largest_datagram(self) -> int:
+        """See `Connection`."""
+        return self.engine.largest_datagram
+
+    def send_datagram(self, data: bytes) -> bool:
+        """See `Connection`."""
+        if self._closed is not None:
+            self._endpoint.counters["drop_datagram_closed"] += 1
+            return False
+        if len(data) > self.engine.largest_datagram:
+            self._endpoint.counters["drop_datagram_size"] += 1
+            return False
+        queue = self._outgoing
+        if len(queue) >= self.settings.datagram_queue:
+            queue.popleft()
+            self._endpoint.counters["drop_datagram_queue"] += 1
+        queue.append(data)
+        self.schedule_transmit()
+        return True
 
     @property
     def withheld(self) -> float:
@@ -153,6 +183,7 @@ class QuicConnectionHandle(Connection):
         engine = self.engine
         self._streams.clear()
         self._looked_at.clear()
+        self._outgoing.clear()
         if not isinstance(engine, EndedEngine):
             self.engine = EndedEngine(engine)
             engine.release()
@@ -169,6 +200,30 @@ class QuicConnectionHandle(Connection):
         self.schedule_transmit()
 
     # Called by the endpoint.
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """Packets to send now."""
+        if not self._outgoing:
+            return self.engine.transmit(now)
+        self._feed()
+        packets = self.engine.transmit(now)
+        if self._outgoing and self._feed():  # the engine came to know the path meanwhile
+            packets += self.engine.transmit(now)
+        return packets
+
+    def _feed(self) -> int:
+        """Give the engine the datagrams that may leave now. Returns how many."""
+        engine, queue, count = self.engine, self._outgoing, 0
+        room, largest = engine.datagram_room, engine.largest_datagram
+        while queue and room > 0:
+            data = queue.popleft()
+            if len(data) > largest:  # the path shrank
+                self._endpoint.counters["drop_datagram_size"] += 1
+                continue
+            engine.send_datagram(data)
+            room -= len(data)
+            count += 1
+        return count
 
     def _is_peers(self, stream_id: int) -> bool:
         return (stream_id & 1) == (1 if self.client else 0)
@@ -187,6 +242,8 @@ class QuicConnectionHandle(Connection):
                 stream = streams.get(event.stream_id)  # type: ignore[union-attr]
                 if stream is not None:
                     stream.on_drain(event.count)  # type: ignore[union-attr]
+            elif kind is Datagrams:
+                self._datagrams_received(event.payloads)  # type: ignore[union-attr]
             elif isinstance(event, Reset):
                 (streams.get(event.stream_id) or self._arrived(event.stream_id)).take_reset(
                     event.code
@@ -213,6 +270,15 @@ class QuicConnectionHandle(Connection):
                 self._end(self._reason(event))
         if self._looked_at:
             self._forget_done()
+
+    def _datagrams_received(self, payloads: list[bytes]) -> None:
+        if self._running:
+            self.on_datagrams(payloads)
+            return
+        room = self.settings.datagram_queue - len(self._early)
+        self._early += payloads[:room]
+        if len(payloads) > room:
+            self._endpoint.counters["drop_datagram_early"] += len(payloads) - room
 
     def _arrived(self, stream_id: int) -> QuicStreamHandle:
         stream = self._streams[stream_id] = QuicStreamHandle(self, stream_id)
@@ -244,6 +310,7 @@ class QuicConnectionHandle(Connection):
         self._closed = reason
         streams, self._streams = list(self._streams.values()), {}
         self._looked_at.clear()
+        self._outgoing.clear()
         for stream in streams:
             stream.take_lost(reason)
         self.on_established = None

@@ -26,6 +26,10 @@ class QuicSettings:
         retry_above: pending handshakes above which addresses are validated by Retry.
         max_datagram: UDP payload that every path is taken to carry, bytes.
         max_probed: largest UDP payload that is tried on a path; up to `max_datagram`: none is.
+        max_datagram_frame: max_datagram_frame_size we advertise (RFC 9221); 0: DATAGRAM frames are
+            not taken.
+        datagram_queue: DATAGRAM frames of a connection that wait to be sent, and received ones that
+            wait for `Connection.start`.
         engine: auto, native or aioquic (see `engines`).
         key_log: where TLS secrets are written to, if anywhere.
     """
@@ -42,5 +46,7 @@ class QuicSettings:
     retry_above: int = 64
     max_datagram: int = 1280
     max_probed: int = 1472
+    max_datagram_frame: int = 0
+    datagram_queue: int = 128
     engine: str = "auto"
     key_log: KeyLog | None = field(default=None, repr=False, compare=False)

@@ -17,6 +17,7 @@ from actors.transport.quic.engine import (
     CidRetired,
     Closed,
     Data,
+    Datagrams,
     Engine,
     Established,
     Event,
@@ -49,6 +50,8 @@ class StockClient:
             idle_timeout=settings.idle_timeout,
             max_data=settings.connection_window,
             max_stream_data=settings.stream_window,
+            max_datagram_frame_size=settings.max_datagram_frame or None,
+            max_datagram_size=settings.max_datagram,
             server_name="localhost",
             verify_mode=ssl.CERT_NONE,
         )
@@ -107,6 +110,8 @@ class StockClient:
             match event:
                 case quic.StreamDataReceived():
                     result.append(Data(event.stream_id, event.data, event.end_stream))
+                case quic.DatagramFrameReceived():
+                    result.append(Datagrams([event.data]))
                 case quic.StreamReset():
                     result.append(Reset(event.stream_id, event.error_code))
                 case quic.StopSendingReceived():
@@ -174,6 +179,19 @@ class StockClient:
 
     def backlog(self, stream_id: int) -> int:
         return 0
+
+    @property
+    def largest_datagram(self) -> int:
+        return (
+            self.quic._remote_max_datagram_frame_size or 0
+        ) and self.quic._max_datagram_size - 40
+
+    @property
+    def datagram_room(self) -> int:
+        return self.quic._loss.congestion_window
+
+    def send_datagram(self, data: bytes) -> None:
+        self.quic.send_datagram_frame(data)
 
     def release(self) -> None:
         """See `Engine`."""

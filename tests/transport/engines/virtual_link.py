@@ -17,6 +17,7 @@ from actors.transport.quic.engine import (
     CidRetired,
     Closed,
     Data,
+    Datagrams,
     Drained,
     Engine,
     Established,
@@ -59,6 +60,8 @@ class Side:
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
         self.credits = 0
+        #: What came in DATAGRAM frames, as it came together.
+        self.datagrams: list[list[bytes]] = []
         self.datagrams_in = self.datagrams_out = 0
         #: Streams whose bytes are not consumed.
         self.stalled: set[int] = set()
@@ -89,6 +92,8 @@ class Side:
                         self.on_established()
                 case Closed():
                     self.closed = event
+                case Datagrams():
+                    self.datagrams.append(event.payloads)
                 case Reset():
                     assert event.stream_id not in self.resets
                     self.resets[event.stream_id] = event.code

@@ -189,8 +189,16 @@ class RelayedConnection(QuicConnection):
         else:
             self._search.lost(self._time)
 
+    @property
+    def datagram_size(self) -> int:
+        """Of packets from now on, bytes of UDP payload."""
+        return self._search.size
+
     def _resize(self) -> None:
         """Packets from now on have the size that was found."""
+        if self._search.size < self._max_datagram_size:
+            # The library waits for ever with a DATAGRAM frame that fits no packet.
+            self._datagrams_pending.clear()
         self._max_datagram_size = self._search.size
         self._loss._pacer._max_datagram_size = self._search.size
 

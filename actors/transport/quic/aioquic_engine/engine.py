@@ -24,6 +24,7 @@ from actors.transport.quic.engine import (
     CidRetired,
     Closed,
     Data,
+    Datagrams,
     Drained,
     Established,
     Event,
@@ -33,6 +34,7 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
+from actors.transport.quic.packet_size import frame_payload
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.tls import TlsIdentity
 
@@ -58,6 +60,7 @@ def configuration(
         idle_timeout=settings.idle_timeout,
         max_data=settings.connection_window,
         max_stream_data=settings.stream_window,
+        max_datagram_frame_size=settings.max_datagram_frame or None,
         max_datagram_size=settings.max_datagram,
         secrets_log_file=cast("TextIO | None", settings.key_log),  # has what is used of one
         server_name=server_name,
@@ -184,7 +187,13 @@ class AioquicEngine:
     def events(self) -> list[Event]:
         """Translate what happened."""
         result: list[Event] = []
+        datagrams: list[bytes] = []
         while (event := self._quic.next_event()) is not None:
+            if type(event) is quic_events.DatagramFrameReceived:
+                if not datagrams:
+                    result.append(Datagrams(datagrams))
+                datagrams.append(event.data)
+                continue
             translated = self._translate(event)
             if translated is not None:
                 result.append(translated)
@@ -297,6 +306,28 @@ class AioquicEngine:
             if drained:
                 result.append(Drained(stream_id, drained))
         self._quic.marks.acknowledged.clear()
+
+    # DATAGRAM frames.
+
+    @property
+    def largest_datagram(self) -> int:
+        """See `Engine`."""
+        quic = self._quic
+        return frame_payload(
+            quic.datagram_size, len(quic._peer_cid.cid), quic._remote_max_datagram_frame_size
+        )
+
+    @property
+    def datagram_room(self) -> int:
+        """See `Engine`; what the pacer keeps back leaves first."""
+        quic = self._quic
+        if quic._datagrams_pending or quic._close_event is not None:
+            return 0
+        return max(0, quic._loss.congestion_window - quic._loss.bytes_in_flight)
+
+    def send_datagram(self, data: bytes) -> None:
+        """See `Engine`."""
+        self._quic._datagrams_pending.append(data)
 
     def release(self) -> None:
         """See `Engine`: the library's parts all refer to the connection."""

@@ -54,8 +54,8 @@ def open_core(
         settings.max_probed > settings.max_datagram,  # probe: 1350, 1452, 1472
         settings.idle_timeout,
         _ACK_DELAY_EXPONENT,
-        None,  # DATAGRAM frames we take
-        None,  # DATAGRAM frames the peer takes
+        settings.max_datagram_frame or None,
+        None,  # DATAGRAM frames of the peer: unknown like its limits
         settings.connection_window,
         0,  # send limits: unknown until the peer's transport parameters
         _ENDLESS,  # stream windows are ours: `flow`
@@ -100,7 +100,7 @@ def apply_parameters(core: Any, parameters: QuicTransportParameters) -> None:
         _or(parameters.ack_delay_exponent, _ACK_DELAY_EXPONENT),
         _or(parameters.max_ack_delay, 25) / 1000,
         parameters.max_idle_timeout / 1000 if parameters.max_idle_timeout else None,
-        None,  # DATAGRAM frames the peer takes
+        parameters.max_datagram_frame_size,
         parameters.stateless_reset_token,
         _or(parameters.active_connection_id_limit, 2),
         bool(parameters.disable_active_migration),

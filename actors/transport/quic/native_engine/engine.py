@@ -19,8 +19,8 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
+from actors.transport.quic.native_engine.datagram_frames import DatagramFrames
 from actors.transport.quic.native_engine.gathering import Gathering
-from actors.transport.quic.native_engine.own_packets import OwnPackets
 from actors.transport.quic.native_engine.packets import PacketNumberLost
 from actors.transport.quic.native_engine.path_search import LONG_HEADER
 from actors.transport.quic.native_engine.tls import VERSION_1
@@ -40,7 +40,7 @@ MAX_REASON_BYTES = 512
 NO_ROOM = "packet builder capacity exhausted"
 
 
-class NativeEngine(OwnPackets):
+class NativeEngine(DatagramFrames):
     """`Engine` over qh3's packet core.
 
     Args:
@@ -128,6 +128,8 @@ class NativeEngine(OwnPackets):
         if self._search is not None:
             self._hear_in_search(data, address, now, len(data))
         elif self._established:
+            if self._swamped(len(data)):
+                return
             name = self._name(address, now)
             self._core.receive_datagram(data, name, now)
             self._heard(name, len(data), now)
@@ -137,6 +139,8 @@ class NativeEngine(OwnPackets):
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender, oldest first."""
         if self._established and self._search is None:
+            if self._swamped(sum(map(len, datagrams))):
+                return
             name = self._name(address, now)
             self._core.receive_many_datagrams(list(datagrams), name, now)
             self._heard(name, sum(map(len, datagrams)), now)
@@ -147,6 +151,8 @@ class NativeEngine(OwnPackets):
     def receive_segments(self, buffer: bytes, size: int, address: Address, now: float) -> None:
         """Take datagrams of one sender that lie in one buffer, `size` bytes each but the last."""
         if self._established and self._search is None:
+            if self._swamped(len(buffer)):
+                return
             name = self._name(address, now)
             self._core.receive_gro_buffer(buffer, size, name, now)
             self._heard(name, len(buffer), now)
@@ -318,7 +324,7 @@ class NativeEngine(OwnPackets):
         if self._established and self._search is None:
             self._pump()
         self._gathering.settle()
-        result, self._events = self._events, []
+        result, self._events, self._datagrams = self._events, [], []
         return result
 
     def _pump(self) -> None:
@@ -330,7 +336,9 @@ class NativeEngine(OwnPackets):
             native = next_event()
             if native is None:
                 break
-            if native[0] != "stream_data":
+            if native[0] == "datagram":
+                self._take_datagram(native[1])
+            elif native[0] != "stream_data":
                 self._account(arrived, ended)
                 self._take(native)
                 room = flow.room

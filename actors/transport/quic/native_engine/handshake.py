@@ -101,6 +101,8 @@ class NativeHandshake(ABC):
         self._confirmed = False
         self._farewell: ClosingState | None = None
         self._parameters_applied = False
+        #: max_datagram_frame_size of the peer.
+        self._datagram_frame: int | None = None
         self._closed_reported = False
         self._terminated = False
         self._events: list[Event] = []
@@ -305,6 +307,7 @@ class NativeHandshake(ABC):
                 parameters.initial_max_stream_data_bidi_local or 0,
                 parameters.max_udp_payload_size,
             )
+            self._datagram_frame = parameters.max_datagram_frame_size
             if parameters.initial_max_streams_bidi:
                 self._events.append(StreamCredit())
         if driver.complete and not self._established:

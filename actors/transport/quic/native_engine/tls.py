@@ -270,6 +270,7 @@ def _serialize(
         initial_max_streams_uni=0,
         initial_source_connection_id=cids.ours,
         max_ack_delay=_MAX_ACK_DELAY_MS,
+        max_datagram_frame_size=settings.max_datagram_frame or None,
         version_information=QuicVersionInformation(
             chosen_version=VERSION_1, available_versions=[VERSION_1]
         ),
