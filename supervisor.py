@@ -44,6 +44,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     names = {
         "listen": "edge.listen",
         "listen_tcp": "edge.listen_tcp",
+        "listen_rendezvous": "rendezvous.listen",
         "debug_listen": "metrics.listen",
         "metrics_dump": "metrics.dump",
         "metrics_interval": "metrics.interval_seconds",
@@ -94,6 +95,9 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 )
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="UDP address for QUIC.")
 @click.option("--listen-tcp", multiple=True, metavar="HOST:PORT", help="TCP address for agents.")
+@click.option(
+    "--listen-rendezvous", multiple=True, metavar="HOST:PORT", help="TCP address for services."
+)
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
 @click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
 @click.option("--advertise-forward", metavar="IP:PORT", help="Address agents send forward data to.")

@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints
 from config.control_settings import ControlSettings
 from config.edge_settings import EdgeSettings
 from config.endpoint import Endpoint
+from config.rendezvous_settings import RendezvousSettings
 from config.setting_types import (
     LIVE,
     Address,
@@ -150,6 +151,7 @@ class Settings(Room):
     node: NodeSettings = Field(NodeSettings(), description="The process.")
     log: LogSettings = Field(LogSettings(), description="Logging.")
     edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
+    rendezvous: RendezvousSettings = Field(RendezvousSettings(), description="The rendezvous door.")
     control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")
     demo: DemoSettings = Field(DemoSettings(), description="Demonstration.")

@@ -27,6 +27,8 @@ class TcpSettings:
         write_timeout: the peer's kernel takes nothing for so long: it is taken for dead.
         write_buffer: most bytes between the streams and the kernel: what a pong, or credit for
             another stream, may have to wait for; a frame is written while there is room for one.
+        stall: a peer that ended a stream and gives no credit for what waits for it is gone after so
+            long; see `wire.yamux.limits`.
         key_log: where TLS secrets are written to, if anywhere.
     """
 
@@ -41,4 +43,5 @@ class TcpSettings:
     ping_timeout: float = 10.0
     write_timeout: float = 30.0
     write_buffer: int = 256 * 1024
+    stall: float = 300.0
     key_log: KeyLog | None = field(default=None, repr=False, compare=False)

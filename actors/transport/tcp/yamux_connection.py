@@ -18,6 +18,7 @@ from typing import Final
 
 from actors.transport.connection import Connection, ConnectionStatistics
 from actors.transport.stream import CloseReason
+from actors.transport.tcp.plain_transport import PlainTransport
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.yamux_stream import YamuxStream
 from wire.yamux.events import (
@@ -26,6 +27,7 @@ from wire.yamux.events import (
     Event,
     FinReceived,
     Openable,
+    PeerGoingAway,
     SessionDead,
     StreamFinished,
     StreamOpened,
@@ -38,6 +40,10 @@ from wire.yamux.session import Session
 CODE_BASE: Final = 0x4F52_0000
 #: Connection windows of unread bytes before streams are reset: yamux cannot withhold what QUIC can.
 WINDOWS_HELD: Final = 16
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class YamuxConnection(Connection, asyncio.Protocol):
@@ -68,9 +74,12 @@ class YamuxConnection(Connection, asyncio.Protocol):
                 max_inbound=settings.max_streams,
                 keepalive=settings.keepalive,
                 ping_timeout=settings.ping_timeout,
+                stall=settings.stall,
             ),
         )
         self._on_ended = on_ended
+        #: The peer takes no new streams any more; those that are open go on.
+        self.on_going_away: Callable[[], object] = _nothing
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, YamuxStream] = {}
         self._running = False
@@ -176,6 +185,15 @@ class YamuxConnection(Connection, asyncio.Protocol):
         self.schedule_transmit()
         return stream
 
+    def go_away(self) -> None:
+        """GO_AWAY 0: the peer opens no new streams; those that are open go on."""
+        self.session.go_away()
+        self.schedule_transmit()
+
+    def _forget_callbacks(self) -> None:
+        super()._forget_callbacks()
+        self.on_going_away = _nothing
+
     def close(self, code: int, reason: str = "") -> None:
         """See `Connection`; the reason text has no place in yamux."""
         if self._closed is None:
@@ -252,6 +270,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
             elif isinstance(event, Openable):
                 if self._running:
                     self.on_stream_credit()
+            elif isinstance(event, PeerGoingAway):
+                self.on_going_away()
             elif isinstance(event, SessionDead):
                 self._dead(event)
 
@@ -328,11 +348,15 @@ class YamuxConnection(Connection, asyncio.Protocol):
         room = self.settings.write_buffer - transport.get_write_buffer_size()
         buffers, events = self.session.data_to_send(max(room, 0), self._loop.time())
         if buffers:
-            # One piece, so that headers do not become TLS records of their own.
-            data = b"".join(buffers)
             self._writes += 1
-            self._bytes_out += len(data)
-            transport.write(data)
+            if isinstance(transport, PlainTransport):
+                self._bytes_out += sum(map(len, buffers))
+                transport.writelines(buffers)
+            else:
+                # One piece, so that headers do not become TLS records of their own.
+                data = b"".join(buffers)
+                self._bytes_out += len(data)
+                transport.write(data)
         return events
 
     # The timer.

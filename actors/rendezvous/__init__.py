@@ -1,0 +1,1 @@
+"""The rendezvous door: services register for a port, users come to it."""

@@ -1,0 +1,1 @@
+"""The rendezvous door over real sockets: what services and users see."""
