@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -14,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aioquic.asyncio.client import connect as stock_connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import DatagramFrameReceived, QuicEvent
 
 from tests.system.daemon import ROOT, RunningDaemon, daemon
 
 PROGRAM = ("-m", "tests.doors.serve")
 ECHO = ("--demo", "--listen", "127.0.0.1:0", "--set", "demo.consumer_listen=127.0.0.1:0",
-        "--debug-listen", "127.0.0.1:0", "--set", "echo.listen=127.0.0.1:0")  # fmt: skip
+        "--debug-listen", "127.0.0.1:0", "--set", "echo.listen=127.0.0.1:0",
+        "--set", "echo.datagrams=127.0.0.1:0")  # fmt: skip
 
 
 def _wait(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -41,27 +47,61 @@ def _connect(address: list[Any]) -> socket.socket:
     return client
 
 
+class _Client(QuicConnectionProtocol):
+    """A stock client that waits for one datagram."""
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, DatagramFrameReceived):
+            self.answer.set_result(event.data)
+
+    answer: asyncio.Future[bytes]
+
+
+async def _echo_datagrams(running: RunningDaemon, address: list[Any]) -> None:
+    configuration = QuicConfiguration(
+        is_client=True, alpn_protocols=["echo"], max_datagram_frame_size=16_383,
+        server_name="localhost",
+    )  # fmt: skip
+    configuration.load_verify_locations(str(running.state / "pki" / "ca.crt"))
+    host, port = address
+    async with (
+        asyncio.timeout(20),
+        stock_connect(host, port, configuration=configuration, create_protocol=_Client) as client,
+    ):
+        assert isinstance(client, _Client)
+        client.answer = asyncio.get_running_loop().create_future()
+        client._quic.send_datagram_frame(b"over QUIC")
+        client.transmit()
+        assert await client.answer == b"over QUIC"
+
+
 @pytest.mark.timeout(120)
 def test_a_door_is_a_folder_and_a_line(tmp_path: Path) -> None:
     with daemon(tmp_path, *ECHO, program=PROGRAM) as running:
         running.wait_for("demo: curl")
         # ctl, and the line at the start.
-        (place,) = _doors(running)["echo"]["listening"]
+        place, datagrams = _doors(running)["echo"]["listening"]
         assert _doors(running)["edge"]["pairs"] == ["/edge/streams"]
         address = place["address"]
         running.wait_for(rf"on 127\.0\.0\.1:{address[1]} \(TCP\)")
         client = _connect(address)
+        running.wait_for(rf"on 127\.0\.0\.1:{datagrams['address'][1]} \(QUIC\)")
+        asyncio.run(_echo_datagrams(running, datagrams["address"]))
         # The tree, as the inspector and `ctl tree` have it.
-        (connection,) = (p for p in running.tree() if p.startswith("/echo/connections/"))
+        (connection,) = (p for p in running.tree() if p.startswith("/echo/connections/c"))
         # Metrics and readiness.
         metrics = running.wait_for(r"metrics on (http://\S+)/metrics").group(1)
         page = urllib.request.urlopen(f"{metrics}/metrics", timeout=10).read().decode()
         assert 'echo_events_total{event="echoed_bytes"} 5.0' in page
+        assert 'echo_events_total{event="echoed_datagrams"} 1.0' in page
         assert urllib.request.urlopen(f"{metrics}/ready", timeout=10).status == 200
         # Kill: the listener keeps its port, and the connection does not notice.
         running.ctl("kill", "/echo/listener")
         _wait(lambda: running.tree()["/echo/listener"]["state"] == "running")
         _connect(address).close()
+        running.ctl("kill", "/echo/datagrams")
+        _wait(lambda: running.tree()["/echo/datagrams"]["state"] == "running")
+        asyncio.run(_echo_datagrams(running, datagrams["address"]))
         client.sendall(b"still")
         assert client.recv(5) == b"still"
         # Reload reaches it.

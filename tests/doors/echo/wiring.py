@@ -1,4 +1,4 @@
-"""A door of about a hundred lines: what comes over a TCP connection goes back.
+"""A door of about a hundred lines: what comes over a TCP connection, or as a datagram, goes back.
 
 It stands for the doors to come: nothing outside this folder and one line in a schema knows it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any, ClassVar
 
 from actors.doors.door import Carriers, DoorContext, DoorKind, Listening
@@ -15,6 +16,7 @@ from actors.transport.gate import Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from actors.transport.tls import TlsIdentity
 from config.setting_types import DoorRoom, OptionalAddress
+from tests.doors.echo.datagrams import DatagramListener, make_endpoint
 
 CHUNK = 4096
 LIMITS = AcceptLimits(most=64, most_per_source=64)
@@ -26,6 +28,7 @@ class EchoSettings(DoorRoom):
     wiring: ClassVar[str] = "tests.doors.echo.wiring"
 
     listen: OptionalAddress = None
+    datagrams: OptionalAddress = None
 
 
 class EchoConnection(Actor):
@@ -87,14 +90,18 @@ class EchoDoor:
 
     carriers = Carriers(("/echo/connections",))
 
-    def __init__(self, context: DoorContext, wanted: tuple[str, int]) -> None:
+    def __init__(
+        self, context: DoorContext, wanted: tuple[str, int], datagrams: tuple[str, int] | None
+    ) -> None:
         self.wanted = wanted
+        self._datagrams = datagrams
         self.address: tuple[str, int] | None = None
         self.draining = False
         self.reloaded: list[TlsIdentity] = []
         self.counters = context.meters.family("echo_events_total", "event")
         self.serial = 0
         self._system = context.system
+        self._quic = make_endpoint(context.identity, self.counters)
 
     def spec(self) -> ChildSpec:
         """Listener and connections."""
@@ -102,24 +109,33 @@ class EchoDoor:
             ChildSpec("connections", lambda: DynamicSupervisor(max_children=64)),
             ChildSpec("listener", lambda: EchoListener(self)),
         ]
+        if (address := self._datagrams) is not None:
+            listener = partial(DatagramListener, self._quic, address, self.counters)
+            children.append(ChildSpec("datagrams", listener))
         return ChildSpec("echo", lambda: Supervisor(children))
 
     def listening(self) -> list[Listening]:
-        """One address."""
-        return [Listening("TCP", "/echo/listener", self.address)]
+        """One address, or two."""
+        listening = [Listening("TCP", "/echo/listener", self.address)]
+        if self._datagrams is not None:
+            listening.append(Listening("QUIC", "/echo/datagrams", self._quic.address))
+        return listening
 
     async def drain(self) -> None:
         """Wait for the connections."""
         self.draining = True
+        self._quic.accepting = False
         while (cell := self._system.find("/echo/connections")) is not None and cell.children:
             await asyncio.sleep(0.02)
 
     def reload(self, identity: TlsIdentity) -> None:
         """Counted, so that it can be seen."""
         self.counters["reloads"] += 1
+        self._quic.reload(identity)
 
     def abort(self) -> None:
-        """Nothing outlives the tree."""
+        """The endpoint outlives the tree."""
+        self._quic.abort()
 
 
 def open_echo(context: DoorContext) -> EchoDoor | None:
@@ -127,7 +143,12 @@ def open_echo(context: DoorContext) -> EchoDoor | None:
     settings: EchoSettings = getattr(context.settings, DOOR.name)
     if settings.listen is None:
         return None
-    return EchoDoor(context, (settings.listen.host, settings.listen.port))
+    datagrams = settings.datagrams
+    return EchoDoor(
+        context,
+        (settings.listen.host, settings.listen.port),
+        (datagrams.host, datagrams.port) if datagrams is not None else None,
+    )
 
 
 DOOR = DoorKind("echo", open_echo)
