@@ -227,6 +227,13 @@ class EdgeSettings(DoorRoom):
         le=1024 * MEBIBYTE,
         description="Most bytes held for all streams of one connection; then all of them wait.",
     )
+    tcp_unread_bytes: int = Field(
+        256 * MEBIBYTE,
+        ge=16 * MEBIBYTE,
+        le=16_384 * MEBIBYTE,
+        description="Most bytes held for stalled readers of all TCP connections together: from "
+        "half of it on, connections with more than their share get no credit.",
+    )
     quic_engine: Literal["auto", "native", "aioquic"] = Field(
         "auto",
         description="auto: native when it works on this machine, else aioquic; the log says which.",

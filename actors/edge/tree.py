@@ -51,7 +51,7 @@ from actors.transport.addresses import only_ipv6
 from actors.transport.connection import ConnectionStatistics
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.quic.engines import AIOQUIC, NATIVE
-from actors.transport.tcp import TcpEndpoint, TcpSettings
+from actors.transport.tcp import TcpEndpoint, TcpSettings, UnreadBudget
 from actors.transport.tls import TlsIdentity
 from wire.orp.close_codes import CloseCode
 from wire.orp.messages import ALPN
@@ -150,8 +150,10 @@ class Edge:
             )
             for _ in self._listen
         ]
+        unread = UnreadBudget(tcp.unread)
         self.tcp_endpoints = [
             TcpEndpoint(
+                unread=unread,
                 alpn=ALPN,
                 identity=identity,
                 settings=tcp,
@@ -161,7 +163,7 @@ class Edge:
             )
             for _ in self._listen_tcp
         ]
-        self._count_endpoints()
+        self._count_endpoints(unread)
 
     def _access_log(self, place: str) -> Callable[[StreamRecord], object]:
         lost = self.door.meters.counters
@@ -193,13 +195,15 @@ class Edge:
         meters.gauge("relay_links", lambda: children("relays"))
         meters.gauge("replay_bytes", lambda: door.ring_budget.used)
 
-    def _count_endpoints(self) -> None:
+    def _count_endpoints(self, unread: UnreadBudget) -> None:
         """What the sockets tell, summed over the listeners."""
         quic, tcp, meters = self.endpoints, self.tcp_endpoints, self.door.meters
         meters.gauge("quic_connections", lambda: sum(e.statistics().connections for e in quic))
         for engine in (NATIVE, AIOQUIC):
             meters.gauge(f"quic_connections_{engine}", partial(_connections_with, quic, engine))
         meters.gauge("quic_handshakes_pending", lambda: sum(e.statistics().pending for e in quic))
+        meters.gauge("tcp_unread_bytes", lambda: unread.held)
+        meters.totals["tcp_credit_withheld_total"] = lambda: unread.withheld
         meters.gauge("tcp_connections", lambda: sum(e.statistics().connections for e in tcp))
         meters.totals["quic_packets_lost_total"] = lambda: sum(e.packets_lost for e in quic)
         for name, field in (

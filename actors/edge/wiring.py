@@ -102,6 +102,7 @@ def tcp_settings(settings: Settings, log: KeyLog | None = None) -> TcpSettings:
         handshake_timeout=edge.handshake_deadline_seconds,
         stream_window=max(INITIAL_WINDOW, edge.stream_window_bytes),
         connection_window=edge.connection_window_bytes,
+        unread=edge.tcp_unread_bytes,
         max_streams=edge.max_streams_per_agent,
         max_pending=edge.max_pending_handshakes,
         max_pending_per_source=edge.max_pending_handshakes_per_source,

@@ -7,6 +7,8 @@ from typing import Final
 
 #: Both directions of a new stream; implicit, and cannot be lowered.
 INITIAL_WINDOW: Final = 256 * 1024
+#: A stream that is read gets this much while too much of others is not.
+NARROW_WINDOW: Final = 32 * 1024
 #: The opener of streams stops here (sheet 2.2).
 MAX_STREAM_ID: Final = 0xFFFF_FFFE
 
@@ -17,11 +19,14 @@ class Limits:
 
     Attributes:
         window: most unconsumed bytes of one stream; at least INITIAL_WINDOW. What is more is
-            announced with the first frame of the stream, while half of `max_unconsumed` allows it.
-        max_unconsumed: of all streams together. yamux has no window for a session, and the first
-            256 KiB of a stream cannot be withheld: beyond this, new streams are reset, and so is a
-            stream that holds more than its share when more of it arrives; beyond twice as much, any
-            stream. The default holds whatever 512 streams send.
+            announced with the first frame of the stream, while an eighth of `max_unconsumed` allows
+            it.
+        credit_until: unconsumed bytes of all streams together; while there are more, a stream gets
+            credit for NARROW_WINDOW only, and for nothing while that much of it is unread.
+        max_unconsumed: the same, at most. yamux has no window for a session, and the first 256 KiB
+            of a stream cannot be withheld: beyond this, new streams are reset, and so is a stream
+            that holds more than its share when more of it arrives; beyond a quarter more, any
+            stream. The default holds whatever 448 streams send.
         max_inbound: streams the peer opened that live, or are over and not consumed; one more is
             reset.
         max_unaccepted: of those, not accepted yet; one more is reset.
@@ -51,7 +56,8 @@ class Limits:
     """
 
     window: int = 1024 * 1024
-    max_unconsumed: int = 256 * 1024 * 1024
+    credit_until: int = 32 * 1024 * 1024
+    max_unconsumed: int = 128 * 1024 * 1024
     max_inbound: int = 4096
     max_unaccepted: int = 256
     max_unacknowledged: int = 256

@@ -8,6 +8,7 @@ peer's credit; no frame is cut short because a write has little room left.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from wire.yamux.frame import Flag, FrameType, GoAway, header
 from wire.yamux.limits import Limits
@@ -15,10 +16,15 @@ from wire.yamux.stream_state import Buffer, StreamState
 
 
 class Outbox:
-    """See the module docstring."""
+    """See the module docstring.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        creditable: how much of a stream's ungranted bytes may be granted.
+    """
+
+    def __init__(self, limits: Limits, creditable: Callable[[StreamState], int]) -> None:
         self._limits = limits
+        self._creditable = creditable
         #: Before anything else; bound: max_pongs pongs, a GO_AWAY, a PING.
         self._urgent: deque[bytes] = deque()
         #: Codes by number on the wire; bound: see `crowded`.
@@ -94,7 +100,7 @@ class Outbox:
         self._resets.clear()
         self._refused = 0
         for stream, flags in self._owed.items():
-            delta = 0 if stream.fin_received else stream.ungranted
+            delta = 0 if stream.fin_received else self._creditable(stream)
             stream.ungranted -= delta
             stream.may_receive += delta
             buffers.append(header(FrameType.WINDOW_UPDATE, flags, stream.wire_id, delta))

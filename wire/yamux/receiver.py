@@ -111,7 +111,7 @@ class Receiver:
             self._lives.grant(stream, len(data))
         else:
             stream.unconsumed += len(data)
-            self._streams.unconsumed += len(data)
+            self._streams.hold(len(data))
             if self._streams.hogs(stream):
                 self._lives.overruns += 1
                 self._lives.reset(stream)

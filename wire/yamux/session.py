@@ -18,7 +18,7 @@ Source: protocol sheet rendezvous 2.1 to 2.6, 2.8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from wire.yamux.errors import SessionMisuse, YamuxError
 from wire.yamux.events import DataSent, Event, Openable, SessionDead
@@ -27,6 +27,7 @@ from wire.yamux.limits import INITIAL_WINDOW, MAX_STREAM_ID, Limits
 from wire.yamux.receiver import Receiver
 from wire.yamux.stream_lives import StreamLives
 from wire.yamux.stream_state import Buffer
+from wire.yamux.unread_budget import UnreadBudget
 
 
 class Session:
@@ -36,6 +37,8 @@ class Session:
         client: opens odd stream ids, else even ones. The peer may open any.
         now: seconds of any clock that does not go back.
         next_id: first id we open, for tests of the end of the id space.
+        budget: shared with other sessions; without one it is this session's own.
+        on_relief: called when there is credit to send because others hold less.
 
     Attributes:
         limits: as given.
@@ -49,12 +52,16 @@ class Session:
         now: float,
         limits: Limits = Limits(),  # noqa: B008  # frozen value
         next_id: int = 0,
+        budget: UnreadBudget | None = None,
+        on_relief: Callable[[], object] = int,
     ) -> None:
         if limits.window < INITIAL_WINDOW:
             raise SessionMisuse(f"window {limits.window}, at least {INITIAL_WINDOW}")
         self.limits = limits
         self._next_id = next_id or (1 if client else 2)
-        self._lives = StreamLives(limits, now)
+        self._on_relief = on_relief
+        budget = budget or UnreadBudget(2 * limits.max_unconsumed)
+        self._lives = StreamLives(limits, now, budget, self._relieved)
         self._streams = self._lives.streams
         self._outbox = self._lives.outbox
         self._pings = self._lives.pings
@@ -176,6 +183,7 @@ class Session:
         stream = self._streams.find(stream_id)
         if stream is None:
             self._streams.consume_late(stream_id)
+            self._lives.relieve()
         elif not stream.discarding:
             self.consume(stream_id, stream.unconsumed)
             stream.discarding = True
@@ -190,17 +198,22 @@ class Session:
         stream = self._streams.find(stream_id)
         if stream is None:
             self._streams.consume_late(stream_id, count)
+            self._lives.relieve()
         elif not stream.discarding:
             if count > stream.unconsumed:
                 raise SessionMisuse(f"{count} bytes consumed of {stream.unconsumed}")
             stream.unconsumed -= count
-            self._streams.unconsumed -= count
+            self._streams.hold(-count)
             self._lives.grant(stream, count)
 
     def backlog(self, stream_id: int) -> int:
         """Bytes written and not handed to the transport."""
         stream = self._streams.find(stream_id)
         return 0 if stream is None else stream.queued
+
+    def _relieved(self) -> None:
+        self._lives.relieve()
+        self._on_relief()
 
     def go_away(self) -> None:
         """Accept no new streams from now on; the live ones go on."""

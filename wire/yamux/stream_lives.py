@@ -5,15 +5,16 @@ Source: protocol sheet rendezvous 2.2, 2.4 rows 8, 25, 29.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from wire.yamux.deadlines import Deadlines
 from wire.yamux.events import Event, StreamFinished, StreamReset
-from wire.yamux.limits import Limits
+from wire.yamux.limits import NARROW_WINDOW, Limits
 from wire.yamux.outbox import Outbox
 from wire.yamux.pings import Pings
 from wire.yamux.stream_state import StreamState
 from wire.yamux.stream_table import StreamTable
+from wire.yamux.unread_budget import UnreadBudget
 
 
 class StreamLives:
@@ -26,9 +27,11 @@ class StreamLives:
         overruns: streams that were reset because they held more than their share.
     """
 
-    def __init__(self, limits: Limits, now: float) -> None:
-        self.streams = StreamTable(limits)
-        self.outbox = Outbox(limits)
+    def __init__(
+        self, limits: Limits, now: float, budget: UnreadBudget, relieved: Callable[[], object]
+    ) -> None:
+        self.streams = StreamTable(limits, budget, relieved)
+        self.outbox = Outbox(limits, self.streams.creditable)
         self.pings = Pings(limits, now)
         self.overruns = 0
         self._lingering = Deadlines(limits.linger)
@@ -55,7 +58,15 @@ class StreamLives:
     def grant(self, stream: StreamState, count: int) -> None:
         """So many bytes make room for others."""
         stream.ungranted += count
-        if stream.ungranted >= stream.window // 2 and not stream.fin_received:
+        if not stream.fin_received:
+            window = NARROW_WINDOW if self.streams.tight else stream.window
+            if self.streams.creditable(stream) >= window // 2:
+                self.outbox.owe(stream)
+        self.relieve()
+
+    def relieve(self) -> None:
+        """Less is held than was: give the credit that was withheld."""
+        for stream in self.streams.relieved():
             self.outbox.owe(stream)
 
     def credited(self, stream: StreamState, count: int) -> None:
@@ -108,6 +119,7 @@ class StreamLives:
         """It is over by the peer's word, or the reset is on its way."""
         self.streams.forget(stream)
         self._leave(stream)
+        self.relieve()
 
     def _leave(self, stream: StreamState) -> None:
         self.outbox.forget(stream)

@@ -10,10 +10,11 @@ Source: protocol sheet rendezvous 2.2, 2.4 rows 10, 22; 2.5, 2.8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from wire.yamux.limits import INITIAL_WINDOW, Limits
+from wire.yamux.limits import INITIAL_WINDOW, NARROW_WINDOW, Limits
 from wire.yamux.stream_state import StreamState
+from wire.yamux.unread_budget import UnreadBudget
 
 
 class StreamTable:
@@ -25,10 +26,20 @@ class StreamTable:
         awaited: ours that the peer did not answer, as long as that counts.
         unconsumed: bytes the application holds, of streams that live and of streams that are over.
         late_credit: bytes that peers may have sent for streams they did not know to be over.
+
+    Args:
+        budget: what other sessions hold counts as well.
+        relieved: called when credit that was withheld for their sake may be given.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, budget: UnreadBudget, relieved: Callable[[], object]
+    ) -> None:
         self._limits = limits
+        self._budget = budget
+        self._relieved = relieved
+        #: Streams with credit that is withheld; bound: the live ones.
+        self._withheld: dict[StreamState, None] = {}
         self._live: dict[int, StreamState] = {}  # by their number on the wire
         #: Bytes not consumed yet of streams that are over; none has zero.
         self._unread: dict[int, int] = {}
@@ -67,8 +78,56 @@ class StreamTable:
         return (
             self.inbound + len(self._unread) >= limits.max_inbound
             or self.unaccepted >= limits.max_unaccepted
-            or self.unconsumed > limits.max_unconsumed
+            or self.unconsumed > self._most
         )
+
+    # What is unread.
+
+    def hold(self, count: int) -> None:
+        """The application holds so many bytes more; negative: it is done with them."""
+        before = self.unconsumed
+        self.unconsumed = before + count
+        self._budget.change(before, self.unconsumed)
+
+    @property
+    def _most(self) -> int:
+        """Unread bytes above which nothing is taken that adds to them."""
+        most, budget = self._limits.max_unconsumed, self._budget
+        return min(most, budget.share) if budget.full else most
+
+    @property
+    def tight(self) -> bool:
+        """True while credit is withheld."""
+        held, budget = self.unconsumed, self._budget
+        return held > self._limits.credit_until or (budget.tight and held > budget.share // 2)
+
+    def creditable(self, stream: StreamState) -> int:
+        """Of the stream's ungranted bytes those that may be granted now."""
+        if not self.tight:
+            return stream.ungranted
+        if not self._withheld:
+            self._budget.withheld += 1
+        self._withheld[stream] = None
+        self._wait()
+        room = NARROW_WINDOW - stream.may_receive - stream.unconsumed
+        return max(0, min(stream.ungranted, room))
+
+    def _wait(self) -> None:
+        """When only what others hold is in the way, they tell; what we hold we know."""
+        if self._budget.tight:
+            self._budget.wait(self, self._relieved)
+
+    def relieved(self) -> list[StreamState]:
+        """Streams whose credit is withheld no more."""
+        if not self._withheld:
+            return []
+        if self.tight:
+            self._wait()
+            return []
+        streams = list(self._withheld)
+        self._withheld.clear()
+        self._budget.leave(self)
+        return streams
 
     def add(self, wire_id: int, *, outbound: bool) -> StreamState:
         """A new stream; the number is not that of a live one."""
@@ -93,18 +152,18 @@ class StreamTable:
         self._highest[parity] = max(self._highest[parity], wire_id)
 
     def _window(self) -> int:
-        """Of one more stream; large ones take half of the budget, and leave the rest to others."""
+        """Of one more stream; large ones take an eighth, and leave the rest to small ones."""
         limits = self._limits
         extra = limits.window - INITIAL_WINDOW
-        return (
-            limits.window if self._extra + extra <= limits.max_unconsumed // 2 else INITIAL_WINDOW
-        )
+        room = self._extra + extra <= limits.max_unconsumed // 8 and not self.tight
+        return limits.window if room else INITIAL_WINDOW
 
     def forget(self, stream: StreamState) -> None:
         """The stream is over, and what it holds is void."""
         del self._live[stream.wire_id]
         self._extra -= stream.window - INITIAL_WINDOW
-        self.unconsumed -= stream.unconsumed
+        self._withheld.pop(stream, None)
+        self.hold(-stream.unconsumed)
         self.late_credit += stream.may_receive
         stream.drop_queue()
         self.answered(stream)
@@ -123,7 +182,7 @@ class StreamTable:
         self.forget(stream)
         if unread:
             self._unread[stream.stream_id] = unread
-            self.unconsumed += unread
+            self.hold(unread)
 
     def consume_late(self, stream_id: int, count: int | None = None) -> None:
         """Bytes of a stream that is over; None: all of them."""
@@ -131,18 +190,21 @@ class StreamTable:
         freed = left if count is None else min(count, left)
         if freed < left:
             self._unread[stream_id] = left - freed
-        self.unconsumed -= freed
+        self.hold(-freed)
 
     def hogs(self, stream: StreamState) -> bool:
         """More is held than may be, and more of it by this stream than its share.
 
-        Beyond twice as much, which streams hold that are over, no stream may add to it.
+        Beyond a quarter more, which streams hold that are over, no stream may add to it.
         """
-        most, held = self._limits.max_unconsumed, self.unconsumed
-        return held > most and (stream.unconsumed * len(self._live) > most or held > 2 * most)
+        most, held = self._most, self.unconsumed
+        return held > most and (stream.unconsumed * len(self._live) > most or 4 * held > 5 * most)
 
     def clear(self) -> None:
         """The session is over."""
         self._live.clear()
         self._unread.clear()
-        self.inbound = self.unaccepted = self.awaited = self.unconsumed = self.late_credit = 0
+        self._withheld.clear()
+        self._budget.leave(self)
+        self.hold(-self.unconsumed)
+        self.inbound = self.unaccepted = self.awaited = self.late_credit = 0

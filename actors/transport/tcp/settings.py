@@ -17,7 +17,9 @@ class TcpSettings:
         handshake_timeout: from the accepted connection to a verified peer.
         stream_window: most unconsumed bytes of one stream; at least 256 KiB, which is implied.
         connection_window: the same for all streams of a connection together, as far as yamux
-            allows: beyond 16 times as much, streams that hold more than their share are reset.
+            allows: beyond twice as much, credit is withheld; beyond 8 times as much, new streams
+            are refused and streams that hold more than their share are reset.
+        unread: the same for all connections of a budget together: see `UnreadBudget`.
         max_streams: concurrent streams the peer may open.
         max_backlog: room offered to writers of one stream (`Stream.room`).
         max_pending: handshakes in progress; above it connections are closed and counted.
@@ -35,6 +37,7 @@ class TcpSettings:
     handshake_timeout: float = 5.0
     stream_window: int = MEBIBYTE
     connection_window: int = 16 * MEBIBYTE
+    unread: int = 256 * MEBIBYTE
     max_streams: int = 10_240
     max_backlog: int = MEBIBYTE
     max_pending: int = 1024

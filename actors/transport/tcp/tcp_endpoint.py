@@ -29,6 +29,7 @@ from actors.transport.tcp.tls_context import client_context, peer_chain, server_
 from actors.transport.tcp.tls_transport import READ, TlsTransport, label
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from actors.transport.tls import TlsIdentity
+from wire.yamux.unread_budget import UnreadBudget
 
 
 class TcpStatistics(NamedTuple):
@@ -55,6 +56,7 @@ class TcpEndpoint:
         counters: where handshakes by outcome are counted.
         until_welcome: a connection counts as pending until `Connection.welcome`, not only until
             its peer is verified.
+        unread: shared with other endpoints; without one it is this endpoint's own.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class TcpEndpoint:
         on_connection: Callable[[Connection], object] | None = None,
         counters: Counter[str] | None = None,
         until_welcome: bool = False,
+        unread: UnreadBudget | None = None,
     ) -> None:
         self.settings = settings
+        self.unread = unread or UnreadBudget(settings.unread)
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter() if counters is None else counters
         self._alpn = alpn
@@ -166,7 +170,9 @@ class TcpEndpoint:
 
     def arrived(self, transport: TlsTransport, place: Place) -> None:
         """The handshake of an accepted connection is done; called by `_Arrival`."""
-        connection = YamuxConnection(self.settings, client=False, on_ended=self._ended)
+        connection = YamuxConnection(
+            self.settings, client=False, on_ended=self._ended, unread=self.unread
+        )
         refusal = self._verified(connection, transport)
         if refusal:
             self.counters[f"refused_{refusal}"] += 1
@@ -248,7 +254,9 @@ class TcpEndpoint:
         except BaseException:
             transport.abort()
             raise
-        connection = YamuxConnection(self.settings, client=True, on_ended=self._ended)
+        connection = YamuxConnection(
+            self.settings, client=True, on_ended=self._ended, unread=self.unread
+        )
         refusal = refusal or self._verified(connection, transport, server_name)
         if refusal:
             transport.close()

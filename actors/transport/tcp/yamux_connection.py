@@ -35,11 +35,14 @@ from wire.yamux.events import (
 )
 from wire.yamux.limits import INITIAL_WINDOW, Limits
 from wire.yamux.session import Session
+from wire.yamux.unread_budget import UnreadBudget
 
 #: GO_AWAY codes from here on carry an application code in their lower 16 bits ("OR").
 CODE_BASE: Final = 0x4F52_0000
-#: Connection windows of unread bytes before streams are reset: yamux cannot withhold what QUIC can.
-WINDOWS_HELD: Final = 16
+#: Connection windows of unread bytes before credit is withheld, and before streams are reset: yamux
+#: cannot withhold what QUIC can.
+WINDOWS_WITH_CREDIT: Final = 2
+WINDOWS_HELD: Final = 8
 
 
 def _nothing() -> None:
@@ -51,6 +54,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     Args:
         on_ended: tells the endpoint that the connection is over.
+        unread: shared with other connections.
     """
 
     transport = "tcp"
@@ -61,6 +65,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         *,
         client: bool,
         on_ended: Callable[[YamuxConnection], object],
+        unread: UnreadBudget | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -70,12 +75,15 @@ class YamuxConnection(Connection, asyncio.Protocol):
             now=self._loop.time(),
             limits=Limits(
                 window=max(INITIAL_WINDOW, settings.stream_window),
+                credit_until=WINDOWS_WITH_CREDIT * settings.connection_window,
                 max_unconsumed=WINDOWS_HELD * settings.connection_window,
                 max_inbound=settings.max_streams,
                 keepalive=settings.keepalive,
                 ping_timeout=settings.ping_timeout,
                 stall=settings.stall,
             ),
+            budget=unread or UnreadBudget(settings.unread),
+            on_relief=self.schedule_transmit,
         )
         self._on_ended = on_ended
         #: The peer takes no new streams any more; those that are open go on.

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.wire.yamux.peer import Frame, Peer, frames_of
 from wire.yamux.events import DataReceived, Event, FinReceived, StreamOpened
 from wire.yamux.limits import Limits
 from wire.yamux.session import Session
+from wire.yamux.unread_budget import UnreadBudget
 
 
 class Ours:
     """A session, its clock, and an application that takes everything."""
 
     def __init__(
-        self, *, client: bool, limits: Limits | None = None, next_id: int = 0, eager: bool = True
+        self,
+        *,
+        client: bool,
+        limits: Limits | None = None,
+        next_id: int = 0,
+        eager: bool = True,
+        budget: UnreadBudget | None = None,
+        on_relief: Callable[[], object] = int,
     ) -> None:
         self.now = 100.0
         self.session = Session(
-            client=client, now=self.now, limits=limits or Limits(), next_id=next_id
+            client=client,
+            now=self.now,
+            limits=limits or Limits(),
+            next_id=next_id,
+            budget=budget,
+            on_relief=on_relief,
         )
         self.eager = eager
         self.events: list[Event] = []
