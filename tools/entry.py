@@ -37,6 +37,8 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
     {
         "serve": Subcommand("supervisor", "serve", "Run the relay daemon."),
         "agent": Subcommand("tools.agent.main", "cli", "Provide or consume services."),
+        "forward": Subcommand("tools.forward.main", "cli", "Put local servers at a relay's ports."),
+        "compat": Subcommand("tools.compat.main", "cli", "Programs of others, with their flags."),
         "ctl": Subcommand("tools.ctl", "cli", "Ask and steer a running daemon."),
         "inspect": Subcommand("tools.inspector.main", "cli", "Watch the live actor tree."),
         "pki": Subcommand("tools.pki.main", "cli", "Make and show certificates."),

@@ -1,0 +1,1 @@
+"""The forwarder of the rendezvous door."""

@@ -1,0 +1,1 @@
+"""`trunkline compat`: programs of others, with their flags, served by ours."""

@@ -1,0 +1,1 @@
+"""`trunkline forward`: makes local servers reachable at ports of a rendezvous relay."""
