@@ -67,12 +67,10 @@ def test_one_tenant_does_not_block_the_returns_of_another(pki: PkiFixture, tmp_p
     async def main() -> None:
         async with relay(pki, tmp_path, rules=TWO_TENANTS, settings=settings) as running:
             greedy = await agents_of(running, pki, tmp_path, "acme", 2)
-            halves = [
-                agent.open(StreamResume(1000 + number).encode())
-                for agent in greedy
-                for number in range(30 * greedy.index(agent), 30 * greedy.index(agent) + 40)
-            ]
-            await eventually(lambda: waiting(running) == 36)
+            halves: list[Incoming] = []
+            for agent, first, taken in ((greedy[0], 1000, 30), (greedy[1], 1030, 36)):
+                halves += [agent.open(StreamResume(first + n).encode()) for n in range(40)]
+                await eventually(lambda taken=taken: waiting(running) == taken)  # type: ignore[misc]
             await eventually(lambda: sum(one.reset_code is not None for one in halves) == 44)
             assert {one.reset_code for one in halves} == {None, ResetCode.RELAY_FAULT}
             assert refused(running)["halves_identity"] == 10

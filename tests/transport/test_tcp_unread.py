@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from actors.transport.connection import Connection
 from actors.transport.stream import Stream
 from actors.transport.tcp import TcpSettings
+from actors.transport.tcp.yamux_connection import YamuxConnection
 from tests.conftest import PkiFixture, eventually, run
 from tests.transport.test_endpoint import Reader
 from tests.transport.test_tcp import connected, exchange, serving
@@ -61,6 +62,11 @@ def test_who_reads_nothing_holds_no_more_than_the_budget_and_others_go_on(pki: P
                 assert await exchange(other, bytes(1 << 20)) == bytes(1 << 20)
             assert server.unread.held <= 20 * WINDOW
             assert (hoarder.closed, other.closed) == (None, None)
+            assert isinstance(hoarder, YamuxConnection)
+            assert hoarder._transport is not None
+            hoarder._transport.abort()  # says nothing
+            await eventually(lambda: server.unread.held == 0)
+            assert server.unread.holders == 0
 
     run(main())
 

@@ -227,8 +227,14 @@ class Session:
             self._die()
             self._outbox.go_away(code)
 
+    def abandon(self) -> None:
+        """The connection is gone, and nobody can be told; idempotent. No owner is called back."""
+        self._die()
+        self._outbox.clear()
+
     def _die(self) -> None:
         self.dead = True
+        self._on_relief = int
         self._open_refused = False
         self._lives.clear()
 

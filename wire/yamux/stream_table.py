@@ -206,5 +206,6 @@ class StreamTable:
         self._unread.clear()
         self._withheld.clear()
         self._budget.leave(self)
+        self._relieved = int  # the session holds us
         self.hold(-self.unconsumed)
         self.inbound = self.unaccepted = self.awaited = self.late_credit = 0

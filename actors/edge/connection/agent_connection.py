@@ -212,7 +212,7 @@ class AgentConnection(StreamAcceptor):
             stream.abort(ResetCode.MALFORMED)
             self._barren()
         else:
-            self._read_frame(stream, self._on_first_frame)
+            self._take(stream, self._on_first_frame)
 
     # The ctrl stream.
 

@@ -8,8 +8,9 @@ Source: protocol sheet ORP 2.5, 3.3, 3.7.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from actors.edge.connection.first_frame import FirstFrame
 from actors.edge.context import EdgeContext
@@ -17,12 +18,26 @@ from actors.edge.opening.open_request import OpenRequest
 from actors.edge.opening.stream_pair import StreamPair
 from actors.edge.resume.resuming_stream import ResumeHalf
 from actors.edge.resume.returning import ResumingStream
-from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Down, Restart
+from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Down, Restart, handles
 from actors.transport.stream import Stream
 from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
 from wire.orp.frame import Frame
 from wire.orp.messages import decode
+
+#: Streams of one connection that are taken in one turn of the event loop. A peer may open thousands
+#: at once; each costs an actor, and all of those would begin in the same turn.
+STREAMS_PER_TURN: Final = 16
+
+
+#: Gets the first frame of a stream, and what came behind it.
+_Then = Callable[[FirstFrame, Frame, bytes], object]
+
+
+class _TakeMore:
+    """Streams wait to be taken."""
+
+    __slots__ = ()
 
 
 class _HandedOver(dict[int, OpenRequest | ResumingStream]):
@@ -47,18 +62,41 @@ class StreamAcceptor(Actor):
         self._bringer = (tenant, identity)
         #: Bound: `EdgeQuotas.opening`.
         self._opening: dict[FirstFrame, None] = {}
+        #: Streams that wait for their turn, and are not read. Bound: the streams of the connection.
+        self._arrived: deque[tuple[Stream, _Then]] = deque()
+        self._taken = 0  # in this turn
         #: Streams and halves that went to an actor of their own, until it ends.
         self._handed = _HandedOver()
 
     def _count(self, what: str) -> None:
         self._door.counters[self.counted_as + what] += 1
 
+    # Streams in their turn.
+
+    def _take(self, stream: Stream, then: _Then) -> None:
+        """`_read_frame` of a stream that arrived, now or in one of the next turns."""
+        if self._taken < STREAMS_PER_TURN:
+            if not self._taken:
+                self.start_timer(0.0, _TakeMore(), "take")
+            self._taken += 1
+            self._read_frame(stream, then)
+        else:
+            self._arrived.append((stream, then))
+
+    @handles(_TakeMore)
+    def _take_more(self, _: _TakeMore) -> None:
+        self._taken = min(STREAMS_PER_TURN, len(self._arrived))
+        if self._taken:
+            self.start_timer(0.0, _TakeMore(), "take")
+        for _taken in range(self._taken):
+            self._read_frame(*self._arrived.popleft())
+
     # The first frame.
 
     def _read_frame(
         self,
         stream: Stream,
-        then: Callable[[FirstFrame, Frame, bytes], object],
+        then: _Then,
         early: bytes = b"",
     ) -> None:
         """Call `then` with the next frame of the stream and what came behind it.

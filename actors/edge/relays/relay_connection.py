@@ -107,7 +107,7 @@ class RelayConnection(StreamAcceptor):
     # Streams.
 
     def _on_stream(self, stream: Stream) -> None:
-        self._read_frame(stream, self._on_first_frame)
+        self._take(stream, self._on_first_frame)
 
     def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
         stream = first.stream

@@ -177,6 +177,7 @@ class TcpEndpoint:
         if refusal:
             self.counters[f"refused_{refusal}"] += 1
             place.leave()
+            connection.abort()
             transport.close()
             return
         self.counters["handshake_ok"] += 1
@@ -259,6 +260,7 @@ class TcpEndpoint:
         )
         refusal = refusal or self._verified(connection, transport, server_name)
         if refusal:
+            connection.abort()
             transport.close()
             raise DialFailed(CloseReason("handshake", text=refusal))
         self._connections.add(connection)

@@ -318,6 +318,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if self._closed is not None:
             return
         self._closed = reason
+        self.session.abandon()
         self.welcome()  # or gone: the place is free
         if self._timer is not None:
             self._timer.cancel()

@@ -1,0 +1,47 @@
+"""Many streams at once: a few are taken in each turn of the loop, and all of them in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from actors.edge.connection.stream_acceptor import STREAMS_PER_TURN
+from actors.transport.quic import QuicSettings
+from tests.conftest import PkiFixture, eventually, run
+from tests.edge.rig import relay
+from wire.orp import reject
+from wire.orp.messages import OpenStream
+
+BURST = 400
+
+
+@pytest.mark.parametrize("engine", ["native", "aioquic"])
+def test_a_burst_of_opens_leaves_the_loop_to_others(
+    pki: PkiFixture, tmp_path: Path, engine: str
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path, quic=QuicSettings(engine=engine)) as running:
+            agent = running.agent(pki, pki.consumer)
+            await agent.connect(running.address)
+            taken = before = running.edge.door.next_serial()
+            most = 0
+
+            async def watch() -> None:
+                nonlocal taken, most
+                while True:
+                    now = running.edge.door.next_serial() - 1  # ours is not counted
+                    most, taken = max(most, now - taken), now + 1
+                    await asyncio.sleep(0)
+
+            watching = asyncio.create_task(watch())
+            opened = [agent.open(OpenStream("nobody", "", 0).encode()) for _ in range(BURST)]
+            await eventually(lambda: all(stream.eof for stream in opened), timeout=20)
+            watching.cancel()
+            assert taken - before >= BURST
+            assert 0 < most <= STREAMS_PER_TURN
+            for stream in opened:
+                assert await stream.first_frame() == reject.SERVICE_NOT_FOUND
+
+    run(main(), timeout=40)
