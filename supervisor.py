@@ -204,12 +204,13 @@ def _run(settings: Settings, read: Callable[[], Settings]) -> int:
 async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     from actors.node.daemon import Daemon, Hooks
     from actors.pki.files import PkiError
+    from actors.runtime import StartRefused
     from actors.runtime.watchdog import Watchdog
     from actors.transport.tls import TlsMaterialError
 
     try:
         relay = Relay(settings, read)
-    except (PkiError, TlsMaterialError, OSError) as error:
+    except (PkiError, TlsMaterialError, StartRefused, OSError) as error:
         click.echo(str(error), err=True)
         return EXIT_RESOURCE
     node = settings.node
@@ -259,8 +260,10 @@ class Relay:
         import_module("actors.observe.web")  # takes a while: before the loop runs
         # Fixed once: a restarted process must listen where the others look for it.
         demo = settings.demo
-        self._demo_web = fixed_port((demo.web_listen.host, demo.web_listen.port))
-        self._demo_consumer = fixed_port((demo.consumer_listen.host, demo.consumer_listen.port))
+        web, consumer = demo.web_listen, demo.consumer_listen
+        if demo.enabled:
+            self._demo_web = fixed_port((web.host, web.port), "demo.web_listen")
+            self._demo_consumer = fixed_port((consumer.host, consumer.port), "demo.consumer_listen")
         served = settings.control.serve.listen
         self._controller_port = Port(served.host, served.port)
         self._cluster = self._plan_cluster() if demo.enabled and demo.cluster else None

@@ -37,8 +37,10 @@ from actors.runtime import (
     DynamicSupervisor,
     Intensity,
     Restart,
+    StartRefused,
     Supervisor,
     handles,
+    naming,
     shutdown,
 )
 from actors.transport.gate import Place
@@ -101,10 +103,14 @@ class ControlServer(Actor):
         """Bind, in the place of a socket file a dead process left.
 
         Raises:
-            ControlSocketBusy: a live daemon answers there, or the place is not safe.
-            OSError: the path cannot be bound.
+            StartRefused: a live daemon answers there, the place is not safe, or cannot be bound.
         """
-        self._listener = self.own(ControlListener(self._path, self._lock), "control socket")
+        try:
+            with naming("node.control_socket"):
+                listener = ControlListener(self._path, self._lock)
+        except ControlSocketBusy as busy:
+            raise StartRefused(f"node.control_socket: {busy}") from None
+        self._listener = self.own(listener, "control socket")
         self._listener.start(self._admit, self.guard, self.log.warning)
         for guarded in (self.path, self._clients):
             if guarded not in self._service.guarded:

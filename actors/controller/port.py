@@ -65,4 +65,4 @@ class Port:
                 attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 attempt.bind(address)
         except OSError as error:
-            raise type(error)(error.errno, f"cannot listen on {self}: {error.strerror}") from None
+            raise type(error)(error.errno, f"{self} (TCP): {error.strerror}") from None

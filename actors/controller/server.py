@@ -30,7 +30,15 @@ from actors.controller.request_checks import exhausted
 from actors.controller.state import Endpoints, ProviderChange, RuleChange, Rules
 from actors.controller.store_access import ControllerStore
 from actors.controller.watches import Watches
-from actors.runtime import Actor, ActorRef, ExitReason, MailboxSpec, OwnedTask, handles
+from actors.runtime import (
+    Actor,
+    ActorRef,
+    ExitReason,
+    MailboxSpec,
+    OwnedTask,
+    handles,
+    naming,
+)
 
 #: Seconds until rules that could not be loaded are loaded again.
 RETRY_SECONDS = 0.2
@@ -95,8 +103,15 @@ class ControllerServer(Actor):
         self._server: GrpcServer | None = None
         self._listening = False
 
-    def init(self) -> None:
-        """Watch the store: what happens from here on is not missed."""
+    async def init(self) -> None:
+        """Watch the store: what happens from here on is not missed.
+
+        Raises:
+            StartRefused: the address cannot be used.
+        """
+        with naming("control.serve.listen"):
+            await self._port.free()
+            await self._port.probe()
         self._store = ControllerStore(self._at(self._store_path))
         self._audit = self._at(self._audit_path)
         self._store.watch_providers(self.ref)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from actors.edge.connection.agent_connection import AgentConnection
 from actors.edge.context import EdgeContext
 from actors.edge.relays.relay_connection import RelayConnection
-from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, escape_id
+from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, escape_id, naming
 from actors.transport.addresses import address_text
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
@@ -50,6 +50,7 @@ class _Listener(Actor):
     """
 
     transport = ""  #: for the log
+    setting = ""  #: where the address comes from
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class _Listener(Actor):
     def init(self) -> None:
         """Bind."""
         self._endpoint.on_connection = self.guard("listener", self._admit)
-        self._endpoint.attach(self._address, self.guard, only_ipv6=self._only_ipv6)
+        with naming(self.setting):
+            self._endpoint.attach(self._address, self.guard, only_ipv6=self._only_ipv6)
         self.own(_Binding(self._endpoint), "socket")
         where = address_text(*(self._endpoint.address or ("", 0)))
         self.log.info("listening on {} ({})", where, self.transport)
@@ -176,6 +178,7 @@ class QuicListener(_Listener):
     """A UDP socket and its QUIC endpoint."""
 
     transport = "QUIC"
+    setting = "edge.listen"
 
     def __init__(
         self,
@@ -210,6 +213,7 @@ class TcpListener(_Listener):
     """A TCP socket and its endpoint: TLS and yamux, for networks that let no UDP through."""
 
     transport = "TCP"
+    setting = "edge.listen_tcp"
 
     def describe(self) -> dict[str, object]:
         """Address and counters."""

@@ -12,8 +12,6 @@ Exit codes are listed in docs/operations.md.
 from __future__ import annotations
 
 import asyncio
-import errno
-import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -29,7 +27,6 @@ from actors.node.service_manager import ServiceManager
 from actors.runtime import (
     ActorDown,
     ActorSystem,
-    Event,
     ExitKind,
     ExitReason,
     Supervisor,
@@ -40,14 +37,6 @@ from actors.runtime import (
 STOP_SECONDS = 5.0
 #: Seconds the whole tree may take to come up.
 START_SECONDS = 60.0
-#: What the system says of an address that this start will not get: trying again does not help.
-_NO_ADDRESS = re.compile(
-    rf"\[Errno (?:{errno.EADDRINUSE}|{errno.EADDRNOTAVAIL}|{errno.EACCES})\] (.*?)\)?$", re.DOTALL
-)
-
-
-class AddressRefused(Exception):
-    """An actor could not bind its address while the tree came up."""
 
 
 class ExitCode(IntEnum):
@@ -138,18 +127,10 @@ class Daemon:
         self._install_signals(system.loop)
         background: list[asyncio.Task[None]] = []
         try:
-            try:
-                await self._start(system)
-                tune_collector()
-            except AddressRefused as error:
-                logger.error("not started: {}", error)
-                return ExitCode.RESOURCE
-            except ActorDown as error:
-                logger.error("the tree did not come up: {}", error)
-                return ExitCode.RESOURCE
-            except TimeoutError:
-                logger.error("the tree did not come up within {:g} s", START_SECONDS)
-                return ExitCode.RESOURCE
+            code = await self._start(system)
+            if code is not None:
+                return code
+            tune_collector()
             background.append(asyncio.create_task(self._serve_reloads(system)))
             if self._manager.watchdog_seconds:
                 background.append(asyncio.create_task(self._ping()))
@@ -160,33 +141,30 @@ class Daemon:
                 task.cancel()
             self._remove_signals(system.loop)
 
-    async def _start(self, system: ActorSystem) -> None:
-        """Bring the tree up. Raises what `ActorSystem.start` does, and `AddressRefused`.
-
-        Later a listener tries again until its address is free. At the start nobody is served yet,
-        and whoever started the daemon wants to know.
-        """
-        refused: asyncio.Future[str] = system.loop.create_future()
-
-        def deliver(event: Event) -> None:
-            if event.kind == "exited" and event.fields.get("kind") == ExitKind.INIT_FAILED.value:
-                found = _NO_ADDRESS.search(str(event.fields["reason"]))
-                if found and not refused.done():
-                    refused.set_result(f"{event.path}: {found[1]}")
-
-        token = system.events.subscribe(deliver)
+    async def _start(self, system: ActorSystem) -> ExitCode | None:
+        """Bring the tree up. The exit code, when there is none to serve: refused, or stopped."""
         start = asyncio.create_task(system.start(lambda: self._root(system), timeout=START_SECONDS))
-        try:
-            either: set[asyncio.Future[Any]] = {start, refused}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if refused.done():
-                raise AddressRefused(refused.result())
-            await start
-        finally:
-            system.events.unsubscribe(token)
-            refused.cancel()
+        asked = asyncio.create_task(self._stop_asked.wait())
+        either: set[asyncio.Task[Any]] = {start, asked}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
             start.cancel()
             await asyncio.wait({start})
+            logger.info("stopped while it was starting")
+            return ExitCode.OK
+        asked.cancel()
+        try:
+            start.result()
+        except ActorDown as error:
+            if error.reason.kind is ExitKind.REFUSED:
+                logger.error("not started: {}", error.reason.detail)
+            else:
+                logger.error("the tree did not come up: {}", error)
+            return ExitCode.RESOURCE
+        except TimeoutError:
+            logger.error("the tree did not come up within {:g} s", START_SECONDS)
+            return ExitCode.RESOURCE
+        return None
 
     async def _announce(self, system: ActorSystem) -> None:
         await self._hooks.ready(system)

@@ -16,7 +16,8 @@ from loguru import logger
 
 from actors.admin.mounts import MountTable
 from actors.node.process import ProcessSpec, process_child
-from actors.runtime import ChildSpec
+from actors.runtime import ChildSpec, naming
+from actors.transport.addresses import bind_error, to_bind
 
 SERVICE = "demo"
 #: Seconds until the demo must answer; then the daemon says that it does not.
@@ -88,16 +89,29 @@ async def announce_demo(consumer: tuple[str, int], announce: Callable[[str], obj
 
 
 def fixed_port(
-    address: tuple[str, int], kind: socket.SocketKind = socket.SOCK_STREAM
+    address: tuple[str, int],
+    setting: str,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
 ) -> tuple[str, int]:
-    """Replace port 0 by a port that is free now: the processes must agree on it beforehand."""
+    """An address that processes listen at which agree on it beforehand: port 0 becomes a free one.
+
+    Args:
+        setting: the dotted key it came from.
+
+    Raises:
+        StartRefused: nobody can listen there now.
+    """
     host, port = address
-    if port:
-        return address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, kind) as probe:
-        probe.bind((host, 0))
-        return host, int(probe.getsockname()[1])
+    family, where = to_bind(host, port)
+    transport = "UDP" if kind is socket.SOCK_DGRAM else "TCP"
+    with naming(setting), socket.socket(family, kind) as probe:
+        if kind is socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener does
+        try:
+            probe.bind(where)
+        except OSError as error:
+            raise bind_error(error, host, port, transport) from None
+        return host, port or int(probe.getsockname()[1])
 
 
 async def _answers(url: str) -> bool:

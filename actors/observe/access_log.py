@@ -16,7 +16,7 @@ import orjson
 from actors.observe.lines import LineFile
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
-from actors.runtime import Actor, ExitReason, MailboxSpec, handles
+from actors.runtime import Actor, ExitReason, MailboxSpec, handles, naming
 
 #: Records waiting to be written; a record more is lost, and counted.
 QUEUE = 8192
@@ -55,6 +55,8 @@ class AccessLog(Actor):
     def init(self) -> None:
         """Begin."""
         self._file = self.own(LineFile(self._path, self._most), "file")
+        with naming("log.access_file"):
+            self._file.open()
 
     def on_stop(self, reason: ExitReason) -> bool:
         """Take in what was told before, then stop."""

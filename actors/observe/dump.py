@@ -12,7 +12,7 @@ from pathlib import Path
 from actors.observe.exposition import json_line
 from actors.observe.lines import LineFile
 from actors.observe.meters import Meters
-from actors.runtime import Actor, handles
+from actors.runtime import Actor, handles, naming
 
 
 class _Write:
@@ -41,6 +41,8 @@ class MetricsDump(Actor):
     def init(self) -> None:
         """Begin."""
         self._file = self.own(LineFile(self._path, self._most), "file")
+        with naming("metrics.dump"):
+            self._file.open()
         self.ref.tell(_Write())
 
     def describe(self) -> dict[str, object]:

@@ -24,6 +24,14 @@ class LineFile:
         self._most = most
         self._descriptor = -1
 
+    def open(self) -> None:
+        """Open it now, so that a path that cannot be used is known before there is a line.
+
+        Raises:
+            OSError: see `append`.
+        """
+        self._open_if_gone()
+
     def append(self, lines: bytes) -> None:
         """Write.
 

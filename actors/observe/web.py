@@ -21,7 +21,7 @@ from aiohttp import web
 
 from actors.observe.exposition import prometheus_text, snapshot
 from actors.observe.meters import Meters
-from actors.runtime import Actor, ExitReason
+from actors.runtime import Actor, ExitReason, naming
 from actors.transport.addresses import literal
 from actors.transport.dialling import resolve
 from actors.transport.gate import HEARD
@@ -91,7 +91,8 @@ class MetricsServer(Actor):
             "listener",
         )
         for host in await self._hosts():
-            sock = listen_tcp(host, self._bound[0] if self._bound else self._port)
+            with naming("metrics.listen"):
+                sock = listen_tcp(host, self._bound[0] if self._bound else self._port)
             listener.attach(sock, self.guard)
             self._bound[:] = [int(sock.getsockname()[1])]
         self.log.info("metrics on {}:{}", self._host, self._bound[0])

@@ -20,7 +20,9 @@ from .errors import (
     NoAnswer,
     ReplyError,
     RuntimeFault,
+    StartRefused,
     TooManyAsks,
+    naming,
 )
 from .events import DeadLetter, Event, EventStream
 from .mailbox import MailboxSpec, MailboxStatistics, Overflow
@@ -78,6 +80,7 @@ __all__ = [
     "Resource",
     "Restart",
     "RuntimeFault",
+    "StartRefused",
     "Strategy",
     "Supervisor",
     "Timer",
@@ -85,6 +88,7 @@ __all__ = [
     "TraceRecord",
     "escape_id",
     "handles",
+    "naming",
     "shutdown",
     "unguarded",
 ]

@@ -13,9 +13,16 @@
     ├── TooManyAsks         the caller has too many unanswered asks
     ├── ChildRefused        a supervisor does not take this child (full, duplicate, stopping)
     └── BadChildSpec        a child spec or tree that can never work
+
+`StartRefused` goes the other way: an actor\'s `init` raises it.
 """
 
 from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from .reasons import ExitReason
 
@@ -92,3 +99,38 @@ class ChildRefused(RuntimeFault):
 
 class BadChildSpec(RuntimeFault):
     """A child spec, supervisor setting or message handler that can never work."""
+
+
+class StartRefused(Exception):
+    """Raised by `init`: with these settings this actor cannot start, and trying again is no help.
+
+    While the tree comes up for the first time it ends the whole start at once, without restarts or
+    traceback; whoever started the program reads the sentence. Later, in a running tree, the place
+    is restarted like any other, as an address may be free again.
+
+    The text is one sentence: the setting, its value, the cause, and what to do.
+    """
+
+
+#: What helps, by what the system said.
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "; another program listens there: stop it, or choose another port",
+    errno.EADDRNOTAVAIL: "; no interface of this host has that address",
+    errno.EACCES: "; this user may not: see the owner and mode, or CAP_NET_BIND_SERVICE for a port",
+    errno.ENOENT: "; make its directory first",
+}
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """What the operating system refuses within (`OSError`) becomes `StartRefused`.
+
+    Args:
+        setting: the dotted key the refused value came from, for the sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        raise StartRefused(f"{setting}: {where}{error.strerror or error}{remedy}") from None

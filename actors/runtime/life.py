@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from .asks import Ask
 from .ending import close_admission, farewell, finish, release
-from .errors import RuntimeFault
+from .errors import RuntimeFault, StartRefused
 from .events import Event
 from .lifecycle import State
 from .mailbox import NO_QUEUE, SAMPLE_MASK, Coalesced, Stamped
@@ -28,6 +28,7 @@ from .messages import Deferred, ExitSignal
 from .monitor import take_notice
 from .reasons import NORMAL, ExitKind, ExitReason, from_exception
 from .signals import Crash, Notice, Stop, Tick
+from .tracebacks import drop_frames
 
 if TYPE_CHECKING:
     from .actor import Actor
@@ -70,6 +71,12 @@ async def live(cell: Cell, failure: ExitReason | None) -> None:
             reason = from_exception(phase, exc, "unexpected cancel")
     except GeneratorExit:
         raise
+    except StartRefused as exc:
+        if phase is ExitKind.INIT_FAILED:
+            reason = ExitReason(ExitKind.REFUSED, str(exc))
+            drop_frames(exc)
+        else:
+            reason = from_exception(phase, exc)
     except KeyboardInterrupt as exc:
         reason = from_exception(phase, exc)
         cell.system.interrupt()

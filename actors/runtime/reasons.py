@@ -25,6 +25,7 @@ class ExitKind(Enum):
     KILLED = "killed"
     CRASH = "crash"
     INIT_FAILED = "init_failed"
+    REFUSED = "refused"
     RESOURCE = "resource"
     LINKED = "linked"
     ESCALATED = "escalated"

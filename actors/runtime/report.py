@@ -99,8 +99,8 @@ class Reporter:
         initiator: str,
         fingerprint: str,
     ) -> None:
-        if not reason.abnormal or decision == "supervisor ended":
-            # Its supervisor's own report says what happened to all of them.
+        if not reason.abnormal or decision in ("supervisor ended", "start refused"):
+            # Its supervisor's own report says what happened to all of them, or who started it.
             logger.bind(actor=cell.path).debug("actor ended: {}; {}", reason, decision)
             return
         class_name = cell.remains.class_name if cell.remains is not None else ""

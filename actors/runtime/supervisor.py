@@ -143,6 +143,9 @@ class Supervisor(Actor):
         if self._closing is not None:
             self._report(child, reason, uptime, "stopped")
             cell.close()
+        elif reason.kind is ExitKind.REFUSED and self.system.starting:
+            self._report(child, reason, uptime, "start refused")
+            self._close(reason)
         elif child.regroup and restart is not Restart.TEMPORARY:
             cell.state = State.RESTARTING
             self._report(child, reason, uptime, "restart with group")
@@ -261,7 +264,7 @@ class Supervisor(Actor):
             if child.alive and (child.regroup or self._closing is not None):
                 if not child.stop_sent:
                     child.stop_sent = True
-                    child.cell.stop_within_deadline(self._closing or shutdown("restart with group"))
+                    child.cell.stop_within_deadline(self._stop_reason())
                 return
         if self._closing is not None:
             for child in reversed(self._children):
@@ -272,6 +275,13 @@ class Supervisor(Actor):
         if soonest:
             # Never zero: a delay may be over by less than the clock can tell.
             self.start_timer(max(soonest - self.now(), 0.001), _WakeUp(), "converge")
+
+    def _stop_reason(self) -> ExitReason:
+        if self._closing is None:
+            return shutdown("restart with group")
+        if self._closing.kind is ExitKind.REFUSED:
+            return shutdown("start refused")  # the sentence is about another child
+        return self._closing
 
     def _start_children(self) -> float:
         """Start whoever may run now. Returns when the next restart delay ends, 0 for none."""

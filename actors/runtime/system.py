@@ -79,6 +79,8 @@ class ActorSystem:
         self.started_at = self.loop.time()
         #: The root's exit reason, once it and everything below it ended.
         self.terminated: asyncio.Future[ExitReason] = self.loop.create_future()
+        #: Until the tree is up for the first time: nobody is served yet (see `StartRefused`).
+        self.starting = True
         self._root: Cell | None = None
         self._names: dict[str, Cell] = {}
         self._incarnations = 0
@@ -107,6 +109,7 @@ class ActorSystem:
             async with asyncio.timeout(timeout):
                 if not await future:
                     raise self._root.down()
+            self.starting = False
         except BaseException:
             try:
                 await self._kill_and_wait("start failed")

@@ -75,7 +75,7 @@ class Cluster:
 def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence[Path]) -> Cluster:
     """Fix addresses and certificates of a controller and its relays."""
     control, edge, tenant = settings.control, settings.edge, settings.demo.tenant
-    served = fixed_port((control.serve.listen.host, 0))
+    served = fixed_port((control.serve.listen.host, 0), "control.serve.listen")
     controller = settings.model_copy(
         update={
             "control": control.model_copy(
@@ -89,7 +89,9 @@ def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence
     for number, (name, made) in enumerate(pki.items()):
         leaf: LeafFiles = made.relay
         wanted = edge.listen[number] if number < len(edge.listen) else Endpoint("127.0.0.1", 0)
-        address = Endpoint(*fixed_port((wanted.host, wanted.port), socket.SOCK_DGRAM))
+        address = Endpoint(
+            *fixed_port((wanted.host, wanted.port), "edge.listen", socket.SOCK_DGRAM)
+        )
         changed = {
             "edge": edge.model_copy(
                 update={

@@ -20,8 +20,9 @@ from actors.doors.door import Door, DoorContext, DoorKind, Listening
 from actors.observe.meters import Meters
 from actors.observe.system_meters import watch_system
 from actors.observe.tree import observe_spec
-from actors.runtime import ActorSystem, ChildSpec
+from actors.runtime import ActorSystem, ChildSpec, StartRefused
 from actors.transport.key_log import KeyLog
+from actors.transport.quic.engines import EngineUnavailable, select
 from actors.transport.tls import TlsIdentity
 from actors.wiring.announced import announced
 from actors.wiring.control import backend, served
@@ -50,6 +51,15 @@ def open_key_log(settings: Settings) -> KeyLog | None:
     return KeyLog(path)
 
 
+def _load_engine(settings: Settings) -> None:
+    """Import and try the QUIC engine now: it takes half a second, which would hold up the loop."""
+    try:
+        select(settings.edge.quic_engine)
+    except EngineUnavailable as error:
+        wanted = settings.edge.quic_engine
+        raise StartRefused(f"edge.quic_engine: {wanted}: {error}; use auto") from None
+
+
 class Composition:
     """See the module docstring.
 
@@ -61,6 +71,7 @@ class Composition:
 
     Raises:
         OSError: the key log cannot be written.
+        StartRefused: the QUIC engine that settings name does not work here.
     """
 
     def __init__(
@@ -80,6 +91,8 @@ class Composition:
         self._policy_files = list(policy_files)
         self._port = port
         self._key_log = open_key_log(settings)
+        if kinds:
+            _load_engine(settings)
         self._metrics_port: list[int] = []
         self._meters = Meters()
         #: What is open, by name; filled by `children`.

@@ -8,12 +8,14 @@ import pytest
 
 from actors.runtime import (
     KILL,
+    ActorDown,
     Backoff,
     ChildSpec,
     DynamicSupervisor,
     ExitKind,
     Intensity,
     Restart,
+    StartRefused,
     Strategy,
     Supervisor,
     inspection,
@@ -407,3 +409,49 @@ def test_children_that_fail_to_start_count_and_escalate() -> None:
         await system.stop()
 
     everywhere(scenario, seeds=range(3))
+
+
+def test_a_refused_start_ends_the_whole_start_without_a_restart() -> None:
+    async def scenario(sim: Simulation) -> None:
+        journal: list[str] = []
+        sentence = "a.listen: 127.0.0.1:1 (TCP): taken; stop the other one"
+
+        def refuse(actor: Probe) -> None:
+            raise StartRefused(sentence)
+
+        def tree_of() -> Supervisor:
+            inner = ChildSpec("inner", lambda: Supervisor([probe("b", journal, on_init=refuse)]))
+            return Supervisor([probe("a", journal), inner, probe("c", journal)])
+
+        system = sim.system()
+        with pytest.raises(ActorDown) as refused:
+            await system.start(tree_of)
+        assert refused.value.reason.kind is ExitKind.REFUSED
+        assert refused.value.reason.detail == sentence
+        assert [line for line in journal if line.endswith("init")] == ["/a init", "/inner/b init"]
+        (sibling,) = reports(sim, "/a")
+        assert sibling.fields["kind"] == "shutdown"
+
+    everywhere(scenario)
+
+
+def test_a_running_tree_restarts_what_is_refused() -> None:
+    async def scenario(sim: Simulation) -> None:
+        times = 0
+
+        def refuse_twice(actor: Probe) -> None:
+            nonlocal times
+            times += 1
+            if 1 < times < 4:
+                raise StartRefused("taken for now")
+
+        spec = probe("a", [], restart=Restart.PERMANENT, on_init=refuse_twice)
+        system = await tree(sim, spec)
+        system.kill(at(system, "/a"))
+        await until(lambda: times == 4 and at(system, "/a").alive)
+        assert [event.fields["kind"] for event in reports(sim, "/a")] == [
+            "killed", "refused", "refused",
+        ]  # fmt: skip
+        await system.stop()
+
+    everywhere(scenario)

@@ -195,21 +195,55 @@ def test_a_daemon_without_standard_streams(tmp_path: Path, pki: PkiFixture, clos
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("flag", ["--listen", "--listen-tcp", "--listen-forward", "--debug-listen"])
+ADDRESSES = {
+    "edge.listen": ("--listen",),
+    "edge.listen_tcp": ("--listen-tcp",),
+    "edge.forward.listen": ("--listen-forward",),
+    "metrics.listen": ("--debug-listen",),
+    "control.serve.listen": ("--set", "control.serve.enabled=true", "--set"),
+    "demo.consumer_listen": ("--demo", "--set"),
+}
+
+
+@pytest.mark.parametrize("setting", ADDRESSES)
 def test_an_address_in_use_ends_the_start_at_once(
-    tmp_path: Path, pki: PkiFixture, flag: str
+    tmp_path: Path, pki: PkiFixture, setting: str
 ) -> None:
-    """Status 71, and a last line that says which address; it took a minute, and did not."""
-    kind = socket.SOCK_DGRAM if flag in ("--listen", "--listen-forward") else socket.SOCK_STREAM
+    """Status 71, and one line that says which setting and address, and what to do."""
+    kind = socket.SOCK_STREAM
+    if setting in ("edge.listen", "edge.forward.listen"):
+        kind = socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
         if kind == socket.SOCK_STREAM:
             taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        command = [*serve(pki, tmp_path / "s"), flag, address]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+        *flags, last = ADDRESSES[setting]
+        value = f"{setting}={address}" if last == "--set" else address
+        told = not_started([*serve(pki, tmp_path / "s"), *flags, last, value])
+    assert f"{setting}: {address} (" in told
+    assert "Address already in use; another program listens there" in told
+
+
+def test_a_store_that_is_none_ends_the_start_at_once(tmp_path: Path, pki: PkiFixture) -> None:
+    database = tmp_path / "control.db"
+    database.write_bytes(b"no database" * 100)
+    database.chmod(0o600)
+    told = not_started([*serve(pki, tmp_path / "s"), "--set", f"control.database={database}"])
+    assert f"control.database: {database}: file is not a database" in told
+
+
+def test_a_log_that_cannot_be_written_ends_the_start_at_once(
+    tmp_path: Path, pki: PkiFixture
+) -> None:
+    told = not_started([*serve(pki, tmp_path / "s"), "--access-log", str(tmp_path)])
+    assert f"log.access_file: {tmp_path}: Is a directory" in told
+
+
+def not_started(command: list[str]) -> str:
+    """The one line of the daemon that says why it does not start."""
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert ended.returncode == EXIT_RESOURCE, ended.stderr
-    told = [line for line in ended.stderr.splitlines() if "not started" in line]
+    told = [line for line in ended.stderr.splitlines() if " INFO " not in line]
     assert len(told) == 1, ended.stderr
-    assert f"{address} (" in told[0]
-    assert "Address already in use" in told[0]
+    return told[0]

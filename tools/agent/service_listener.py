@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 
-from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, escape_id, handles
+from actors.runtime import Actor, ChildRefused, ChildSpec, Down, Restart, escape_id, handles, naming
 from actors.transport.addresses import address_text, host_and_port, only_ipv6
 from actors.transport.gate import NOBODY, Place
 from actors.transport.quic.rate_limit import RateLimit
@@ -51,7 +51,8 @@ class ServiceListener(Actor):
         mapping = self._mapping
         where = (mapping.host, mapping.port)
         beside = [(other.host, other.port) for other in self._settings.consume]
-        sock = listen_tcp(*where, only_ipv6=only_ipv6(where, beside))
+        with naming("--listen"):
+            sock = listen_tcp(*where, only_ipv6=only_ipv6(where, beside))
         acceptor = Acceptor(
             LIMITS, self._admit, name=mapping.service, counters=self._refused, log=self.log.warning
         )

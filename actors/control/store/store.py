@@ -59,6 +59,7 @@ from actors.control.store.requests import (
     UpsertRelay,
     WatchPolicy,
 )
+from actors.control.store.schema import SchemaError
 from actors.files.ownership import FileRefused
 from actors.observe.meters import Meters
 from actors.runtime import (
@@ -71,6 +72,7 @@ from actors.runtime import (
     MailboxSpec,
     Refusal,
     Reply,
+    StartRefused,
     handles,
 )
 
@@ -129,16 +131,16 @@ class StoreActor(Actor):
         """Open and migrate the database.
 
         Raises:
-            SchemaError, OSError, sqlite3.Error: it cannot be used; the text names the file.
+            StartRefused: it cannot be used; the text names the file.
         """
         deliver = self.guard("database", self._delivered)
         self._database = self.own(Database(self._path, deliver), "database")
         try:
             await self._database.opened
-        except FileRefused:
-            raise  # it says which
-        except (OSError, sqlite3.Error) as exc:
-            raise type(exc)(f"{self._path}: {exc}") from exc
+        except FileRefused as exc:
+            raise StartRefused(f"control.database: {exc}") from None  # it says which
+        except (OSError, sqlite3.Error, SchemaError) as exc:
+            raise StartRefused(f"control.database: {self._path}: {exc}") from None
         gauges = self._meters.gauges
         gauges["audit_kept_records"] = lambda: self._usage.rows
         gauges["audit_kept_bytes"] = lambda: self._usage.size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from actors.edge.forward.context import ForwardContext
 from actors.edge.forward.route_table import RouteTable
-from actors.runtime import Actor
+from actors.runtime import Actor, naming
 from actors.transport.addresses import address_text, host_and_port
 from actors.transport.udp import UdpSocket, bind_udp
 
@@ -40,7 +40,9 @@ class ForwardPlane(Actor):
         host, port = self._place.settings.listen
         if port == 0 and table.address is not None:
             port = table.address[1]
-        sock = UdpSocket(bind_udp(host, port), table.receive, guard=self.guard)
+        with naming("edge.forward.listen"):
+            bound = bind_udp(host, port)
+        sock = UdpSocket(bound, table.receive, guard=self.guard)
         self._socket = self.own(sock, "socket")
         self.own(_Attachment(table, sock), "attachment")
         statistics = sock.statistics()
