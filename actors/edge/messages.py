@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING
 
 from actors.control.messages import P2PMode
 from actors.runtime import Request
-from actors.transport.claim import StreamClaim
 from wire.orp.events import PeerFrame
 from wire.orp.messages import AllocGranted
 
 if TYPE_CHECKING:
     from actors.edge.resume.returning import ResumingStream
-
-
-@dataclass(slots=True)
-class OpenTowards(Request[None]):
-    """To a provider's connection: put a stream to it into `claim`, as soon as it allows one.
-
-    Answered when the claim is served; refused with a text when the connection cannot open any more.
-    """
-
-    claim: StreamClaim
 
 
 @dataclass(slots=True)

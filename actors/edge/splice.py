@@ -23,10 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.edge.context import ByteCounter
-from actors.edge.opening.open_request import StreamEnd
 from actors.runtime import Guard
 from actors.transport.replay_ring import ReplayRing, RingBudget
-from actors.transport.stream import CloseReason, Stream
+from actors.transport.stream import CloseReason
+from actors.transport.stream_end import StreamEnd
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
 
@@ -421,10 +421,3 @@ class Splice:
             other.end.stream.start()
             # What was drained while nobody could be told.
             self._drainer(other, side)(0)
-
-
-def passive(stream: Stream) -> StreamEnd:
-    """A stream as a resource, holding everything that happens to it."""
-    stream.pause()
-    stream.forget_callbacks()
-    return StreamEnd(stream)

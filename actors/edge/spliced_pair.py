@@ -22,7 +22,6 @@ from dataclasses import replace
 from actors.control.messages import ClaimStream, P2PMode
 from actors.edge.context import EdgeContext
 from actors.edge.messages import Checkpointed, Denied, Migrated, Rejoin
-from actors.edge.opening.open_request import StreamEnd
 from actors.edge.opening.stream_policy import judge, unknown
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
@@ -40,6 +39,7 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.stream import CloseReason
+from actors.transport.stream_end import StreamEnd
 from wire.orp.close_codes import CloseCode, ResetCode
 
 #: Codes of agents that leave and do not come back.
@@ -402,7 +402,7 @@ class SplicedPair(Actor):
             splice.leave(side)
             self._settle(older)
             older.stream.abort(ResetCode.RELAY_FAULT)
-        end = StreamEnd(half.take())
+        end = StreamEnd(half.take(), ResetCode.RELAY_FAULT)
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
         self.cancel_timer(("left", side.name))

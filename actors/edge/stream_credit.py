@@ -14,9 +14,8 @@ import weakref
 from collections import Counter
 from typing import Final
 
-from actors.edge.messages import OpenTowards
-from actors.runtime import DEFERRED, Actor, Deferred, Refusal, Reply
-from actors.transport.claim import StreamClaim
+from actors.runtime import DEFERRED, Actor, Deferred, Refusal
+from actors.transport.claim import ClaimQueue, OpenTowards
 from actors.transport.connection import Connection
 
 #: Openings that wait for one agent's credit; one more is refused.
@@ -38,7 +37,7 @@ class StarvedCheck:
 
 
 class StreamCredit:
-    """The openings of one connection.
+    """The openings of one agent's connection.
 
     Args:
         owner: answers `OpenTowards` with `open`, handles `StarvedCheck`, calls `serve`.
@@ -50,7 +49,14 @@ class StreamCredit:
         self._owner: Actor = weakref.proxy(owner)
         self._connection = connection
         self._counters = counters
-        self._waiting: list[tuple[StreamClaim, Reply[None]]] = []
+        self._waiting = ClaimQueue(
+            owner,
+            connection.open_stream,
+            bound=MAX_WAITING,
+            crowded="too many streams wait for credit",
+        )
+        #: The agent gave credit back: to whoever waits longest.
+        self.serve = self._waiting.serve
         self._checking = False
 
     def __len__(self) -> int:
@@ -60,33 +66,14 @@ class StreamCredit:
         """The answer to `OpenTowards`."""
         if self._connection.closed is not None:
             return Refusal(CLOSED)
-        if not message.claim.wanted:
-            return None
-        stream = self._connection.open_stream()
-        if stream is not None:
-            message.claim.put(stream)
+        answer = self._waiting.open(message)
+        if answer is None:
             return None
         self._counters["provider_credit_exhausted"] += 1
-        if len(self._waiting) >= MAX_WAITING:
-            return Refusal("too many streams wait for credit")
-        self._waiting.append((message.claim, self._owner.defer()))
-        if self._leaks and not self._checking:
+        if answer is DEFERRED and self._leaks and not self._checking:
             self._checking = True
             self._owner.start_timer(RECYCLE_AFTER, StarvedCheck(), "stream credit")
-        return DEFERRED
-
-    def serve(self) -> None:
-        """The agent gave credit back."""
-        while self._waiting:
-            if not self._waiting[0][0].wanted:
-                self._waiting.pop(0)
-                continue
-            stream = self._connection.open_stream()
-            if stream is None:
-                return
-            claim, reply = self._waiting.pop(0)
-            claim.put(stream)
-            reply.send(None)
+        return answer
 
     @property
     def _leaks(self) -> bool:
@@ -98,7 +85,5 @@ class StreamCredit:
         self.serve()
         if not self._waiting or not self._leaks:
             return False
-        waiting, self._waiting = self._waiting, []
-        for _, reply in waiting:
-            reply.send(Refusal(RECYCLED))
+        self._waiting.refuse(RECYCLED)
         return True

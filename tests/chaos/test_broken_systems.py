@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.admin.process_figures import process_figures
-from actors.edge.connection import agent_connection
-from actors.edge.opening import open_request
+from actors.edge.connection import agent_connection, registration
 from actors.runtime import (
     Actor,
     ActorSystem,
@@ -22,6 +21,7 @@ from actors.runtime import (
     Supervisor,
     supervisor,
 )
+from actors.transport import stream_end
 from tests.agent.rig import agents
 from tests.chaos.in_process import InProcessControl
 from tests.conftest import PkiFixture, eventually, run
@@ -240,7 +240,7 @@ def test_a_killed_pair_costs_its_stream_nothing(pki: PkiFixture, tmp_path: Path)
 def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fin_instead(end: open_request.StreamEnd) -> None:
+    def fin_instead(end: stream_end.StreamEnd) -> None:
         if not end.settled:
             end.settled = True
             end.stream.forget_callbacks()
@@ -249,7 +249,7 @@ def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
 
     async def main() -> None:
         async with _broken_relay(pki, tmp_path) as (struck, workload):
-            monkeypatch.setattr(open_request.StreamEnd, "abort", fin_instead)
+            monkeypatch.setattr(stream_end.StreamEnd, "abort", fin_instead)
             transfer = asyncio.create_task(workload.transfer(_LARGE))
             await _kill_the_pair(struck)
             struck.history.transfers.append(await transfer)
@@ -263,13 +263,13 @@ def test_a_relay_whose_agents_are_forgotten_with_the_registry_is_caught(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Agents that do not announce themselves again: no new stream, and the counts differ."""
-    monkeypatch.setattr(agent_connection, "ANNOUNCE_REFRESH", 3600.0)
+    monkeypatch.setattr(registration, "ANNOUNCE_REFRESH", 3600.0)
 
     async def main() -> None:
         async with _broken_relay(pki, tmp_path) as (struck, workload):
             assert (await workload.transfer(workload.small_plan())).outcome == "complete"
             for actor in _connections(struck.system):
-                actor.demonitor(actor._registry_monitor)
+                actor.demonitor(actor._registration._registry_monitor)
             await struck.kill("/control/registry")
             transfer = await workload.transfer(workload.small_plan())
             struck.history.transfers.append(transfer)

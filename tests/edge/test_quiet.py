@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge.connection import agent_connection
+from actors.edge.connection import agent_connection, registration
 from actors.runtime import Actor
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Relay, relay
@@ -36,7 +36,7 @@ def _asked(running: Relay) -> int:
 def test_idle_agents_write_nothing(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_connection, "ANNOUNCE_REFRESH", 0.02)
+    monkeypatch.setattr(registration, "ANNOUNCE_REFRESH", 0.02)
 
     async def main() -> None:
         async with relay(pki, tmp_path) as running:
@@ -54,14 +54,14 @@ def test_an_agent_that_the_registry_does_not_have_is_heard_of_again(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the notice of the registry's death was lost."""
-    monkeypatch.setattr(agent_connection, "ANNOUNCE_REFRESH", 0.1)
+    monkeypatch.setattr(registration, "ANNOUNCE_REFRESH", 0.1)
 
     async def main() -> None:
         async with relay(pki, tmp_path) as running:
             await running.agent(pki, pki.provider).connect(running.address, *SERVICES)
             actor = _actor(running, running.only("/edge/agents"))
             assert isinstance(actor, agent_connection.AgentConnection)
-            actor.demonitor(actor._registry_monitor)
+            actor.demonitor(actor._registration._registry_monitor)
             running.kill("/control/registry")
 
             def known() -> bool:

@@ -17,13 +17,14 @@ from actors.runtime import (
     AskFailed,
     shutdown,
 )
-from actors.transport.claim import StreamClaim
+from actors.transport.claim import claim_stream
 from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.stream import CloseReason, StreamClosed
+from actors.transport.stream_end import StreamEnd
 from tools.agent.bridge import Bridge
-from tools.agent.ends import SocketGuard, StreamGuard
+from tools.agent.ends import SocketGuard
 from tools.agent.forward_tunnel import TunnelFailed
-from tools.agent.messages import OpenService, Promote, WatchMode
+from tools.agent.messages import Promote, WatchMode
 from tools.agent.resumable import ResumableStream
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
@@ -149,11 +150,14 @@ class ConsumerBridge(Bridge):
 
     async def _open(self) -> StreamReject | AllocGranted | None:
         self._decided = self.system.loop.create_future()
-        claim = self.own(StreamClaim(ResetCode.SOURCE_FAILED), "claim")
-        await self._link.ask_again(OpenService(claim), timeout=self._settings.open_timeout)
-        self.disown(claim)
-        self._stream = stream = claim.take()
-        self._stream_guard = self.own(StreamGuard(stream), "stream")
+        self._stream = stream = await claim_stream(
+            self,
+            self._link,
+            timeout=self._settings.open_timeout,
+            code=ResetCode.SOURCE_FAILED,
+            patient=True,
+        )
+        self._stream_guard = self.own(StreamEnd(stream, ResetCode.SOURCE_FAILED), "stream")
         self._stream_id = 0
         while not self._stream_id:
             self._stream_id = secrets.randbits(64)

@@ -1,25 +1,10 @@
-"""Sockets and streams as resources: a bridge's two ends until the pump has them, and listeners."""
+"""Sockets as resources: a bridge's until the pump has it, and those of listeners."""
 
 from __future__ import annotations
 
 import socket
 
 from actors.runtime import Actor
-from actors.transport.stream import Stream
-from wire.orp.close_codes import ResetCode
-
-
-class StreamGuard:
-    """Until the pump takes over: the stream as a resource."""
-
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-
-    def abort(self) -> None:
-        """Reset it."""
-        self.stream.abort(ResetCode.SOURCE_FAILED)
 
 
 class SocketGuard:

@@ -6,16 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.runtime import Request
-from actors.transport.claim import StreamClaim
 from tools.agent.resumable import ResumableStream
 from wire.orp.messages import AllocGranted
-
-
-@dataclass(slots=True)
-class OpenService(Request[None]):
-    """To the link: put a stream into `claim` for a local connection, once a relay is connected."""
-
-    claim: StreamClaim
 
 
 class ReadCertificates(Request[str]):

@@ -14,12 +14,12 @@ Source: protocol sheet ORP 3.9, 3.10; 6.5 A6, A7, A11.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 from actors.runtime import Actor
 from actors.transport.connection import Connection
+from actors.transport.first_message import FirstMessage
 from actors.transport.quic import QuicEndpoint
 from actors.transport.stream import CloseReason, Stream, StreamClosed
 from tools.agent.candidates import gather, interface_addresses
@@ -28,17 +28,14 @@ from tools.agent.resumable import ResumableStream
 from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
-from wire.errors import PeerError
 from wire.orp.close_codes import ResetCode
-from wire.orp.frame import FrameReader
-from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.messages import (
     Candidate,
     CandidateAnswer,
     CandidateOffer,
     MigrateToP2P,
     StreamResume,
-    decode,
 )
 
 #: Seconds for the other agent's echo, and for the first frame on a direct stream.
@@ -219,9 +216,7 @@ class Promoter:
                 done.set_result(again is None)
 
         attempt = self._owner.own(
-            Resumption(
-                stream, path, ended, self._owner.guard, code=ResetCode.RELAY_FAULT, direct=True
-            ),
+            Resumption(self._owner, stream, path, ended, code=ResetCode.RELAY_FAULT, direct=True),
             "migration",
         )
         moved = False
@@ -260,10 +255,22 @@ class Promoter:
     def _arrived(self, connection: Connection, stream: Stream) -> None:
         """The consumer opened a direct stream: its positions come first."""
 
-        def taken(message: StreamResume, rest: bytes) -> None:
-            self._taken(connection, stream, message, rest)
+        def taken(message: FirstWord, rest: bytes) -> None:
+            if isinstance(message, StreamResume) and message.stream_id:
+                self._taken(connection, stream, message, rest)
+            else:
+                stream.abort(ResetCode.MALFORMED)
 
-        _Arrival(stream, self._owner, taken)
+        FirstMessage[FirstWord](
+            self._owner,
+            stream,
+            FirstMessageReader(),
+            taken,
+            lambda _: stream.abort(ResetCode.MALFORMED),
+            deadline=FIRST_FRAME_SECONDS,
+            code=ResetCode.MALFORMED,
+            kind="arrival",
+        ).start()
 
     def _taken(
         self, connection: Connection, path: Stream, message: StreamResume, rest: bytes
@@ -339,63 +346,3 @@ class Promoter:
         guarded = self._owner.guard("former", leave)
         former.on_stop_sending = guarded  # the relay heard of the move, and left it first
         self._loop.call_later(pause, guarded)
-
-
-class _Arrival:
-    """The first frame on a direct stream, as a resource of the link."""
-
-    def __init__(
-        self, stream: Stream, owner: Actor, then: Callable[[StreamResume, bytes], object]
-    ) -> None:
-        self._stream = stream
-        self._owner = owner
-        self._then = then
-        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
-        self._done = False
-        owner.own(self, "arrival")
-        guard = owner.guard
-        stream.on_data = guard("arrival", self._data)
-        stream.on_eof = guard("arrival", self._failed)
-        stream.on_reset = guard("arrival", lambda code: self._failed())
-        stream.on_lost = guard("arrival", self._lost)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(FIRST_FRAME_SECONDS, guard("arrival", self._failed))
-        stream.start()
-
-    def abort(self) -> None:
-        """Reset it; idempotent."""
-        if not self._done:
-            self._done = True
-            self._timer.cancel()
-            self._stream.abort(ResetCode.MALFORMED)
-
-    def _lost(self, reason: CloseReason) -> None:
-        self._failed()
-
-    def _failed(self) -> None:
-        self.abort()
-        self._owner.disown(self)
-
-    def _data(self, chunk: bytes) -> None:
-        stream = self._stream
-        try:
-            self._reader.feed(chunk)
-            frame = self._reader.next_frame()
-            if frame is None:
-                stream.consume(len(chunk))
-                return
-            rest = bytes(self._reader.take_rest())
-            stream.consume(len(chunk) - len(rest))
-            message = decode(frame)
-        except PeerError:
-            self._failed()
-            return
-        if not isinstance(message, StreamResume) or not message.stream_id:
-            self._failed()
-            return
-        self._done = True
-        self._timer.cancel()
-        self._owner.disown(self)
-        stream.pause()
-        stream.forget_callbacks()
-        self._then(message, rest)

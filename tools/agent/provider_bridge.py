@@ -12,26 +12,25 @@ from actors.runtime import (
     AskFailed,
     shutdown,
 )
+from actors.transport.first_message import FirstMessage, NoMessage
 from actors.transport.stream import CloseReason, Stream, StreamClosed
+from actors.transport.stream_end import StreamEnd
 from tools.agent.bridge import Bridge
-from tools.agent.ends import SocketGuard, StreamGuard
+from tools.agent.ends import SocketGuard
 from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import WatchMode
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
-from wire.errors import PeerError
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.frame import FrameReader
-from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
+from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.messages import (
     AllocGranted,
     IncomingStream,
     StreamAccept,
     StreamReject,
     StreamTerms,
-    decode,
 )
 
 #: Seconds a provider waits for a consumer that may never have heard that its stream is ready.
@@ -67,7 +66,6 @@ class ProviderBridge(Bridge):
         self._link = link
         self._mode: asyncio.Future[AllocGranted | None]
         self._stream = stream
-        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
         self._first: asyncio.Future[IncomingStream]
         self._method = ""
 
@@ -77,19 +75,23 @@ class ProviderBridge(Bridge):
         assert stream is not None
         self._first = self.system.loop.create_future()
         self._mode = self.system.loop.create_future()
-        self._stream_guard = self.own(StreamGuard(stream), "stream")
-        stream.on_data = self.guard("stream", self._first_bytes)
-        stream.on_eof = self.guard("stream", self._ended_early)
-        stream.on_reset = self.guard("stream", self._closed_early)
-        stream.on_lost = self.guard("stream", self._closed_early)
-        stream.start()
+        self._stream_guard = self.own(StreamEnd(stream, ResetCode.SOURCE_FAILED), "stream")
+        FirstMessage[FirstWord](
+            self,
+            stream,
+            FirstMessageReader(),
+            self._on_first,
+            self._no_first,
+            deadline=FIRST_FRAME_SECONDS,
+            code=ResetCode.SOURCE_FAILED,
+            kind="stream",
+        ).start()
 
     async def continue_(self) -> None:
         """INCOMING_STREAM, dial the target, STREAM_ACCEPT, bridge."""
         try:
-            async with asyncio.timeout(FIRST_FRAME_SECONDS):
-                incoming = await self._first
-        except (TimeoutError, ConnectionError) as error:
+            incoming = await self._first
+        except ConnectionError as error:
             self.stop(shutdown(f"no INCOMING_STREAM: {error}"))
             return
         self._service, self._stream_id = incoming.target_service, incoming.stream_id
@@ -184,44 +186,37 @@ class ProviderBridge(Bridge):
         stream.stop_sending(ResetCode.REJECTED)
         self.stop(shutdown(f"refused {answer.code}: {answer.reason}"))
 
-    def _first_bytes(self, chunk: bytes) -> None:
-        if self._first.done():
-            self._early += chunk
-            self._decide(None)  # application bytes: the stream is spliced
-            return
+    def _on_first(self, message: FirstWord, rest: bytes) -> None:
         stream = self._stream
         assert stream is not None
-        try:
-            self._reader.feed(chunk)
-            frame = self._reader.next_frame()
-            if frame is None:
-                stream.consume(len(chunk))
-                return
-            rest = bytes(self._reader.take_rest())
-            stream.consume(len(chunk) - len(rest))
-            message = decode(frame)
-        except PeerError as error:
-            self._fail_first(error.label)
+        if not isinstance(message, IncomingStream):
+            self._fail_first("unexpected first frame")
             return
         self._early += rest
-        if isinstance(message, IncomingStream):
-            self._first.set_result(message)
-        else:
-            self._fail_first("unexpected first frame")
+        stream.on_data = self.guard("stream", self._early_bytes)
+        stream.on_eof = self.guard("stream", self._ended_early)
+        stream.on_reset = self.guard("stream", self._closed_early)
+        stream.on_lost = self.guard("stream", self._closed_early)
+        self._first.set_result(message)
+        stream.start()
+
+    def _no_first(self, why: NoMessage) -> None:
+        self._fail_first(why.why if why.error is None else why.error.label)
+
+    def _fail_first(self, why: str) -> None:
+        self._first.set_exception(ConnectionError(why))
+        self._first.exception()  # it may come before anybody waits
+
+    def _early_bytes(self, chunk: bytes) -> None:
+        self._early += chunk
+        self._decide(None)  # application bytes: the stream is spliced
 
     def _ended_early(self) -> None:
-        """The consumer half-closed already: legal once INCOMING_STREAM was read."""
+        """The consumer half-closed already, which is legal."""
         self._early_eof = True
         self._decide(None)
-        self._fail_first("stream ended")
 
     def _closed_early(self, why: int | CloseReason) -> None:
         self._broken = True
         self._path_lost = isinstance(why, CloseReason) or why == ResetCode.RELAY_FAULT
         self._decide(None)
-        self._fail_first("stream reset")
-
-    def _fail_first(self, why: str) -> None:
-        if not self._first.done():
-            self._first.set_exception(ConnectionError(why))
-            self._first.exception()  # it may come before anybody waits

@@ -10,24 +10,21 @@ Source: protocol sheet ORP 3.1, 3.2, 3.12, 3.13; 6.5 A9, A11.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.runtime import (
-    DEFERRED,
     ChildRefused,
     ChildSpec,
     Deferred,
     ExitReason,
     MailboxSpec,
     Refusal,
-    Reply,
     Restart,
     handles,
 )
 from actors.transport.addresses import address_text
-from actors.transport.claim import StreamClaim
+from actors.transport.claim import ClaimQueue, OpenTowards
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
@@ -36,7 +33,7 @@ from actors.transport.tls import TlsIdentity, TlsMaterialError
 from tools.agent.certificates import load_agent_identity
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
-from tools.agent.messages import Drain, OpenService, Promote, ReadCertificates, WatchMode
+from tools.agent.messages import Drain, Promote, ReadCertificates, WatchMode
 from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.relays_only import RelaysOnly
@@ -116,7 +113,9 @@ class RelayLink(StreamKeeper):
         self._last_error = ""
         #: Said since the last connection that worked: a pause that repeats says nothing new.
         self._complaint = ""
-        self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
+        self._waiting = ClaimQueue(
+            self, self._open, bound=MAX_WAITING, crowded="too many connections wait for the relay"
+        )
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
         #: connection.
         self._watched: dict[int, Callable[[AllocGranted | None, str], object]] = {}
@@ -470,32 +469,15 @@ class RelayLink(StreamKeeper):
         except ChildRefused:
             stream.abort()
 
-    @handles(OpenService)
-    def _open_service(self, message: OpenService) -> Refusal | Deferred | None:
-        if not message.claim.wanted:
-            return None
-        if self._ready and self._connection is not None:
-            stream = self._connection.open_stream()
-            if stream is not None:
-                message.claim.put(stream)
-                return None
-        if len(self._waiting) >= MAX_WAITING:
-            return Refusal("too many connections wait for the relay")
-        self._waiting.append((message.claim, self.defer()))
-        return DEFERRED
+    @handles(OpenTowards)
+    def _open_towards(self, message: OpenTowards) -> Refusal | Deferred | None:
+        return self._waiting.open(message)
+
+    def _open(self) -> Stream | None:
+        """A stream to the relay now; None while there is none, or it allows none."""
+        connection = self._connection
+        return connection.open_stream() if self._ready and connection is not None else None
 
     def _on_credit(self) -> None:
         self._resume_all()  # live streams before new ones
-        self._serve_waiting()
-
-    def _serve_waiting(self) -> None:
-        while self._waiting and self._ready and self._connection is not None:
-            if not self._waiting[0][0].wanted:
-                self._waiting.popleft()
-                continue
-            stream = self._connection.open_stream()
-            if stream is None:
-                return
-            claim, reply = self._waiting.popleft()
-            claim.put(stream)
-            reply.send(None)
+        self._waiting.serve()

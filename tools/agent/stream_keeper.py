@@ -171,7 +171,7 @@ class StreamKeeper(Actor, ABC):
         path = self._connection.open_stream()
         if path is None:
             return False
-        attempt = Resumption(stream, path, self._resume_ended, self.guard)
+        attempt = Resumption(self, stream, path, self._resume_ended)
         self._resumptions[stream] = attempt
         self.own(attempt, "resumption")
         return True

@@ -1,59 +1,48 @@
-"""One connected agent: its connection, its ctrl stream, its registrations.
+"""One connected agent: its connection and its ctrl stream, and the streams it brings.
 
 Owns the connection and everything on it that has no owner of its own yet (streams whose first
-frame is being read). Holds, beside the registry, the list of services this agent registered, and
-publishes them again when the registry was restarted. Temporary: the agent's reconnect is its
-restart.
+message is being read). What the agent provides is `registration`'s. Temporary: the agent's
+reconnect is its restart.
 
 Source: protocol sheet ORP 3.1, 3.2, 3.6, 3.9; 6.1 R9, R14; 6.2 R17, R18.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from functools import partial
 
 from actors.control.messages import (
-    AgentUp,
-    Confirm,
-    Decide,
     PeerOf,
-    RegisterRefused,
-    RegisterService,
     Superseded,
 )
-from actors.edge.connection.first_frame import FirstFrame
 from actors.edge.connection.peer_frames import PeerFrames
+from actors.edge.connection.registration import Announce, Recheck, Registration
 from actors.edge.connection.stream_acceptor import StreamAcceptor
 from actors.edge.context import ConnectionEntry, EdgeContext
 from actors.edge.ctrl_pace import CtrlPace
 from actors.edge.messages import (
     Close,
     CopyFrame,
-    OpenTowards,
     RemoteAddress,
     SendGranted,
     SendReady,
 )
 from actors.edge.opening.open_request import OpenRequest
-from actors.edge.opening.stream_pair import StreamPair
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.stream_credit import StarvedCheck, StreamCredit
 from actors.runtime import (
-    ActorDown,
     AskFailed,
     Deferred,
     Down,
     ExitReason,
     MailboxSpec,
-    NoAnswer,
     Refusal,
-    ReplyError,
     handles,
     shutdown,
 )
 from actors.runtime.serial_queue import SerialQueue
 from actors.transport.addresses import address_text
+from actors.transport.claim import OpenTowards
 from actors.transport.connection import Connection
 from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
@@ -61,9 +50,10 @@ from wire.errors import PeerError
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.control_session import ControlSession, RelayState
 from wire.orp.events import ControlClosed, PeerFrame, RelayEvent, SessionFailed
-from wire.orp.frame import Frame, FrameType
+from wire.orp.first_message import FirstWord
 from wire.orp.identity import AgentUri
 from wire.orp.messages import (
+    AllocGranted,
     CandidateAnswer,
     CandidateOffer,
     Hello,
@@ -80,35 +70,10 @@ from wire.orp.messages import (
 
 #: Ctrl frames waiting for their peer to be looked up; more are dropped and counted.
 MAX_ROUTED = 256
-#: Pause before a refused announcement to the registry is tried again, seconds (times jitter).
-ANNOUNCE_AGAIN = 0.25
-#: Seconds (times jitter) after which an idle connection asks whether the registry still has it.
-ANNOUNCE_REFRESH = 30.0
-
-#: Method of the policy decision on a REGISTER, when it is judged.
-REGISTER_METHOD = "REGISTER"
-
-
-class _Announce:
-    """Tell the registry about this agent again."""
-
-    __slots__ = ()
-
-
-class _Confirm:
-    """Does the registry have what it was told?"""
-
-    __slots__ = ()
-
-
-def _forgotten(refused: ReplyError) -> bool:
-    """True when the registry restarted since our AgentUp."""
-    value = refused.refusal
-    return isinstance(value, RegisterRefused) and value.why == "not_connected"
 
 
 class AgentConnection(StreamAcceptor):
-    """See the module docstring."""
+    """The actor of one agent's connection."""
 
     mailbox = MailboxSpec(bound=4096)
 
@@ -120,9 +85,7 @@ class AgentConnection(StreamAcceptor):
         self._connection = connection
         self._identity = identity
         self._ctrl: Stream | None = None
-        self._generation = 0
-        self._registry_monitor = 0
-        self._services: dict[str, str] = {}
+        self._registration = Registration(self, self, door, identity)
         self._credit = StreamCredit(self, connection, door.counters)
         self._ended = False
         self._frames = PeerFrames(door)
@@ -137,10 +100,7 @@ class AgentConnection(StreamAcceptor):
         self._session = ControlSession(
             connection.peer.uri, self.now(), self._door.settings.hello_deadline
         )
-        settings = self._door.settings
-        self._registrations: SerialQueue[Register] = SerialQueue(
-            self, "register", self._register, bound=settings.max_services_per_agent
-        )
+        self._registration.begin()
         self._routes: SerialQueue[PeerFrame] = SerialQueue(
             self, "route", self._route, bound=MAX_ROUTED
         )
@@ -164,11 +124,11 @@ class AgentConnection(StreamAcceptor):
             "tenant": self._identity.tenant,
             "remote": address_text(*self._connection.remote_address),
             "transport": self._connection.transport,
-            "generation": self._generation,
+            "generation": self._registration.generation,
             "session": self._session.state.value,
-            "services": sorted(self._services),
+            "services": sorted(self._registration.services),
             "streams": statistics.streams,
-            "opening": len(self._opening),
+            "opening": self._opening,
             "waiting_for_credit": len(self._credit),
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,
@@ -185,7 +145,7 @@ class AgentConnection(StreamAcceptor):
         self._door.counters[f"connection_{reason.kind}"] += 1
         self.stop(shutdown(str(reason)))
 
-    def _close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         """End the connection with a code; the actor ends with it."""
         if not self._ended:
             self._ended = True
@@ -195,7 +155,7 @@ class AgentConnection(StreamAcceptor):
     def _fail(self, error: PeerError) -> None:
         self._door.counters[f"ctrl_{error.label}"] += 1
         self.log.bind(agent_uri=self._identity.text).info("ctrl failed: {}", error)
-        self._close(error.code, error.reason)
+        self.close(error.code, error.reason)
 
     def _on_stream(self, stream: Stream) -> None:
         if self._ctrl is None:
@@ -212,7 +172,7 @@ class AgentConnection(StreamAcceptor):
             stream.abort(ResetCode.MALFORMED)
             self._barren()
         else:
-            self._take(stream, self._on_first_frame)
+            self._take(stream, partial(self._on_first, stream))
 
     # The ctrl stream.
 
@@ -227,7 +187,7 @@ class AgentConnection(StreamAcceptor):
 
     def _on_ctrl_reset(self, code: int) -> None:
         self._door.counters["ctrl_reset"] += 1
-        self._close(CloseCode.CTRL_CLOSED, "ctrl stream reset")
+        self.close(CloseCode.CTRL_CLOSED, "ctrl stream reset")
 
     @handles(ControlSession)
     def _due(self, _: ControlSession) -> None:
@@ -237,11 +197,12 @@ class AgentConnection(StreamAcceptor):
         for event in events:
             if isinstance(event, Hello):
                 self._connection.welcome()
-                entry = ConnectionEntry(self._door, self._identity.text, self.ref, self._services)
+                services = self._registration.services
+                entry = ConnectionEntry(self._door, self._identity.text, self.ref, services)
                 self.own(entry, "entry")
-                self.ref.tell(_Announce())
+                self.ref.tell(Announce())
             elif isinstance(event, Register):
-                self._on_register(event)
+                self._registration.register(event)
             elif isinstance(event, ObservedAddrQuery):
                 host, port = self._connection.remote_address
                 self._session.send(ObservedAddrResp(event.request_id, host, port))
@@ -254,7 +215,7 @@ class AgentConnection(StreamAcceptor):
             elif isinstance(event, MigrateToP2P):
                 self._migrate(event)
             elif isinstance(event, ControlClosed):
-                self._close(CloseCode.CTRL_CLOSED, "ctrl stream closed")
+                self.close(CloseCode.CTRL_CLOSED, "ctrl stream closed")
             elif isinstance(event, SessionFailed):
                 self._write_ctrl()
                 self._fail(event.error)
@@ -268,7 +229,7 @@ class AgentConnection(StreamAcceptor):
             room = self._ctrl.write(data)
             if room < 0:
                 self._door.counters["ctrl_backlog"] += 1
-                self._close(CloseCode.OVERLOADED, "ctrl stream is not read")
+                self.close(CloseCode.OVERLOADED, "ctrl stream is not read")
 
     def _arm(self) -> None:
         when = self._session.next_timer()
@@ -279,147 +240,30 @@ class AgentConnection(StreamAcceptor):
 
     # Registration.
 
-    @handles(_Announce)
-    async def _announce(self, _: _Announce) -> None:
-        registry = self._door.control().registry
-        if self._registry_monitor:
-            self.demonitor(self._registry_monitor)
-        self._registry_monitor = self.monitor(registry)
-        up = AgentUp(self._identity.text, self._identity.tenant, self.ref, self._generation)
-        try:
-            self._generation = await registry.ask_again(
-                up, timeout=self._door.settings.register_deadline
-            )
-            for name, address in list(self._services.items()):
-                await registry.ask_again(
-                    self._registration(name, address),
-                    timeout=self._door.settings.register_deadline,
-                )
-        except ReplyError as refused:
-            if not _forgotten(refused):
-                self._close(CloseCode.REGISTER_FAILED, f"registry: {refused}")
-                return
-            # It restarted between our AgentUp and the services: from the start, at once.
-            self._door.counters["announce_again"] += 1
-            self.start_timer(0.0, _Announce(), "announce")
-        except NoAnswer:
-            self._door.counters["announce_again"] += 1
-            again = ANNOUNCE_AGAIN * self.system.rng.uniform(0.5, 2.0)
-            self.start_timer(again, _Announce(), "announce")
-        else:
-            self._confirm_later()
+    @handles(Announce)
+    async def _announce(self, _: Announce) -> None:
+        await self._registration.announce()
 
-    def _confirm_later(self) -> None:
-        refresh = ANNOUNCE_REFRESH * self.system.rng.uniform(0.5, 1.5)
-        self.start_timer(refresh, _Confirm(), "announce")
-
-    @handles(_Confirm)
-    async def _confirm(self, _: _Confirm) -> None:
-        """What one lost notice would otherwise cost for good is repaired here."""
-        question = Confirm(self._identity.text, self._generation, len(self._services))
-        try:
-            known = await self._door.control().registry.ask(
-                question, timeout=self._door.settings.register_deadline
-            )
-        except AskFailed:
-            known = False
-        if known:
-            self._confirm_later()
-        else:
-            self.start_timer(0.0, _Announce(), "announce")
-
-    def _registration(self, name: str, address: str) -> RegisterService:
-        identity = self._identity
-        return RegisterService(identity.tenant, name, identity.text, self._generation, address)
-
-    def _in_rate(self, event: PeerFrame) -> bool:
-        """False: too many addresses for other agents to dial."""
-        if not isinstance(event.message, CandidateOffer | CandidateAnswer):
-            return True
-        return self._door.quotas.candidates.take(*self._bringer, self.now())
-
-    def _on_register(self, register: Register) -> None:
-        full = len(self._services) + len(self._registrations)
-        if full >= self._door.settings.max_services_per_agent:
-            self._door.counters["register_limit"] += 1
-            self._close(CloseCode.REGISTER_FAILED, "too many services")
-        elif not self._registrations.add(register):
-            self._close(CloseCode.TOO_MANY_REQUESTS, "too many REGISTERs")
-
-    async def _register(self, register: Register) -> None:
-        deadline = self.now() + self._door.settings.register_deadline
-        registry = self._door.control().registry
-        if not await self._may_provide(register.service_name):
-            self._door.counters["register_denied"] += 1
-            self._close(CloseCode.REGISTER_FAILED, "not allowed to provide this service")
-            return
-        if register.service_name not in self._services:
-            ticket = self._door.quotas.services.take(*self._bringer)
-            if ticket is None:
-                self._close(CloseCode.REGISTER_FAILED, "too many services")
-                return
-            self.own(ticket, "ticket")
-        try:
-            service_id = ""
-            while not service_id:
-                while not self._generation and self.now() < deadline:
-                    # HELLO is still on its way to the registry.
-                    with contextlib.suppress(ActorDown):  # control as a whole restarts: wait, too
-                        await registry.started(timeout=max(0.001, deadline - self.now()))
-                    await self._pause()
-                try:
-                    service_id = await registry.ask_again(
-                        self._registration(register.service_name, register.local_addr),
-                        timeout=max(0.001, deadline - self.now()),
-                    )
-                except ReplyError as refused:
-                    if not _forgotten(refused) or self.now() >= deadline:
-                        raise
-                    # It restarted: the announcement that its Down caused is on the way.
-                    await self._pause()
-        except (AskFailed, TimeoutError) as error:
-            self._door.counters["register_failed"] += 1
-            self.log.bind(agent_uri=self._identity.text).warning("REGISTER failed: {}", error)
-            self._close(CloseCode.REGISTER_FAILED, "register failed")
-            return
-        self._services[register.service_name] = register.local_addr
-        self._session.send(RegisterAck(service_id))
-        self._write_ctrl()
-
-    async def _may_provide(self, service: str) -> bool:
-        """The policy on REGISTER (sheet 6.2 R20); without an answer in time, nobody may."""
-        if not self._door.settings.judge_registers:
-            return True
-        identity = self._identity
-        try:
-            decision = await self._door.control().policy.ask_again(
-                Decide(identity.tenant, identity.text, service, REGISTER_METHOD),
-                timeout=self._door.settings.policy_deadline,
-            )
-        except AskFailed:
-            return False
-        return decision.allow
-
-    @staticmethod
-    async def _pause() -> None:
-        await asyncio.sleep(0.005)
+    @handles(Recheck)
+    async def _recheck(self, _: Recheck) -> None:
+        await self._registration.recheck()
 
     @handles(Down)
     def _down(self, down: Down) -> None:
         """A stream's owner ended, or the registry restarts and must hear of this agent again."""
         if self._owner_ended(down):
             return
-        if down.token == self._registry_monitor and self._session.state is RelayState.READY:
-            self.start_timer(0.0, _Announce(), "announce")
+        if self._session.state is RelayState.READY:
+            self._registration.registry_down(down)
 
     @handles(Superseded)
     def _superseded(self, _: Superseded) -> None:
         self._door.counters["superseded"] += 1
-        self._close(CloseCode.SUPERSEDED, "superseded by a newer connection")
+        self.close(CloseCode.SUPERSEDED, "superseded by a newer connection")
 
     @handles(Close)
     def _close_asked(self, message: Close) -> None:
-        self._close(message.code, message.reason)
+        self.close(message.code, message.reason)
 
     # Frames between agents.
 
@@ -446,22 +290,30 @@ class AgentConnection(StreamAcceptor):
         # The other agent's relay waits for it, too.
         self._frames.across(PeerFrame(message, message.to_frame()), uri, self.now())
 
+    def _in_rate(self, event: PeerFrame) -> bool:
+        """False: too many addresses for other agents to dial."""
+        if not isinstance(event.message, CandidateOffer | CandidateAnswer):
+            return True
+        return self._door.quotas.candidates.take(*self._bringer, self.now())
+
     @handles(CopyFrame)
     def _forward(self, message: CopyFrame) -> None:
         if self._session.state is RelayState.READY and self._session.forward(message.frame):
             self._write_ctrl()
 
+    def say(self, message: RegisterAck | StreamReady | AllocGranted) -> None:
+        """Send on ctrl, while there is one."""
+        if self._session.state is RelayState.READY:
+            self._session.send(message)
+            self._write_ctrl()
+
     @handles(SendReady)
     def _send_ready(self, message: SendReady) -> None:
-        if self._session.state is RelayState.READY:
-            self._session.send(StreamReady(message.stream_id, message.peer))
-            self._write_ctrl()
+        self.say(StreamReady(message.stream_id, message.peer))
 
     @handles(SendGranted)
     def _send_granted(self, message: SendGranted) -> None:
-        if self._session.state is RelayState.READY:
-            self._session.send(message.granted)
-            self._write_ctrl()
+        self.say(message.granted)
 
     @handles(RemoteAddress)
     def _remote_address(self, _: RemoteAddress) -> tuple[str, int] | Refusal:
@@ -482,20 +334,20 @@ class AgentConnection(StreamAcceptor):
             self.log.bind(agent_uri=self._identity.text).warning(
                 "connection recycled: streams that ended hold the agent's stream credit"
             )
-            self._close(CloseCode.GOING_AWAY, "stream credit used up by streams that ended")
+            self.close(CloseCode.GOING_AWAY, "stream credit used up by streams that ended")
 
     def _barren(self) -> None:
         if not self._door.quotas.barren.take(*self._bringer, self.now()):
-            self._close(CloseCode.OVERLOADED, "too many streams without a first frame")
+            self.close(CloseCode.OVERLOADED, "too many streams without a first frame")
 
-    def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
-        stream, identity = first.stream, self._identity
-        message = self._decoded(stream, frame)
-        if frame.type == FrameType.OPEN_STREAM and isinstance(message, OpenStream):
-            opening = OpenRequest(message, stream, rest, identity.text, identity.tenant, self.ref)
-            self._start_pair(opening, StreamPair)
+    def _on_first(self, stream: Stream, message: FirstWord, rest: bytes) -> None:
+        identity = self._identity
+        if isinstance(message, OpenStream):
+            self._start_pair(
+                OpenRequest(message, stream, rest, identity.text, identity.tenant, self.ref)
+            )
         elif isinstance(message, StreamResume | MigrateToRelay) and message.stream_id:
             half = ResumingStream(stream, message, rest, identity.text, identity.tenant)
             self._start_half(half, "resume_asked")
-        elif message is not None:
+        else:
             self._unexpected(stream)

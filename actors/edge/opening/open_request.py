@@ -1,4 +1,4 @@
-"""What a stream pair is made of: an OPEN_STREAM with its stream, and the two ends it couples.
+"""A stream that an agent wants opened: its OPEN_STREAM with the stream, and how that can fail.
 
 Source: protocol sheet ORP 2.5, 3.3; 6.1 R10.
 """
@@ -77,30 +77,3 @@ class ProviderLost(Rejected):
 
 class Gone(Exception):
     """The consumer disappeared during the open sequence."""
-
-
-class StreamEnd:
-    """One side's stream as an owned resource: if this actor dies, the stream is reset."""
-
-    __slots__ = ("eof", "settled", "stream")
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.eof = False  # it sent its FIN (or will not be read any more)
-        self.settled = False
-
-    @property
-    def bytes_in(self) -> int:
-        """From the agent, for the inspector."""
-        return self.stream.bytes_in
-
-    @property
-    def bytes_out(self) -> int:
-        """To the agent, for the inspector."""
-        return self.stream.bytes_out
-
-    def abort(self) -> None:
-        """Reset what is not settled; idempotent."""
-        if not self.settled:
-            self.settled = True
-            self.stream.abort(ResetCode.RELAY_FAULT)

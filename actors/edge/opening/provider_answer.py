@@ -13,22 +13,21 @@ from collections import Counter
 from collections.abc import Callable
 
 from actors.edge.opening.open_request import ProviderLost, Rejected
-from actors.runtime import Guard
-from actors.transport.stream import CloseReason, Stream
-from wire.errors import PeerError
+from actors.runtime import Actor
+from actors.transport.first_message import FirstMessage, NoMessage
+from actors.transport.stream import Stream, StreamClosed
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.frame import FrameReader
-from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import StreamAccept, StreamReject, decode
+from wire.orp.first_message import FirstMessageReader, FirstWord
+from wire.orp.messages import StreamAccept, StreamReject
 
 
 class ProviderAnswer:
-    """See the module docstring.
+    """One question to a provider.
 
     Args:
-        stream: towards the provider, not started yet.
-        guard: makes a callback of the actor that waits.
+        owner: the actor that waits.
+        stream: towards the provider, not started yet; the owner's.
         counters: of the door.
         relayed: another relay answers; its rejects are passed on.
         on_accept: called in the moment of the STREAM_ACCEPT, with the stream paused behind it.
@@ -36,8 +35,8 @@ class ProviderAnswer:
 
     def __init__(
         self,
+        owner: Actor,
         stream: Stream,
-        guard: Guard,
         counters: Counter[str],
         *,
         relayed: bool,
@@ -47,55 +46,53 @@ class ProviderAnswer:
         self._counters = counters
         self._relayed = relayed
         self._on_accept = on_accept
-        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
-        self._outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        stream.on_data = guard("provider", self._data)
-        stream.on_eof = guard("provider", self._silent)
-        stream.on_reset = guard("provider", self._reset)
-        stream.on_lost = guard("provider", self._lost)
+        self._outcome: asyncio.Future[bytes] = owner.system.loop.create_future()
+        self._reading = FirstMessage[FirstWord](
+            owner,
+            stream,
+            FirstMessageReader(),
+            self._answered,
+            self._silent,
+            code=ResetCode.RELAY_FAULT,
+            kind="provider",
+        )
 
-    async def wait(self, seconds: float) -> bytes:
-        """The provider's bytes that came behind its STREAM_ACCEPT.
+    async def ask(self, first: bytes, seconds: float) -> bytes:
+        """Write the provider's first frame, and wait.
+
+        Returns:
+            The provider's bytes that came behind its STREAM_ACCEPT.
 
         Raises:
             Rejected: it refused, said nothing in time, or broke the protocol.
             ProviderLost: its connection ended before it answered.
             Gone: see `give_up`.
         """
+        self._reading.start()
         try:
+            self._stream.write(first)
             async with asyncio.timeout(seconds):
                 return await self._outcome
+        except StreamClosed:
+            failed = self._failed(reject.PROVIDER_STREAM_OPEN_FAILED)
+            raise ProviderLost(failed, asked=False) from None
         except TimeoutError:
             self._counters["accept_timeout"] += 1
-            raise Rejected(self.failed()) from None
+            raise Rejected(self._failed()) from None
+        finally:
+            self._reading.release()
 
     def give_up(self, why: Exception) -> None:
-        """Nobody wants the answer any more; `wait` raises this, unless it is there."""
+        """Nobody wants the answer any more; `ask` raises this, unless it is there."""
         if not self._outcome.done():
             self._outcome.set_exception(why)
             self._outcome.exception()  # it may come before anybody waits
 
-    def failed(self, answer: StreamReject = reject.PROVIDER_REJECTED) -> StreamReject:
+    def _failed(self, answer: StreamReject = reject.PROVIDER_REJECTED) -> StreamReject:
         """What the consumer is told when the provider, or its relay, does not answer."""
         return reject.PEER_RELAY_FORWARD_FAILED if self._relayed else answer
 
-    def _data(self, chunk: bytes) -> None:
-        """Its answer, then early data."""
-        stream = self._stream
-        try:
-            self._reader.feed(chunk)
-            frame = self._reader.next_frame()
-            if frame is None:
-                stream.consume(len(chunk))
-                return
-            rest = bytes(self._reader.take_rest())
-            stream.consume(len(chunk) - len(rest))
-            answer = decode(frame)
-        except PeerError as error:
-            self._counters[f"provider_{error.label}"] += 1
-            self.give_up(Rejected(self.failed()))
-            return
-        stream.pause()
+    def _answered(self, answer: FirstWord, rest: bytes) -> None:
         if isinstance(answer, StreamAccept):
             if not self._outcome.done():
                 self._outcome.set_result(rest)
@@ -105,18 +102,15 @@ class ProviderAnswer:
             self.give_up(Rejected(answer if self._relayed else reject.PROVIDER_REJECTED))
         else:
             self._counters["provider_unexpected"] += 1
-            self.give_up(Rejected(self.failed()))
+            self.give_up(Rejected(self._failed()))
 
-    def _silent(self) -> None:
-        self._counters["provider_no_answer"] += 1
-        self.give_up(Rejected(self.failed()))
-
-    def _reset(self, code: int) -> None:
-        if self._relayed and code == ResetCode.RELAY_FAULT:
-            self._lost()  # a fault of that relay says nothing about the provider
+    def _silent(self, why: NoMessage) -> None:
+        # A fault of another relay says nothing about the provider.
+        fault = self._relayed and why.why == "reset" and why.code == ResetCode.RELAY_FAULT
+        if why.why == "lost" or fault:
+            self._counters["provider_lost"] += 1
+            self.give_up(ProviderLost(self._failed(), asked=True))
         else:
-            self._silent()
-
-    def _lost(self, _: CloseReason | None = None) -> None:
-        self._counters["provider_lost"] += 1
-        self.give_up(ProviderLost(self.failed(), asked=True))
+            label = "no_answer" if why.error is None else why.error.label
+            self._counters[f"provider_{label}"] += 1
+            self.give_up(Rejected(self._failed()))

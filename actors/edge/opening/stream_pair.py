@@ -1,61 +1,96 @@
-"""One stream from a consumer agent to a provider agent: the open sequence, then the splice.
+"""One stream from a consumer agent to a provider agent, from its OPEN_STREAM on, top to bottom.
 
-In `continue_` it asks policy, registry and provider, each with a deadline; what the consumer sends
-meanwhile is held, bounded by its window. Afterwards it is a `SplicedPair`, or, when policy wants
-the forward plane, waits for the end of the two streams beside it. Temporary: an agent's new stream
-is its restart.
+1. `open_pair`: the agent's connection read the frame; quotas, then an actor of its own.
+2. `StreamPair.init`: the actor takes the consumer's stream. What the consumer sends from here on is
+   held, bounded by its window; that it ends or resets is noticed at once.
+3. `continue_`: the sequence, each step with its deadline. May the consumer reach the service
+   (`_ask_caller`)? Who provides it (`_choose_providers`)? May the provider be reached by the
+   consumer? Whose is the stream id (`_claim_for`)? A stream to the provider, or to the relay where
+   it is, and its answer (`_ask_provider`).
+4. The outcome: a splice (`_splice_streams`; from then on it is a `SplicedPair`), datagrams where
+   policy wants them (`ForwardedPair`), or a reject (`_reject`).
 
-Source: protocol sheet ORP 2.5, 3.3, 3.4; 6.1 R4, R9, R10, R13.
+A stream that another relay brought takes the same way. Both decisions are made and audited again:
+what policy the other relay asked, if any, is its word only. Its provider must be connected here,
+as nothing is passed on to a third relay, and it is never forwarded.
+
+Temporary: an agent's new stream is its restart.
+
+Source: protocol sheet ORP 2.5, 3.3, 3.4, 3.11; 6.1 R4, R9, R10, R13; 6.4 X1, X2, X5.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+import asyncio
+from collections.abc import Callable
 
 from actors.control.messages import Decision, P2PMode, Provider, RelayMode, Resolve, combine_p2p
 from actors.edge.context import EdgeContext
-from actors.edge.forward.granting import allocate, restore, tell_granted
-from actors.edge.forward.liveness import discard, finish
-from actors.edge.forward.messages import ForwardEnded, Granted, PairRecord
-from actors.edge.messages import OpenTowards, SendReady
-from actors.edge.opening.open_request import (
-    Gone,
-    OpenRequest,
-    ProviderLost,
-    Rejected,
-    StreamEnd,
-)
-from actors.edge.opening.patience import with_patience
+from actors.edge.forward.forwarded_pair import ForwardedPair
+from actors.edge.forward.messages import Granted
+from actors.edge.messages import SendReady
+from actors.edge.opening.open_request import Gone, OpenRequest, ProviderLost, Rejected
 from actors.edge.opening.provider_answer import ProviderAnswer
 from actors.edge.opening.stream_policy import decide
 from actors.edge.pair_table import PairRow
-from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
 from actors.edge.stream_credit import CLOSED, RECYCLED
 from actors.runtime import (
-    NORMAL,
     ActorDown,
     ActorRef,
+    ActorSystem,
     AskFailed,
     ChildRefused,
+    ChildSpec,
     Down,
     ReplyError,
+    Restart,
     handles,
     shutdown,
 )
-from actors.transport.claim import StreamClaim
-from actors.transport.stream import Stream, StreamClosed
+from actors.transport.claim import claim_stream
+from actors.transport.stream import CloseReason, Stream, StreamClosed
+from actors.transport.stream_end import StreamEnd
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.messages import ForwardStream, IncomingStream, StreamReject
+from wire.orp.messages import (
+    ForwardStream,
+    IncomingStream,
+    StreamAccept,
+    StreamReject,
+)
 
 #: Providers at other relays that are tried when a relay cannot be reached.
 MAX_RELAYS_TRIED = 3
+#: Pause until a provider is looked for again, seconds: the first, then twice as long each time.
+LOOK_AGAIN = 0.05
+LOOK_AGAIN_CAP = 0.5
+#: What is said of a service whose provider is away.
+_AWAY = (reject.SERVICE_NOT_FOUND, reject.NO_LOCAL_PROVIDER)
 
 
-class StreamPair(SplicedPair):
-    """See the module docstring."""
+def open_pair(door: EdgeContext, system: ActorSystem, request: OpenRequest) -> ActorRef | None:
+    """Step 1. The pair's actor, which may end before it ran; None: the stream was refused."""
+    quotas, message = door.quotas, request.message
+    if quotas.opens.take(request.tenant, request.consumer, door.clock()):
+        request.ticket = quotas.streams.take(request.tenant, request.consumer)
+    if request.ticket is None:
+        request.refuse()
+        return None
+    name = f"{message.stream_id:016x}~{door.next_serial()}"
+    spec = ChildSpec(
+        name, lambda: StreamPair(door, request), restart=Restart.TEMPORARY, shutdown=1.0
+    )
+    try:
+        return system.start_child(door.streams(), spec)
+    except ChildRefused as refused:
+        door.counters[f"stream_refused_{refused.why}"] += 1
+        request.refuse()
+        return None
+
+
+class StreamPair(ForwardedPair):
+    """The actor of one stream that is being opened, and carried then."""
 
     def __init__(self, door: EdgeContext, opening: OpenRequest) -> None:
         super().__init__(door)
@@ -63,17 +98,17 @@ class StreamPair(SplicedPair):
         self._relay_mode = RelayMode.SPLICE
         self._caller_p2p = P2PMode.ALLOWED
         self._p2p = P2PMode.ALLOWED
-        self._allocated: PairRecord | None = None  # forward mode: also on record at its registry
-        self._allocated_monitor = 0
         self._provider_uri = ""
         #: The relay where the provider is; empty: it is connected here.
         self._provider_relay = ""
-        self._consumer_end = StreamEnd(opening.stream)
+        self._consumer_end = StreamEnd(opening.stream, ResetCode.RELAY_FAULT)
         self._provider_end: StreamEnd | None = None
         self._held = [opening.rest] if opening.rest else []
         self._consumer_eof = False
         self._gone = False  # the consumer, while the stream is opened
         self._answer: ProviderAnswer | None = None
+
+    # Step 2: the consumer's stream.
 
     def init(self) -> None:
         """Own the consumer's stream; what it sends meanwhile is held, bounded by its window."""
@@ -81,22 +116,35 @@ class StreamPair(SplicedPair):
         self._opening.owned = True
         if self._opening.ticket is not None:
             self.own(self._opening.ticket, "ticket")
-        opening, message = self._opening, self._opening.message
-        asked = PairRow(
-            message.stream_id,
-            opening.consumer,
-            "",
-            opening.tenant,
-            message.target_service,
-            message.method,
+        self._account = self.own(
+            StreamAccount(self._door, self.now(), self._asked_row("")), "account"
         )
-        self._account = self.own(StreamAccount(self._door, self.now(), asked), "account")
         stream = self._opening.stream
         stream.on_data = self._held.append
         stream.on_eof = self.guard("consumer", self._consumer_ended)
         stream.on_reset = self.guard("consumer", self._consumer_gone)
         stream.on_lost = self.guard("consumer", self._consumer_gone)
         stream.start()
+
+    def _asked_row(self, provider: str) -> PairRow:
+        opening, message = self._opening, self._opening.message
+        return PairRow(
+            message.stream_id,
+            opening.consumer,
+            provider,
+            opening.tenant,
+            message.target_service,
+            message.method,
+            self._p2p,
+        )
+
+    def _consumer_ended(self) -> None:
+        self._consumer_eof = True
+
+    def _consumer_gone(self, _: int | CloseReason) -> None:
+        self._gone = True
+        if self._answer is not None:
+            self._answer.give_up(Gone())
 
     def describe(self) -> dict[str, object]:
         """Who talks to whom, and how much so far."""
@@ -114,26 +162,61 @@ class StreamPair(SplicedPair):
             **self._volumes(),
         }
 
-    # The open sequence.
+    # Step 3: the sequence.
 
     async def continue_(self) -> None:
-        """Policy, registry, provider; then splice, or reject."""
+        """Policy, registry, provider; then splice, forward, or reject."""
         try:
-            patience = self._door.settings.incoming_deadline
-            provider, rest = await with_patience(self, self._reach_provider, patience)
-            granted = await self._allocate(provider)
+            provider, rest = await self._with_patience()
+            granted = None
+            if self._relay_mode is RelayMode.FORWARD:
+                granted = await self._allocate(self._opening, provider)
         except Rejected as rejected:
             self._reject(rejected.answer)
         except Gone:
             self._fail("gone while opening")
         else:
-            if granted is not None:
-                self._forward(provider, granted, rest)
-            else:
+            if granted is None:
                 self._splice_streams(provider, rest)
+            elif isinstance(granted, StreamReject):
+                self._reject(granted)
+            else:
+                self._forward_streams(provider, granted, rest)
+
+    async def _with_patience(self) -> tuple[Provider, bytes]:
+        """Reach a provider; again when its connection ended, for so long as opening one may take.
+
+        The consumer's bytes were not passed on yet, so nothing is done twice but the asking.
+        Another provider of the service is asked at once; the same one when it comes back in time.
+        One that was lost when it had heard of the stream is asked once more, not more often:
+        whatever the stream does to providers, it does to two of them.
+        """
+        deadline: float | None = None
+        pause, asked = LOOK_AGAIN, False
+        while True:
+            try:
+                return await self._reach_provider()
+            except ProviderLost as lost:
+                if asked and lost.asked:
+                    raise
+                asked = asked or lost.asked
+                answer = lost.answer
+            except Rejected as rejected:
+                if deadline is None or rejected.answer not in _AWAY:
+                    raise
+                answer = rejected.answer
+            if deadline is None:
+                deadline = self.now() + self._door.settings.incoming_deadline
+            elif self.now() > deadline:
+                raise Rejected(answer)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_AGAIN_CAP)
 
     async def _reach_provider(self) -> tuple[Provider, bytes]:
-        """Steps 4 to 8 of sheet 3.3, with the next provider when a relay cannot be reached."""
+        """Steps 2 to 8 of sheet 3.3, with the next provider when a relay cannot be reached."""
+        if self._door.draining:
+            raise Rejected(reject.RELAY_UNAVAILABLE)
+        await self._ask_caller()
         unreachable = reject.SERVICE_NOT_FOUND
         for provider in await self._choose_providers():
             callee = await self._decide(provider.uri, self._opening.consumer)
@@ -148,38 +231,6 @@ class StreamPair(SplicedPair):
                 unreachable = rejected.answer
         raise Rejected(unreachable)
 
-    async def _choose_providers(self) -> tuple[Provider, ...]:
-        """Steps 2 and 3 of sheet 3.3: the one connected here, else some at other relays."""
-        message, opening = self._opening.message, self._opening
-        if self._door.draining:
-            raise Rejected(reject.RELAY_UNAVAILABLE)
-        await self._ask_caller()
-        if self._relay_mode is RelayMode.FORWARD and self._door.forward is None:
-            raise Rejected(reject.FORWARD_UNAVAILABLE)
-        settings = self._door.settings
-        try:
-            resolution = await self._door.control().registry.ask_again(
-                Resolve(opening.tenant, message.target_service, settings.region),
-                timeout=settings.resolve_deadline,
-            )
-        except AskFailed:
-            raise Rejected(reject.REGISTRY_UNAVAILABLE) from None
-        if not resolution.providers:
-            raise Rejected(reject.SERVICE_NOT_FOUND)
-        local = tuple(one for one in resolution.providers if one.connection is not None)[:1]
-        if local:
-            return local
-        if self._relay_mode is RelayMode.FORWARD:
-            raise Rejected(reject.FORWARD_UNAVAILABLE)  # sheet 6.3 F6: never a splice
-        remote = tuple(
-            one
-            for one in resolution.providers
-            if self._door.relays.learn(one.relay_id, one.relay_endpoint)
-        )
-        if not remote:
-            raise Rejected(reject.INTER_RELAY_UNAVAILABLE)
-        return remote[:MAX_RELAYS_TRIED]
-
     async def _ask_caller(self) -> None:
         """May the consumer reach the service, and how?"""
         caller = await self._decide(self._opening.consumer, self._opening.message.target_service)
@@ -187,6 +238,9 @@ class StreamPair(SplicedPair):
             raise Rejected(reject.denied(caller.reason))
         self._relay_mode = caller.relay_mode
         self._caller_p2p = caller.p2p_mode
+        impossible = self._opening.relay or self._door.forward is None
+        if self._relay_mode is RelayMode.FORWARD and impossible:
+            raise Rejected(reject.FORWARD_UNAVAILABLE)  # sheet 6.3 F6: never a splice
 
     async def _decide(self, caller: str, target: str) -> Decision:
         opening, message = self._opening, self._opening.message
@@ -200,6 +254,51 @@ class StreamPair(SplicedPair):
             asker=opening.consumer,
         )
 
+    async def _choose_providers(self) -> tuple[Provider, ...]:
+        """The one that is connected here, else some at other relays."""
+        opening, settings = self._opening, self._door.settings
+        nobody = reject.NO_LOCAL_PROVIDER if opening.relay else reject.SERVICE_NOT_FOUND
+        try:
+            resolution = await self._door.control().registry.ask_again(
+                Resolve(opening.tenant, opening.message.target_service, settings.region),
+                timeout=settings.resolve_deadline,
+            )
+        except AskFailed:
+            raise Rejected(nobody if opening.relay else reject.REGISTRY_UNAVAILABLE) from None
+        local = tuple(one for one in resolution.providers if one.connection is not None)[:1]
+        if local:
+            return local
+        if opening.relay or not resolution.providers:
+            raise Rejected(nobody)
+        if self._relay_mode is RelayMode.FORWARD:
+            raise Rejected(reject.FORWARD_UNAVAILABLE)  # sheet 6.3 F6: never a splice
+        remote = tuple(
+            one
+            for one in resolution.providers
+            if self._door.relays.learn(one.relay_id, one.relay_endpoint)
+        )
+        if not remote:
+            raise Rejected(reject.INTER_RELAY_UNAVAILABLE)
+        return remote[:MAX_RELAYS_TRIED]
+
+    async def _claim_for(self, provider: Provider) -> None:
+        """Steps 5 and 6: the stream id is this pair's, or the stream is refused."""
+        opening, stream_id = self._opening, self._opening.message.stream_id
+        if not stream_id:
+            return
+        before = self._door.pairs.unfinished(stream_id, self.now())
+        if before is not None and (before.consumer, before.provider) != (
+            opening.consumer,
+            provider.uri,
+        ):
+            raise Rejected(reject.STREAM_ID_COLLISION)  # its own agents may come back to it
+        claimed = await self._claim(stream_id, opening.consumer, provider.uri)
+        if claimed is None:
+            raise Rejected(reject.REGISTRY_UNAVAILABLE)
+        if not claimed:
+            raise Rejected(reject.STREAM_ID_COLLISION)
+        self._watch_registry()
+
     async def _ask_provider(self, provider: Provider) -> bytes:
         """Steps 5, 6 and 8, or those of sheet 3.11 when the provider is at another relay.
 
@@ -207,8 +306,7 @@ class StreamPair(SplicedPair):
 
         Returns the provider's bytes that came behind its STREAM_ACCEPT.
         """
-        message, opening = self._opening.message, self._opening
-        settings = self._door.settings
+        opening, settings = self._opening, self._door.settings
         if self._gone:
             raise Gone
         if self._provider_end is not None:  # of one that was lost
@@ -217,125 +315,98 @@ class StreamPair(SplicedPair):
             self._provider_end = None
         self._provider_uri = provider.uri
         self._provider_relay = ""
+        patience = settings.accept_deadline
         if provider.connection is not None:
             await self._claim_for(provider)
+            failed = reject.PROVIDER_STREAM_OPEN_FAILED
+            if opening.relay:
+                failed = reject.PROVIDER_OPEN_FAILED
             stream = await self._open_towards(
-                provider.connection,
-                settings.incoming_deadline,
-                reject.PROVIDER_OPEN_FAILED
-                if opening.relay
-                else reject.PROVIDER_STREAM_OPEN_FAILED,
+                lambda: provider.connection, settings.incoming_deadline, failed
             )
-            patience = settings.accept_deadline
         else:
-            try:
-                link = self._door.relays.link(provider.relay_id)
-            except ChildRefused:
-                raise Rejected(reject.PEER_RELAY_UNREACHABLE) from None
             self._provider_relay = provider.relay_id
             stream = await self._open_towards(
-                link,
+                lambda: self._door.relays.link(provider.relay_id),
                 settings.incoming_deadline + self._door.relays.settings.dial_timeout,
                 reject.PEER_RELAY_UNREACHABLE,
             )
             # The other relay's own deadlines come first: its answer says more than our silence.
-            patience = (
-                settings.resolve_deadline
-                + settings.policy_deadline
-                + settings.incoming_deadline
-                + settings.accept_deadline
+            patience += (
+                settings.resolve_deadline + settings.policy_deadline + settings.incoming_deadline
             )
-        self._provider_end = self.own(StreamEnd(stream), "stream")
+        self._provider_end = self.own(StreamEnd(stream, ResetCode.RELAY_FAULT), "stream")
         if self._provider_relay:
             self._door.meters.counters["intra_relay_hops"] += 1
             await self._claim_for(provider)
         if self._gone:
             raise Gone
-        # Both ends hold what happens to them until the splice listens.
-        answer = self._answer = ProviderAnswer(
+        self._answer = ProviderAnswer(
+            self,
             stream,
-            self.guard,
             self._door.counters,
             relayed=bool(self._provider_relay),
+            # Both ends hold what happens to them until the splice listens.
             on_accept=self._consumer_end.stream.pause,
         )
-        stream.start()
-        kind = ForwardStream if self._provider_relay else IncomingStream
+        message, kind = opening.message, ForwardStream if self._provider_relay else IncomingStream
         first = kind(message.target_service, message.method, opening.consumer, message.stream_id)
-        try:
-            stream.write(first.encode())
-        except StreamClosed:
-            failed = answer.failed(reject.PROVIDER_STREAM_OPEN_FAILED)
-            raise ProviderLost(failed, asked=False) from None
-        return await answer.wait(patience)
-
-    async def _claim_for(self, provider: Provider) -> None:
-        message, opening = self._opening.message, self._opening
-        if not message.stream_id:
-            return
-        before = self._door.pairs.unfinished(message.stream_id, self.now())
-        if before is not None and (before.consumer, before.provider) != (
-            opening.consumer,
-            provider.uri,
-        ):
-            raise Rejected(reject.STREAM_ID_COLLISION)  # its own agents may come back to it
-        claimed = await self._claim(message.stream_id, opening.consumer, provider.uri)
-        if not claimed:
-            refusal = reject.REGISTRY_UNAVAILABLE if claimed is None else None
-            raise Rejected(refusal or reject.STREAM_ID_COLLISION)
-        self._watch_registry()
+        return await self._answer.ask(first.encode(), patience)
 
     async def _open_towards(
-        self, connection: ActorRef, patience: float, failed: StreamReject
+        self, connection: Callable[[], ActorRef | None], patience: float, failed: StreamReject
     ) -> Stream:
-        claim = self.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
+        """A stream over the connection of the provider, or of the relay where it is."""
         try:
-            await connection.ask(OpenTowards(claim), timeout=patience)
-            return claim.take()
-        except (AskFailed, StreamClosed) as error:
+            ref = connection()
+            assert ref is not None
+            return await claim_stream(self, ref, timeout=patience, code=ResetCode.RELAY_FAULT)
+        except (AskFailed, ChildRefused, StreamClosed) as error:
             self.log.debug("no stream to the provider: {}", error)
-            claim.abort()
             ended = isinstance(error, ActorDown | StreamClosed) or (
                 isinstance(error, ReplyError) and error.refusal in (CLOSED, RECYCLED)
             )
             if ended and not self._provider_relay:
                 raise ProviderLost(failed, asked=False) from None
             raise Rejected(failed) from None
-        finally:
-            self.disown(claim)
 
-    async def _allocate(self, provider: Provider) -> Granted | None:
-        """Sheet 3.5 step 2; None: this stream is spliced."""
-        place, opening = self._door.forward, self._opening
-        if self._relay_mode is not RelayMode.FORWARD:
-            return None
-        if provider.connection is None or place is None:
-            raise Rejected(reject.FORWARD_UNAVAILABLE)
-        ticket = self._door.quotas.forward.take(opening.tenant, opening.consumer)
-        if ticket is None:
-            raise Rejected(reject.FORWARD_UNAVAILABLE)
-        self.own(ticket, "ticket")
-        consumer = (opening.consumer, opening.connection)
-        granted = await allocate(
-            place,
-            opening.message.stream_id,
-            self.ref,
-            consumer,
-            (provider.uri, provider.connection),
+    # Step 4: the outcome.
+
+    def _splice_streams(self, provider: Provider, rest: bytes) -> None:
+        assert self._provider_end is not None
+        opening = self._opening
+        self._announce(provider)
+        consumer = self._side("consumer", opening.consumer, relay=opening.relay)
+        other = self._side("provider", provider.uri, relay=self._provider_relay)
+        splice = self._begin(self._asked_row(provider.uri), consumer, other)
+        splice.attach(consumer, self._consumer_end, already=self._consumer_end.stream.backlog)
+        splice.attach(other, self._provider_end, already=self._provider_end.stream.backlog)
+        held = {consumer: self._held, other: [rest] if rest else []}
+        splice.start(held, {consumer} if self._consumer_eof else set())
+
+    def _announce(self, provider: Provider) -> None:
+        """Tell both agents that the stream is spliced; one at another relay hears it from there."""
+        opening, stream_id = self._opening, self._opening.message.stream_id
+        if opening.relay:
+            self._consumer_end.stream.write(StreamAccept().encode())
+        elif stream_id:
+            opening.connection.try_tell(SendReady(stream_id, provider.uri))
+        if stream_id and provider.connection is not None:
+            provider.connection.try_tell(SendReady(stream_id, opening.consumer))
+
+    def _forward_streams(self, provider: Provider, granted: Granted, rest: bytes) -> None:
+        assert self._provider_end is not None
+        assert provider.connection is not None
+        early = sum(map(len, self._held))
+        self._held.clear()
+        ends = (
+            ("consumer", self._consumer_end, early),
+            ("provider", self._provider_end, len(rest)),
         )
-        if isinstance(granted, StreamReject):
-            raise Rejected(granted)
-        self._allocated = granted.record
-        self._allocated_monitor = self.monitor(place.registry())
-        return granted
-
-    def _consumer_ended(self) -> None:
-        self._consumer_eof = True
-
-    def _consumer_gone(self, _: object) -> None:
-        self._gone = True
-        if self._answer is not None:
-            self._answer.give_up(Gone())
+        connections = (self._opening.connection, provider.connection)
+        self._forward(self._asked_row(provider.uri), granted, connections, ends)
+        if self._consumer_eof:
+            self._forward_over()
 
     def _reject(self, answer: StreamReject) -> None:
         self._phase = "rejected"
@@ -358,102 +429,13 @@ class StreamPair(SplicedPair):
             end.stream.abort(ResetCode.REJECTED)
         self.stop(shutdown(f"rejected {answer.code}"))
 
-    # The splice.
-
-    def _splice_streams(self, provider: Provider, rest: bytes) -> None:
-        assert self._provider_end is not None
-        message, opening = self._opening.message, self._opening
-        self._announce(provider)
-        consumer = self._side("consumer", opening.consumer, relay=opening.relay)
-        other = self._side("provider", provider.uri, relay=self._provider_relay)
-        row = PairRow(
-            message.stream_id,
-            opening.consumer,
-            provider.uri,
-            opening.tenant,
-            message.target_service,
-            message.method,
-            self._p2p,
-        )
-        splice = self._begin(row, consumer, other)
-        splice.attach(consumer, self._consumer_end, already=self._consumer_end.stream.backlog)
-        splice.attach(other, self._provider_end, already=self._provider_end.stream.backlog)
-        held = {consumer: self._held, other: [rest] if rest else []}
-        splice.start(held, {consumer} if self._consumer_eof else set())
-
-    def _announce(self, provider: Provider) -> None:
-        """Tell both agents that the stream is spliced."""
-        message = self._opening.message
-        if message.stream_id:
-            consumer = self._opening.consumer
-            self._opening.connection.try_tell(SendReady(message.stream_id, provider.uri))
-            if provider.connection is not None:
-                provider.connection.try_tell(SendReady(message.stream_id, consumer))
-
     def _ends(self) -> list[StreamEnd]:
         if self._splice is not None:
             return super()._ends()
         return [end for end in (self._consumer_end, self._provider_end) if end is not None]
 
-    def _forward(self, provider: Provider, granted: Granted, rest: bytes) -> None:
-        """The bytes travel as datagrams; the two streams only tell when it is over."""
-        assert self._provider_end is not None
-        assert provider.connection is not None
-        self._phase = "forwarded"
-        self._account.mode = "forward"
-        self._account.row = replace(self._account.row, provider=provider.uri)
-        self._account.ready(self.now())
-        # The bytes go through this relay as well: only leaving it would do.
-        self._begin_p2p_deadline(self._p2p)
-        self._door.meters.counters["stream_forward_assigned_total"] += 1
-        self._door.counters["streams_forwarded"] += 1
-        message, connections = (
-            self._opening.message,
-            (self._opening.connection, provider.connection),
-        )
-        tell_granted(message.stream_id, granted, connections)
-        early = sum(map(len, self._held))
-        self._held.clear()
-        for name, end, unread in (
-            ("consumer", self._consumer_end, early),
-            ("provider", self._provider_end, len(rest)),
-        ):
-            lost = partial(self._side_lost, name)
-            discard(end.stream, unread, self.guard, name, self._forward_over, lost)
-        if self._consumer_eof:
-            self._forward_over()
-
-    def _side_lost(self, name: str, _: object = None) -> None:
-        self._door.counters["stream_lost"] += 1
-        self._fail(f"{name} lost")
-
-    def _forward_over(self, why: str = "") -> None:
-        """One side is done: so is the other, and both agents get their stream credit back."""
-        self._phase = "finished"
-        self._account.outcome, self._account.detail = "finished", why
-        for end in (self._consumer_end, self._provider_end):
-            if end is not None and not end.settled:
-                self._settle(end)
-                finish(end.stream)
-        self.stop(shutdown(why) if why else NORMAL)
-
-    async def _restore(self) -> None:
-        place, record = self._door.forward, self._allocated
-        if place is None or record is None:
-            return
-        if await restore(place, record):
-            self._allocated_monitor = self.monitor(place.registry())
-        else:
-            self._forward_over("forward: plane lost")
-
-    @handles(ForwardEnded)
-    def _forward_ended(self, message: ForwardEnded) -> None:
-        self._forward_over(f"forward: {message.why}")
-
     @handles(Down)
     async def _registry_down(self, down: Down) -> None:
         """A registry restarts without memory: claim our stream id, or our allocations, again."""
-        if down.token == self._allocated_monitor:
-            await self._restore()
-        else:
+        if not await self._restored(down.token):
             await self._claim_again(down.token)

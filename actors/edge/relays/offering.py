@@ -15,10 +15,10 @@ Source: protocol sheet ORP 3.7, 3.11; 6.1 R5.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.edge.context import EdgeContext
-from actors.edge.messages import OpenTowards
 from actors.edge.pair_table import PairRow
 from actors.edge.resume.returning import ResumingStream
 from actors.runtime import (
@@ -26,14 +26,13 @@ from actors.runtime import (
     AskFailed,
     ChildRefused,
 )
-from actors.transport.claim import StreamClaim
-from actors.transport.stream import CloseReason, Stream, StreamClosed
-from wire.errors import PeerError
+from actors.transport.claim import claim_stream
+from actors.transport.first_message import FirstMessage, NoMessage
+from actors.transport.stream import Stream, StreamClosed
 from wire.orp.close_codes import ResetCode
-from wire.orp.frame import FrameReader
+from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.identity import AgentUri, IdentityError, parse_identity
-from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import ForwardStream, StreamReject, StreamResume, decode
+from wire.orp.messages import ForwardStream, StreamReject, StreamResume
 
 #: Pause before a relay that could not be asked is asked again, seconds (times jitter).
 AGAIN = 0.3
@@ -68,24 +67,34 @@ class _Exchange:
     """One offer on one stream, as a resource: reset unless it led to a half."""
 
     def __init__(self, owner: Actor, stream: Stream, relay_id: str, offered: Offered) -> None:
+        self._owner = owner
         self._stream = stream
         self._relay_id = relay_id
         self._offered = offered
-        self._reader = FrameReader(MAX_FIRST_FRAME_PAYLOAD_BYTES)
-        self._peer: ForwardStream | None = None
         self._done: asyncio.Future[ResumingStream | None] = owner.system.loop.create_future()
         self.final = False  #: asking this relay again is of no use
-        guard = owner.guard
-        stream.on_data = guard("offer", self._data)
-        stream.on_eof = guard("offer", self._refused)
-        stream.on_reset = guard("offer", self._reset)
-        stream.on_lost = guard("offer", self._lost)
-        stream.start()
+        self._read(self._peer_named, b"")
+
+    def offer(self) -> None:
+        """Say what is offered; raises `StreamClosed`."""
+        offered = self._offered
         claim = None if offered.claim is None else offered.claim.terms()
         positions = StreamResume(offered.stream_id, offered.sent, offered.received, claim)
         terms = None if offered.row is None else offered.row.terms()
         first = ForwardStream("", "", offered.uri, offered.stream_id, terms, offered.provides)
-        stream.write(first.encode() + positions.encode())
+        self._stream.write(first.encode() + positions.encode())
+
+    def _read(self, then: Callable[[FirstWord, bytes], object], early: bytes) -> None:
+        self._reading = FirstMessage[FirstWord](
+            self._owner,
+            self._stream,
+            FirstMessageReader(),
+            then,
+            self._refused,
+            code=ResetCode.RELAY_FAULT,
+            kind="offer",
+        )
+        self._reading.start(early)
 
     async def answer(self, timeout: float) -> ResumingStream | None:
         """The other agent's half; None: not there."""
@@ -99,39 +108,28 @@ class _Exchange:
         """Nobody wants the answer any more; idempotent."""
         half = self._done.result() if self._done.done() and not self._done.cancelled() else None
         if half is None:
+            self._reading.release()
             self._stream.abort(ResetCode.RELAY_FAULT)
         else:
             half.abort()
 
-    def _data(self, chunk: bytes) -> None:
-        if self._done.done():
-            return
-        try:
-            self._reader.feed(chunk)
-            while not self._done.done():
-                frame = self._reader.next_frame()
-                if frame is None:
-                    self._stream.consume(len(chunk))
-                    return
-                message = decode(frame)
-                if isinstance(message, ForwardStream) and self._peer is None:
-                    self._peer = message
-                elif isinstance(message, StreamResume) and self._peer is not None:
-                    self._answered(self._peer, message, len(chunk))
-                else:
-                    self.final = True
-                    refused = isinstance(message, StreamReject)
-                    self._finish(ResetCode.REJECTED if refused else ResetCode.MALFORMED)
-        except PeerError:
-            self.final = True
-            self._finish(ResetCode.MALFORMED)
+    def _peer_named(self, message: FirstWord, rest: bytes) -> None:
+        if isinstance(message, ForwardStream):
+            self._peer = message
+            self._read(self._answered, rest)
+        else:
+            self._give_up(message)
 
-    def _answered(self, first: ForwardStream, resume: StreamResume, size: int) -> None:
-        rest = bytes(self._reader.take_rest())
-        stream, offered = self._stream, self._offered
-        stream.consume(size - len(rest))
-        stream.pause()
-        stream.forget_callbacks()
+    def _give_up(self, message: FirstWord) -> None:
+        self.final = True
+        refused = isinstance(message, StreamReject)
+        self._finish(ResetCode.REJECTED if refused else ResetCode.MALFORMED)
+
+    def _answered(self, resume: FirstWord, rest: bytes) -> None:
+        if not isinstance(resume, StreamResume):
+            self._give_up(resume)
+            return
+        stream, offered, first = self._stream, self._offered, self._peer
         peer, relay, row = first.source_agent_uri, self._relay_id, offered.row
         try:
             identity = parse_identity(peer)
@@ -153,16 +151,12 @@ class _Exchange:
         half.owned = True
         self._done.set_result(half)
 
-    def _refused(self) -> None:
-        self.final = True
-        self._finish(ResetCode.NONE)
-
-    def _reset(self, code: int) -> None:
-        self.final = code in _FINAL
-        self._finish(ResetCode.NONE)
-
-    def _lost(self, reason: CloseReason) -> None:
-        self._finish(ResetCode.NONE)
+    def _refused(self, why: NoMessage) -> None:
+        if why.why == "reset":
+            self.final = why.code in _FINAL
+        elif why.why != "lost":
+            self.final = True
+        self._finish(ResetCode.MALFORMED if why.error is not None else ResetCode.NONE)
 
     def _finish(self, code: int) -> None:
         self._stream.abort(code)
@@ -186,14 +180,14 @@ async def offer(
     await asyncio.sleep(wait)
     while (left := deadline - owner.now()) > 0:
         settings = door.relays.settings
-        claim = owner.own(StreamClaim(ResetCode.RELAY_FAULT), "claim")
         exchange: _Exchange | None = None
         try:
             link = door.relays.link(relay_id)
             patience = min(left, settings.dial_timeout + door.settings.incoming_deadline)
-            await link.ask(OpenTowards(claim), timeout=patience)
+            stream = await claim_stream(owner, link, timeout=patience, code=ResetCode.RELAY_FAULT)
             door.counters["halves_offered"] += 1
-            exchange = owner.own(_Exchange(owner, claim.take(), relay_id, offered), "offer")
+            exchange = owner.own(_Exchange(owner, stream, relay_id, offered), "offer")
+            exchange.offer()
             half = await exchange.answer(deadline - owner.now())
             if half is not None:
                 door.counters["offers_answered"] += 1
@@ -205,8 +199,6 @@ async def offer(
         except (AskFailed, ChildRefused, StreamClosed):
             pass  # unreachable now; the loop's deadline decides
         finally:
-            owner.disown(claim)
-            claim.abort()
             if exchange is not None:
                 owner.disown(exchange)
                 exchange.abort()

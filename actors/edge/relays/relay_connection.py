@@ -8,14 +8,14 @@ Source: protocol sheet ORP 3.7, 3.11; 6.4 X2, X3, X5.
 
 from __future__ import annotations
 
-from actors.edge.connection.first_frame import FirstFrame
+from functools import partial
+
 from actors.edge.connection.peer_frames import PeerFrames
 from actors.edge.connection.stream_acceptor import StreamAcceptor
 from actors.edge.context import EdgeContext
 from actors.edge.messages import Close, CopyFrame
 from actors.edge.opening.open_request import OpenRequest
 from actors.edge.pair_table import PairRow
-from actors.edge.relays.egress_pair import EgressPair
 from actors.edge.relays.signalling import Signalling
 from actors.edge.resume.returning import ResumingStream
 from actors.runtime import (
@@ -31,7 +31,7 @@ from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import PeerFrame
-from wire.orp.frame import Frame
+from wire.orp.first_message import FirstWord
 from wire.orp.identity import AgentUri, IdentityError, RelayUri, parse_identity
 from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume
 
@@ -85,7 +85,7 @@ class RelayConnection(StreamAcceptor):
             "direction": "in",
             "remote": address_text(*self._connection.remote_address),
             "streams": statistics.streams,
-            "opening": len(self._opening),
+            "opening": self._opening,
             "signalling": self._signalling is not None and self._signalling.open,
             "datagrams_in": statistics.datagrams_in,
             "datagrams_out": statistics.datagrams_out,
@@ -107,11 +107,9 @@ class RelayConnection(StreamAcceptor):
     # Streams.
 
     def _on_stream(self, stream: Stream) -> None:
-        self._take(stream, self._on_first_frame)
+        self._take(stream, partial(self._on_first, stream))
 
-    def _on_first_frame(self, first: FirstFrame, frame: Frame, rest: bytes) -> None:
-        stream = first.stream
-        message = self._decoded(stream, frame)
+    def _on_first(self, stream: Stream, message: FirstWord, rest: bytes) -> None:
         if isinstance(message, Ping) and self._signalling is None:
             relay_id = self._identity.relay_id
             signalling = Signalling(stream, self._from_relay, self._door.counters)
@@ -122,16 +120,12 @@ class RelayConnection(StreamAcceptor):
             return
         source = self._source(message) if isinstance(message, ForwardStream) else None
         if source is None or not isinstance(message, ForwardStream):
-            if message is not None:
-                self._unexpected(stream)
+            self._unexpected(stream)
         elif message.target_service:
             self._open_stream(stream, message, source, rest)
         else:
             # Another relay's half of a stream: its positions follow.
-            def positions(second: FirstFrame, frame: Frame, rest: bytes) -> None:
-                self._on_positions(second, frame, rest, source, message)
-
-            self._read_frame(stream, positions, rest)
+            self._read_message(stream, partial(self._on_positions, stream, source, message), rest)
 
     def _source(self, message: ForwardStream) -> AgentUri | None:
         """The agent the stream comes from, if it is one we serve."""
@@ -159,22 +153,19 @@ class RelayConnection(StreamAcceptor):
             self.ref,
             relay=self._identity.relay_id,
         )
-        if self._start_pair(opening, EgressPair):
+        if self._start_pair(opening):
             self._door.counters["streams_from_relays"] += 1
 
     def _on_positions(
         self,
-        second: FirstFrame,
-        frame: Frame,
-        rest: bytes,
+        stream: Stream,
         source: AgentUri,
         first: ForwardStream,
+        message: FirstWord,
+        rest: bytes,
     ) -> None:
-        stream = second.stream
-        message = self._decoded(stream, frame)
         if not isinstance(message, StreamResume) or not message.stream_id:
-            if message is not None:
-                self._unexpected(stream)
+            self._unexpected(stream)
             return
         row = None
         if first.terms is not None:

@@ -13,11 +13,9 @@ Source: protocol sheet ORP 3.11; 6.4 X3, X4.
 
 from __future__ import annotations
 
-from collections import deque
-
 from actors.edge.connection.peer_frames import PeerFrames
 from actors.edge.context import EdgeContext
-from actors.edge.messages import CopyFrame, OpenTowards, Reach
+from actors.edge.messages import CopyFrame, Reach
 from actors.edge.relays.directory import SignallingRoute
 from actors.edge.relays.signalling import Signalling
 from actors.runtime import (
@@ -28,11 +26,10 @@ from actors.runtime import (
     MailboxSpec,
     OwnedTask,
     Refusal,
-    Reply,
     handles,
 )
 from actors.transport.addresses import address_text
-from actors.transport.claim import StreamClaim
+from actors.transport.claim import ClaimQueue, OpenTowards
 from actors.transport.connection import Connection
 from actors.transport.quic import DialFailed
 from actors.transport.stream import CloseReason, Stream
@@ -77,7 +74,9 @@ class RelayLink(Actor):
         self._relay_id = relay_id
         self._settings = door.relays.settings
         self._lanes: list[_Lane] = []
-        self._waiting: deque[tuple[StreamClaim, Reply[None]]] = deque()
+        self._waiting = ClaimQueue(
+            self, self._open, bound=MAX_WAITING, crowded="too many streams wait for this relay"
+        )
         self._dial: OwnedTask | None = None
         self._failures = 0
         self._not_before = 0.0
@@ -131,20 +130,13 @@ class RelayLink(Actor):
 
     @handles(OpenTowards)
     def _open_towards(self, message: OpenTowards) -> Refusal | Deferred | None:
-        if not message.claim.wanted:
-            return None
         self._used = self.now()
-        stream = self._open()
-        if stream is not None:
-            message.claim.put(stream)
-            return None
         if not self._may_dial() and not self._lanes:
             return Refusal(f"relay unreachable: {self._last_error}")
-        if len(self._waiting) >= MAX_WAITING:
-            return Refusal("too many streams wait for this relay")
-        self._waiting.append((message.claim, self.defer()))
-        self._dial_if_useful()
-        return DEFERRED
+        answer = self._waiting.open(message)
+        if answer is DEFERRED:
+            self._dial_if_useful()
+        return answer
 
     def _open(self) -> Stream | None:
         for lane in self._lanes:
@@ -155,18 +147,9 @@ class RelayLink(Actor):
         return None
 
     def _serve_waiting(self) -> None:
-        while self._waiting:
-            claim, reply = self._waiting[0]
-            if not claim.wanted:
-                self._waiting.popleft()
-                continue
-            stream = self._open()
-            if stream is None:
-                self._dial_if_useful()
-                return
-            self._waiting.popleft()
-            claim.put(stream)
-            reply.send(None)
+        self._waiting.serve()
+        if self._waiting:
+            self._dial_if_useful()
 
     # Dialling.
 
@@ -205,8 +188,7 @@ class RelayLink(Actor):
         self._not_before = self.now() + pause * self.system.rng.uniform(0.5, 1.0)
         self.log.info("relay {} not reached: {}", self._relay_id, error)
         if not self._lanes:
-            while self._waiting:
-                self._waiting.popleft()[1].send(Refusal(f"relay unreachable: {error}"))
+            self._waiting.refuse(f"relay unreachable: {error}")
 
     def _stranger(self, connection: Connection) -> str:
         """Why the peer is not the relay we want; empty when it is."""

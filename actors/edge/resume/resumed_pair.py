@@ -9,12 +9,13 @@ Source: protocol sheet ORP 3.7, 3.10; 6.1 R1, R2, R6, R7.
 from __future__ import annotations
 
 from actors.edge.context import EdgeContext
-from actors.edge.opening.open_request import StreamEnd
 from actors.edge.pair_table import PairRow
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.spliced_pair import SplicedPair
 from actors.edge.stream_account import StreamAccount
 from actors.transport.quota import Ticket
+from actors.transport.stream_end import StreamEnd
+from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
 
 
@@ -52,7 +53,8 @@ class ResumedPair(SplicedPair):
             self._account.outcome, self._account.detail = "failed", "half gone"
             self.stop()
             return
-        ends = (StreamEnd(first.take()), StreamEnd(second.take()))
+        code = ResetCode.RELAY_FAULT
+        ends = (StreamEnd(first.take(), code), StreamEnd(second.take(), code))
         for end in ends:
             self.own(end, "stream")
         if not self._consistent(first.resume, second.resume, echo=second.echo) or (

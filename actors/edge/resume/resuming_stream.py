@@ -23,6 +23,7 @@ from actors.runtime import (
     Actor,
     ActorDown,
     ActorRef,
+    ActorSystem,
     AskTimeout,
     ChildRefused,
     ChildSpec,
@@ -52,6 +53,24 @@ class _Place:
     def abort(self) -> None:
         """The actor ended while it waited."""
         self._matcher.try_tell(Leave(self._half))
+
+
+def start_half(door: EdgeContext, system: ActorSystem, half: ResumingStream) -> ActorRef | None:
+    """The half's actor, which may end before it ran; None: the half was refused."""
+    quotas = door.quotas
+    if quotas.returns.take(half.tenant, half.uri, door.clock()):
+        half.ticket = quotas.halves.take(half.tenant, half.uri)
+    if half.ticket is None:
+        half.abort()  # as after any fault of a relay: the agent may try again
+        return None
+    name = f"{half.stream_id:016x}~{door.next_serial()}"
+    spec = ChildSpec(name, lambda: ResumeHalf(door, half), restart=Restart.TEMPORARY, shutdown=1.0)
+    try:
+        return system.start_child(door.halves(), spec)
+    except ChildRefused as refused:
+        door.counters[f"resume_refused_{refused.why}"] += 1
+        half.abort()
+        return None
 
 
 class ResumeHalf(Actor):
