@@ -24,6 +24,8 @@ class QuicStreamHandle(DeliveredStream):
 
     def _unwanted(self) -> None:
         self._handle.engine.release_credit(self.stream_id)
+        # Also when it came with what the engine said behind its own transmission.
+        self._handle.schedule_transmit()
 
     def start(self) -> None:
         """See `Stream.start`."""
