@@ -23,22 +23,31 @@ from google.protobuf.message import DecodeError, Message
 from actors.control.backend import BackendError, DuplicateRule
 from actors.control.remote.codec import METHODS, WATCHING, Method
 from actors.controller.authority import ANYBODY, Caller, caller_of
+from actors.controller.callers import Callers
 from actors.controller.complaints import Complaints
 from actors.controller.grpc_server import peer_identity
 from actors.controller.limits import CALL_SECONDS, WATCH_WRITE_SECONDS
 from actors.controller.request_checks import Refused
 from actors.controller.watches import WatchEnded
+from actors.transport.quota import Ticket
 
 M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One RPC: who calls, with which metadata, and the metadata to end the answer with."""
+    """One RPC: who calls, with which metadata, and the metadata to end the answer with.
+
+    Attributes:
+        key: what its caller is called by `Callers`.
+        place: of the RPCs its caller may have under way.
+    """
 
     caller: Caller
     metadata: Mapping[str, str]
     trailing: dict[str, str]
+    key: str
+    place: Ticket
 
     def speak_for(self, relay_id: str) -> None:
         """Raise `Refused` unless the caller may act as this relay."""
@@ -96,6 +105,7 @@ class Dispatcher:
         self._tls = tls
         self._operators = frozenset(operators)
         self._complaints = Complaints(warn)
+        self.callers = Callers()
         self.served: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.malformed = 0
@@ -123,11 +133,13 @@ class Dispatcher:
     def _unary_frame(self, method: Method, handler: Unary) -> Any:
         async def frame(data: bytes, context: Any) -> Message:
             problem: Refused
+            place = None
             try:
                 call = self._call(method, context)
-                request = self._request(method, data, call)
+                place = call.place
                 async with asyncio.timeout(CALL_SECONDS):
-                    answer = await handler(call, request)
+                    await self.callers.turn(call.key)
+                    answer = await handler(call, self._request(method, data, call))
             except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
                 problem = self._problem(error)
             else:
@@ -135,6 +147,9 @@ class Dispatcher:
                 if call.trailing:
                     context.set_trailing_metadata(tuple(call.trailing.items()))
                 return answer
+            finally:
+                if place is not None:
+                    place.abort()
             self.refused[problem.code.name] += 1
             await context.abort(problem.code, str(problem))
             raise problem  # not reached: abort raises
@@ -144,12 +159,17 @@ class Dispatcher:
     def _stream_frame(self, method: Method, handler: Streamed) -> Any:
         async def frame(data: bytes, context: Any) -> None:
             problem: Refused | None = None
+            place = None
             try:
                 call = self._call(method, context)
-                request = self._request(method, data, call)
-                await handler(call, request, Writer(context))
+                place = call.place
+                await self.callers.turn(call.key)
+                await handler(call, self._request(method, data, call), Writer(context))
             except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
                 problem = self._problem(error)
+            finally:
+                if place is not None:
+                    place.abort()
             if problem is None:
                 self.served[method.short] += 1
                 return
@@ -168,7 +188,13 @@ class Dispatcher:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, text)
         pairs = context.invocation_metadata() or ()
         metadata = {key: value for key, value in pairs if isinstance(value, str)}
-        return Call(caller, metadata, {})
+        key = caller.name if self._tls else str(context.peer())
+        try:
+            place = self.callers.place(key)
+        except Refused as refused:
+            self._complaints.say(f"{caller.name}: {refused}")
+            raise
+        return Call(caller, metadata, {}, key, place)
 
     def _request(self, method: Method, data: bytes, call: Call) -> Message:
         """The message; `Refused` when it is none, as callers of the reference hear it."""

@@ -13,7 +13,14 @@ MAX_REQUEST: Final = 4 * 1024 * 1024
 MAX_RPCS: Final = 4_096
 #: RPCs of one connection under way (HTTP/2 streams); a further one waits at the caller.
 MAX_RPCS_PER_CONNECTION: Final = 256
-#: Connections; a further one is closed.
+#: RPCs of one caller under way, whatever connections it has; a further one gets RESOURCE_EXHAUSTED.
+#: A relay of ours has one connection.
+MAX_RPCS_PER_CALLER: Final = 256
+#: Calls of one caller per second, after so many at once; a further one waits for its turn.
+CALLS_PER_SECOND: Final = 1_000.0
+CALLS_AT_ONCE: Final = 2_000
+#: Connections; a further one is closed. gRPC does not tell sources apart before their certificate
+#: is there: a listener that strangers reach needs a firewall, or a front that does.
 MAX_CONNECTIONS: Final = 1_024
 #: Seconds from an accepted connection to the end of its TLS and HTTP/2 handshakes.
 HANDSHAKE_SECONDS: Final = 5.0

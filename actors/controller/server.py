@@ -167,6 +167,8 @@ class ControllerServer(Actor):
             "watches_dropped": self._rule_watches.dropped + self._provider_watches.dropped,
             "served": dict(self._dispatcher.served) if served else {},
             "refused": dict(self._dispatcher.refused) if served else {},
+            "refused_by_bound": dict(self._dispatcher.callers.refused) if served else {},
+            "delayed": self._dispatcher.callers.delayed if served else 0,
             "malformed": self._dispatcher.malformed if served else 0,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import grpc.aio
 import pytest
 from loguru import logger
 
+from actors.controller import callers
 from actors.controller.complaints import MAX_LINES, MINUTE_SECONDS, Complaints
-from actors.controller.limits import MAX_REQUEST
+from actors.controller.limits import MAX_REQUEST, MAX_RPCS_PER_CALLER
 from actors.controller.server import ServerSettings
 from actors.controller.watches import Watch, WatchEnded
 from actors.runtime import ActorDown
@@ -221,5 +223,61 @@ def test_an_address_in_use_is_an_error_and_not_shared(tmp_path: Path) -> None:
             with pytest.raises(ActorDown, match=r"control\.serve\.listen: .*already in use"):
                 async with second.run():
                     pass
+
+    run(main())
+
+
+def test_one_caller_does_not_take_the_places_of_others(tmp_path: Path, pki: PkiFixture) -> None:
+    """However many connections it has; what it is refused is counted, and logged once."""
+    connections, each = 4, 100
+
+    async def main() -> None:
+        controller = secured(tmp_path, pki)
+        async with controller.run() as rig, AsyncExitStack() as stack:
+            callers = [
+                await stack.enter_async_context(caller(controller, pki.relay, pki.ca))
+                for _ in range(connections)
+            ]
+            watches = [
+                one.stream("Registry/Watch", pb.WatchRequest(), timeout=60)
+                for one in callers
+                for _ in range(each)
+            ]
+            ended = [asyncio.ensure_future(watch.code()) for watch in watches]
+            refused = connections * each - MAX_RPCS_PER_CALLER
+            await eventually(
+                lambda: server(rig)["refused_by_bound"] == {"rpcs_identity": refused}, timeout=20
+            )
+            assert server(rig)["provider_watches"] == MAX_RPCS_PER_CALLER
+            assert {one.result().name for one in ended if one.done()} <= {"RESOURCE_EXHAUSTED"}
+            for watch in watches:
+                watch.cancel()
+            await asyncio.wait(ended)
+            await eventually(lambda: server(rig)["provider_watches"] == 0)
+            assert await callers[0].resolve("web") == []
+
+    run(main(), timeout=50)
+
+
+def test_a_caller_that_calls_too_often_waits_and_hears_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "CALLS_PER_SECOND", 100.0)
+    monkeypatch.setattr(callers, "CALLS_AT_ONCE", 10)
+
+    async def main() -> None:
+        controller = Controller(tmp_path / "c.db")
+        async with (
+            controller.run() as rig,
+            client(controller.address) as busy,
+            client(controller.address, options=(("grpc.use_local_subchannel_pool", 1),)) as other,
+        ):
+            started = asyncio.get_running_loop().time()
+            flood = [asyncio.ensure_future(busy.resolve("web")) for _ in range(60)]
+            await eventually(lambda: server(rig)["delayed"] > 20)
+            assert await other.resolve("web") == []
+            assert not all(one.done() for one in flood)
+            assert await asyncio.gather(*flood) == [[]] * 60
+            assert asyncio.get_running_loop().time() - started >= 0.49
 
     run(main())
