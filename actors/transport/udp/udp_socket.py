@@ -2,8 +2,9 @@
 
 Receiving: per wake-up at most `RECEIVE_CALLS` calls, each returning one datagram or, with UDP_GRO,
 a run of datagrams of one sender and one size. What follows from the same sender in the same size is
-received behind it: most senders do not batch, and their datagrams become a run all the same. A run
-goes to `on_batch` as one view, before the wake-up ends. Sending: a run
+received behind it: most senders do not batch, and their datagrams become a run all the same. Where
+many single ones come, they are received by one call (`receive_many`). A run goes to `on_batch` as
+one view, before the wake-up ends. Sending: a run
 for one destination leaves in one call with UDP_SEGMENT; without it, one call per datagram. Both
 are probed per socket and given up per socket.
 
@@ -39,6 +40,7 @@ from actors.transport.udp.packet_info import (
     enable_packet_info,
     source_host,
 )
+from actors.transport.udp.receive_many import LARGEST_EXPECTED, SLOTS, many_receiver
 from actors.transport.udp.segmentation import SOL_UDP, Segmentation, enable_coalescing
 from actors.transport.udp.shedding import shed
 
@@ -47,6 +49,10 @@ Datagram: TypeAlias = bytes | bytearray | memoryview
 #: Receive calls per wake-up, and bytes, then the loop gets its turn. A call may return 64 KiB.
 RECEIVE_CALLS: Final = 128
 RECEIVE_BYTES: Final = 2 * 1024 * 1024
+#: Single datagrams in a wake-up, and none coalesced, from which on many are asked for by one call.
+MANY: Final = 4
+#: Calls that brought smaller datagrams only, after which smaller ones are expected.
+SMALLER: Final = 64
 #: Held while the kernel takes none; overflow: the newest is dropped and counted.
 MAX_BACKLOG_BYTES: Final = 1024 * 1024
 MAX_BACKLOG_DATAGRAMS: Final = 4096
@@ -131,6 +137,8 @@ class UdpSocket:
         # A run is gathered in the first half; a call needs room for the longest datagram.
         self._view = memoryview(bytearray(2 * _CALL_BYTES))
         self._receive_calls = self._send_calls = 0
+        #: Bytes of the single datagrams that come; 0: runs come, or few datagrams.
+        self._expected = self._smaller = 0
         # Bound: MAX_BACKLOG_BYTES and MAX_BACKLOG_DATAGRAMS; policy: drop the newest.
         self._backlog: deque[tuple[bytes, int, Address]] = deque()
         self._held = self._held_bytes = 0
@@ -189,7 +197,10 @@ class UdpSocket:
 
     def _wake(self) -> None:
         self.wakeups += 1
-        self._readable()
+        if self._expected:
+            self._receive_many()
+        else:
+            self._readable()
         if self.on_drained is not None and not self._closed:
             self.on_drained()
 
@@ -198,7 +209,8 @@ class UdpSocket:
         start = end = segment_size = 0  # the run gathered so far: view[start:end], of `sender`
         sender = _NOBODY
         there: tuple[int, bytes] | None = None  # which address of ours the run was sent to
-        total = 0
+        total = calls = longest = 0
+        runs = False
         for _ in range(RECEIVE_CALLS):
             try:
                 if self._control:
@@ -221,6 +233,9 @@ class UdpSocket:
                     coalesced = int.from_bytes(told, sys.byteorder)
                 else:
                     here = (level, told)
+            calls += 1
+            runs |= coalesced > 0
+            longest = max(longest, size)
             length = coalesced or size
             self.datagrams_in += -(-size // length) if coalesced else 1
             if (
@@ -250,6 +265,52 @@ class UdpSocket:
                 break
         if sender is not _NOBODY:
             self.on_batch(view[start:end], segment_size, sender)
+        if calls >= MANY and not runs and 0 < longest <= LARGEST_EXPECTED and many_receiver():
+            self._expected, self._smaller = longest, 0
+
+    def _receive_many(self) -> None:
+        """As `_readable`, where single datagrams come."""
+        many = many_receiver()
+        assert many is not None
+        total = 0
+        for _ in range(RECEIVE_CALLS):
+            expected = self._expected
+            try:
+                count = many.receive(self._sock.fileno(), expected, control=self._control)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._count("receive", error)
+                continue
+            self._receive_calls += 1
+            longest = 0
+            for buffer, size, sender, coalesced, here in many.runs(count):
+                total += len(buffer)
+                self.bytes_in += len(buffer)
+                self.datagrams_in += -(-len(buffer) // size) or 1
+                longest = LARGEST_EXPECTED + 1 if coalesced else max(longest, size)
+                address = sender
+                if here is not None:
+                    address = self._packet_info.asked(sender, *here)
+                self.on_batch(buffer, size, address)
+                if self._closed:
+                    return
+            self._expect(longest)
+            if count < SLOTS or total >= RECEIVE_BYTES or not self._expected:
+                return
+
+    def _expect(self, longest: int) -> None:
+        """The last call brought datagrams of up to so many bytes."""
+        if longest > LARGEST_EXPECTED:
+            self._expected = 0  # runs come
+        elif longest > self._expected:
+            self._expected, self._smaller = longest, 0
+        elif longest < self._expected:
+            self._smaller += 1
+            if self._smaller >= SMALLER:
+                self._expected, self._smaller = max(1, longest), 0
+        else:
+            self._smaller = 0
 
     # Sending.
 
