@@ -15,7 +15,7 @@ THRESHOLDS = (10_000, 20, 50)
 
 
 def tune_collector() -> None:
-    """Apply it; once, when everything that stays is loaded."""
+    """Apply it when everything that stays is loaded; again, it walks only what came since."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

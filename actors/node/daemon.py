@@ -119,6 +119,8 @@ class Daemon:
 
     async def run(self) -> ExitCode:
         """Start, serve, stop. Returns the exit code of the process."""
+        # What is loaded by now is walked before anybody waits for the loop.
+        tune_collector()
         system = ActorSystem(self._name)
         with self._watch(system):
             return await self._run(system)

@@ -43,6 +43,8 @@ from actors.runtime import (
 GREETING_SECONDS = 20.0
 #: Seconds between two looks for the exit status of a process that is ending.
 REAP_SECONDS = 0.005
+#: Seconds a process may take to end after SIGKILL; one that does not is stuck in the kernel.
+REAP_LIMIT_SECONDS = 10.0
 #: Seconds after the loss of its control link until a process that lives on is replaced.
 LINK_GRACE_SECONDS = 0.5
 #: Seconds between the stop request (SIGTERM) and the kill.
@@ -126,7 +128,7 @@ class _Process:
             aborted = self._aborted
         if aborted:
             process.aio_process.kill()
-            process.aio_process.join()
+            self._reap()
 
     def _construct(self, args: Sequence[Any]) -> aiomultiprocess.Process:
         _have_manager()
@@ -159,18 +161,16 @@ class _Process:
         if inner is None or inner.aio_process.exitcode is not None:
             return
         inner.aio_process.kill()
-        sentinel = inner.aio_process.sentinel
-        loop = self._loop
+        # In a thread, which the end of the loop waits for: it may end before the process does.
+        self._loop.run_in_executor(None, self._reap)
 
-        def reap() -> None:
-            loop.remove_reader(sentinel)
-            # The sentinel closes a moment before the kernel has the exit status.
-            if inner.aio_process.exitcode is None:
-                loop.call_later(REAP_SECONDS, reap)
-            else:
+    def _reap(self) -> None:
+        """Blocking: wait for the end of a process that was killed, and let go of it."""
+        inner = self.inner
+        if inner is not None:
+            inner.aio_process.join(REAP_LIMIT_SECONDS)
+            if inner.aio_process.exitcode is not None:
                 self.release()
-
-        loop.add_reader(sentinel, reap)
 
     def release(self) -> None:
         """It ended, and nobody needs its status any more: close its descriptors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import aiomultiprocess.core
 import pytest
 
 from actors.admin.mounts import ControlFailed, MountTable
-from actors.node.process import ProcessChild, ProcessSpec
+from actors.node.process import ProcessChild, ProcessSpec, _Process
 from actors.runtime import (
     ActorSystem,
     Backoff,
@@ -201,6 +202,24 @@ def test_many_starts_and_kills_leave_nothing_behind() -> None:
         await eventually(lambda: not alive(last))
 
     run(main(), timeout=110)
+
+
+def test_a_process_that_is_killed_when_the_loop_ends_is_reaped() -> None:
+    """Nothing of the loop runs any more when the kernel says that it ended."""
+
+    async def main() -> None:
+        process = _Process(ProcessSpec("sleeper", f"{TARGETS}:sleeper"))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            await asyncio.to_thread(process.start, theirs)
+            process.abort()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())  # and not a turn more
+    finally:
+        loop.close()
+    # That its descriptors are closed is what `no_leaks` sees to.
 
 
 PARENT = """
