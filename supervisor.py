@@ -51,13 +51,13 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         "access_log": "log.access_file",
         "listen_forward": "edge.forward.listen",
         "advertise_forward": "edge.forward.advertise",
-        "relay_id": "edge.relay_id",
-        "region": "edge.region",
+        "relay_id": "node.id",
+        "region": "node.region",
         "advertise": "edge.advertise",
-        "cert": "edge.tls.certificate",
-        "key": "edge.tls.key",
-        "ca": "edge.tls.ca",
-        "tls_key_log": "edge.tls.key_log",
+        "cert": "node.tls.certificate",
+        "key": "node.tls.key",
+        "ca": "node.tls.ca",
+        "tls_key_log": "node.tls.key_log",
         "policy": "control.policy.files",
         "controller": "control.address",
         "state_directory": "node.state_directory",
@@ -141,9 +141,10 @@ def _serve(
     from config.schema import Settings
 
     flags = _flags(options)
+    warnings: list[str] = []
 
     def read() -> Settings:
-        return load(path, flags=flags, schema=schema or Settings)
+        return load(path, flags=flags, schema=schema or Settings, warn=warnings.append)
 
     try:
         settings = read()
@@ -151,13 +152,15 @@ def _serve(
         click.echo(str(error), err=True)
         return EXIT_SETTINGS
     if check:
+        for warning in warnings:
+            click.echo(warning, err=True)
         problem = _rules_problem(settings) or _certificate_problem(settings)
         if problem:
             click.echo(problem, err=True)
             return EXIT_SETTINGS
         click.echo("settings are valid")
         return EXIT_OK
-    return _run(settings, read)
+    return _run(settings, read, warnings)
 
 
 def _rules_problem(settings: Settings) -> str:
@@ -185,13 +188,17 @@ def _certificate_problem(settings: Settings) -> str:
     return ""
 
 
-def _run(settings: Settings, read: Callable[[], Settings]) -> int:
+def _run(settings: Settings, read: Callable[[], Settings], warnings: list[str]) -> int:
     import asyncio
+
+    from loguru import logger
 
     from actors.node.event_loop import loop_factory
     from actors.node.logging import install
 
     install(settings.log.level, settings.log.format)
+    for warning in warnings:
+        logger.warning(warning)
     try:
         factory = loop_factory(settings.node.uvloop)
     except ModuleNotFoundError as error:
@@ -287,7 +294,7 @@ class Relay:
         self._pki = ensure_dev_pki(
             self.paths.pki_directory,
             tenant=settings.demo.tenant,
-            relay_id=settings.edge.relay_id,
+            relay_id=settings.node.id,
         )
         relay, ca = self._pki.relay, self._pki.ca_certificate
         dials = bool(settings.edge.relays.accept)
@@ -355,7 +362,7 @@ class Relay:
                 click.echo(f"trunkline: relay {relay_id} on {Endpoint(*address)} (QUIC)")
         for place in self._node.listening():
             where = Endpoint(*(place.address or ("", 0)))
-            relay_id = self.settings.edge.relay_id
+            relay_id = self.settings.node.id
             click.echo(f"trunkline: relay {relay_id} on {where} ({place.transport})")
         if self.settings.control.serve.enabled:
             click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")

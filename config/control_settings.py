@@ -85,7 +85,7 @@ class ControllerTlsSettings(Room):
     """Certificate of this relay towards the controller (PEM files); empty: plaintext."""
 
     certificate: OptionalPath = Field(
-        None, description="Certificate chain, leaf first; usually that of edge.tls."
+        None, description="Certificate chain, leaf first; usually that of node.tls."
     )
     key: OptionalPath = Field(None, description="Private key of the leaf (PKCS#8 PEM).")
     ca: OptionalPath = Field(

@@ -15,47 +15,15 @@ from config.control_settings import ServerName
 from config.endpoint import Endpoint
 from config.setting_types import (
     KIBIBYTE,
-    LIVE,
     MEBIBYTE,
     Address,
     DoorRoom,
     Name,
     OptionalAddress,
-    OptionalPath,
     RelayName,
     Room,
     Seconds,
 )
-
-
-class TlsSettings(Room):
-    """Certificate, key and CA of the edge listeners (PEM files)."""
-
-    certificate: OptionalPath = Field(
-        None,
-        description="Certificate chain of this relay, leaf first. Empty only with the demo.",
-        json_schema_extra=LIVE,
-    )
-    key: OptionalPath = Field(
-        None, description="Private key of the leaf (PKCS#8 PEM).", json_schema_extra=LIVE
-    )
-    ca: OptionalPath = Field(
-        None,
-        description="CA certificates that agent certificates must chain to.",
-        json_schema_extra=LIVE,
-    )
-    key_log: OptionalPath = Field(
-        None,
-        description="Write TLS secrets here, for Wireshark. Whoever reads it reads all traffic.",
-    )
-
-    @model_validator(mode="after")
-    def _all_or_none(self) -> Self:
-        given = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
-        missing = [name for name, path in given.items() if path is None]
-        if 0 < len(missing) < len(given):
-            raise ValueError(f"set all of certificate, key and ca; missing: {', '.join(missing)}")
-        return self
 
 
 class ForwardSettings(Room):
@@ -148,7 +116,7 @@ class RelaysSettings(Room):
 
 
 class EdgeSettings(DoorRoom):
-    """The ORP door: listeners, identity of this relay, deadlines and limits."""
+    """The ORP door: listeners, deadlines and limits."""
 
     wiring: ClassVar[str] = "actors.edge.wiring"
 
@@ -173,8 +141,6 @@ class EdgeSettings(DoorRoom):
             "a wildcard nor link-local."
         ),
     )
-    relay_id: Name = Field("r1", description="Name of this relay at the controller.")
-    region: Name = Field("local", description="Region used to prefer near providers.")
     tenants: tuple[Name, ...] = Field(
         (),
         max_length=10_000,
@@ -313,7 +279,6 @@ class EdgeSettings(DoorRoom):
     max_pending_handshakes_per_source: int = Field(
         128, ge=1, le=1_000_000, description="The same limit for one source address."
     )
-    tls: TlsSettings = Field(TlsSettings(), description="Certificates of the listeners.")
     forward: ForwardSettings = Field(ForwardSettings(), description="UDP forward plane.")
     relays: RelaysSettings = Field(RelaysSettings(), description="Other relays.")
 

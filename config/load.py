@@ -15,7 +15,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from config.errors import ConfigError, Problem
 from config.fields import Kind, Setting, groups_table, settings_table
 from config.paths import IN_MEMORY, MAX_SOCKET_PATH_BYTES, state_paths
+from config.renamed import RENAMED, RENAMED_GROUPS, advice
 from config.schema import Settings
 
 ENVIRONMENT_PREFIX = "TRUNKLINE_"
@@ -42,6 +43,9 @@ class _Gathered:
     values: dict[str, object] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    #: How a source called a setting, and the old names among that.
+    spelled: dict[tuple[str, str], str] = field(default_factory=dict)
+    renamed: list[str] = field(default_factory=list)
 
     def put(self, source: str, key: str, value: object) -> None:
         self.values[key] = value
@@ -55,6 +59,7 @@ def load(
     flags: Mapping[str, object] | None = None,
     check_files: bool = True,
     schema: type[Settings] = Settings,
+    warn: Callable[[str], object] | None = None,
 ) -> Settings:
     """Read, merge and validate.
 
@@ -64,6 +69,7 @@ def load(
         flags: dotted key -> value; a None value means "flag not given".
         check_files: also require that the certificate and rule files named exist.
         schema: what there is to be set.
+        warn: gets one sentence when settings are called by a name they had before.
 
     Raises:
         ConfigError: with every problem found; the text has one line per problem.
@@ -81,6 +87,8 @@ def load(
         _check_surroundings(settings, environ, gathered, check_files=check_files)
     if gathered.problems or settings is None:
         raise ConfigError(gathered.problems)
+    if gathered.renamed and warn is not None:
+        warn(advice(gathered.renamed))
     return settings
 
 
@@ -110,7 +118,7 @@ def _from_tree(
 ) -> None:
     for name, value in tree.items():
         key = prefix + name
-        if key in groups_table(gathered.schema):
+        if key in groups_table(gathered.schema) or key in RENAMED_GROUPS:
             if isinstance(value, dict):
                 _from_tree(source, value, f"{key}.", directory, gathered)
             else:
@@ -180,9 +188,17 @@ def _list_from_text(text: str) -> list[object]:
 
 
 def _known(source: str, key: str, gathered: _Gathered) -> Setting | None:
-    setting = settings_table(gathered.schema).get(key)
+    setting = settings_table(gathered.schema).get(RENAMED.get(key, key))
     if setting is None:
         gathered.problems.append(Problem(source, key, _unknown_text(key, gathered.schema)))
+        return None
+    if key != setting.key:
+        gathered.renamed.append(key)
+    if gathered.spelled.setdefault((source, setting.key), key) != key:
+        old = next(name for name, new in RENAMED.items() if new == setting.key)
+        text = f"is set twice, as {old} as well; that is its old name"
+        gathered.problems.append(Problem(source, setting.key, text))
+        return None
     return setting
 
 
@@ -325,10 +341,10 @@ def _check_surroundings(
     def complain(key: str, text: str) -> None:
         gathered.problems.append(Problem(gathered.origin.get(key, "defaults"), key, text))
 
-    tls = settings.edge.tls
+    tls = settings.node.tls
     if tls.certificate is None and not settings.demo.enabled:
         complain(
-            "edge.tls",
+            "node.tls",
             "certificate, key and ca are required; only the demo (--demo) makes its own "
             "development certificates",
         )
@@ -343,9 +359,9 @@ def _check_surroundings(
     if not check_files:
         return
     named = [
-        ("edge.tls.certificate", tls.certificate),
-        ("edge.tls.key", tls.key),
-        ("edge.tls.ca", tls.ca),
+        ("node.tls.certificate", tls.certificate),
+        ("node.tls.key", tls.key),
+        ("node.tls.ca", tls.ca),
         *_control_files(settings),
         *(("control.policy.files", file) for file in settings.control.policy.files),
     ]

@@ -81,12 +81,12 @@ class RendezvousSettings(DoorRoom):
     tls: Literal["off", "on", "required"] = Field(
         "off",
         description=(
-            "on = services may speak TLS on the same port, with the certificate of edge.tls; "
+            "on = services may speak TLS on the same port, with the certificate of node.tls; "
             "required = they must."
         ),
     )
     client_certificates: Literal["off", "required"] = Field(
-        "off", description="required = TLS needs a client certificate that edge.tls.ca vouches for."
+        "off", description="required = TLS needs a client certificate that node.tls.ca vouches for."
     )
     visitors: tuple[Network, ...] = Field(
         (),

@@ -5,20 +5,21 @@ does). Every field carries its description, its range and whether SIGHUP may cha
 docs/configuration.md, config/defaults.toml and config/reload.py are derived from these fields, so
 this is the only place a setting is spelled. Unknown keys are errors. Instances are frozen.
 
-Control and every door have a module of their own beside this one.
+The node, control and every door have a module of their own beside this one.
 
 Source: protocol sheet orp 1.1 (names).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from config.control_settings import ControlSettings
 from config.edge_settings import EdgeSettings
 from config.endpoint import Endpoint
+from config.node_settings import NodeSettings
 from config.rendezvous_settings import RendezvousSettings
 from config.setting_types import (
     LIVE,
@@ -29,55 +30,6 @@ from config.setting_types import (
     Room,
     Seconds,
 )
-
-
-class NodeSettings(Room):
-    """The process itself: where its state lives, how it stops, how it watches its own loop."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
-        "trunkline", description="Name of this node in logs and in the inspector."
-    )
-    state_directory: OptionalPath = Field(
-        None,
-        description=(
-            "Where the daemon keeps its state (0700). Empty: $STATE_DIRECTORY as given by "
-            "systemd, else .trunkline below the working directory for the demo or when it exists "
-            "there, else $XDG_STATE_HOME/trunkline."
-        ),
-    )
-    control_socket: OptionalPath = Field(
-        None,
-        description=(
-            "Unix socket for ctl, inspect and chaos; its file permission (0600) is the "
-            "authentication. Empty: control.sock in the state directory."
-        ),
-    )
-    drain_deadline_seconds: Seconds = Field(
-        30.0,
-        description="How long SIGTERM lets open streams finish before the tree is stopped.",
-        json_schema_extra=LIVE,
-    )
-    watchdog_stall_seconds: Seconds = Field(
-        0.25,
-        description="A loop iteration longer than this is logged with the stack that held it.",
-    )
-    watchdog_abort_seconds: float = Field(
-        0.0,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
-        description=(
-            "A loop iteration longer than this dumps all stacks and aborts the process. 0 turns "
-            "it off; use it where a service manager starts the daemon again."
-        ),
-    )
-    uvloop: Literal["auto", "on", "off"] = Field(
-        "off",
-        description=(
-            "Event loop: off = asyncio, on = uvloop (an error if it is not installed), auto = "
-            "uvloop when it is installed."
-        ),
-    )
 
 
 class LogSettings(Room):

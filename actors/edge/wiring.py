@@ -39,7 +39,7 @@ def edge_settings(settings: Settings) -> EdgeSettings:
 
     edge = settings.edge
     return EdgeSettings(
-        region=edge.region,
+        region=settings.node.region,
         tenants=frozenset(edge.tenants),
         hello_deadline=edge.hello_deadline_seconds,
         first_frame_deadline=edge.first_frame_deadline_seconds,
@@ -70,7 +70,7 @@ def edge_settings(settings: Settings) -> EdgeSettings:
 def _relay_settings(settings: Settings) -> RelaySettings:
     relays = settings.edge.relays
     return RelaySettings(
-        relay_id=settings.edge.relay_id,
+        relay_id=settings.node.id,
         accept=frozenset(relays.accept),
         server_name=relays.server_name,
         check_id=relays.check_id,

@@ -34,7 +34,7 @@ def open_rendezvous(context: DoorContext) -> Rendezvous | None:
         user_host=room.user_host,
         meters=context.meters,
         access_log=context.access,
-        relay=context.settings.edge.relay_id,
+        relay=context.settings.node.id,
     )
 
 

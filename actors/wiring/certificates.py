@@ -23,7 +23,7 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
     Raises:
         TlsMaterialError, OSError: see `load_relay_identity`.
     """
-    control, tls = settings.control, settings.edge.tls
+    control, tls = settings.control, settings.node.tls
     if control.tls.key is not None:
         check_secret(control.tls.key)
     served = control.serve.tls

@@ -44,7 +44,7 @@ def open_key_log(settings: Settings) -> KeyLog | None:
     Raises:
         OSError: it cannot be written, or others may read it.
     """
-    path = settings.edge.tls.key_log
+    path = settings.node.tls.key_log
     if path is None:
         return None
     logger.warning("TLS secrets are written to {}: whoever reads it reads all traffic", path)
@@ -101,7 +101,7 @@ class Composition:
     def children(self, system: ActorSystem) -> list[ChildSpec]:
         """The subtrees: control, one per open door, observe."""
         settings = self._settings
-        edge, control = settings.edge, settings.control
+        node, control = settings.node, settings.control
         observed = observe_settings(settings)
         watch_system(self._meters, system)
         context = DoorContext(
@@ -120,8 +120,8 @@ class Composition:
         return [
             control_spec(
                 backend(settings, self._database, self._meters),
-                relay_id=edge.relay_id,
-                region=edge.region,
+                relay_id=node.id,
+                region=node.region,
                 endpoint=str(announced(settings)) if "edge" in self.doors else "",
                 policy_files=self._policy_files,
                 enforce=control.policy.enforce,

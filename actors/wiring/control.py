@@ -44,7 +44,7 @@ def backend(settings: Settings, database: str, meters: Meters | None = None) -> 
     return grpc_backend(
         LinkSettings(
             str(control.address),
-            region=settings.edge.region,
+            region=settings.node.region,
             tenants=tuple(settings.edge.tenants),
             tls=client,
             known_services=control.max_known_services,

@@ -14,6 +14,7 @@ from config.endpoint import Endpoint
 from config.errors import ConfigError, Problem
 from config.fields import settings_table
 from config.load import MAX_FILE_BYTES, load
+from config.renamed import RENAMED
 from config.schema import Settings
 
 DEMO = {"demo.enabled": True}
@@ -43,11 +44,11 @@ def test_without_any_source_the_defaults_hold() -> None:
 
 
 def test_file_then_environment_then_flags(tmp_path: Path) -> None:
-    path = _file(tmp_path, '[log]\nlevel = "ERROR"\nformat = "json"\n[edge]\nregion = "eu"\n')
-    environ = {"TRUNKLINE_LOG__LEVEL": "WARNING", "TRUNKLINE_EDGE__REGION": "us"}
+    path = _file(tmp_path, '[log]\nlevel = "ERROR"\nformat = "json"\n[node]\nregion = "eu"\n')
+    environ = {"TRUNKLINE_LOG__LEVEL": "WARNING", "TRUNKLINE_NODE__REGION": "us"}
     settings = load(path, environ=environ, flags={**DEMO, "log.level": "debug"})
     assert settings.log.level == "DEBUG"
-    assert settings.edge.region == "us"
+    assert settings.node.region == "us"
     assert settings.log.format == "json"
 
 
@@ -89,12 +90,54 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     path = _file(
         tmp_path,
-        '[edge.tls]\ncertificate = "relay.crt"\nkey = "relay.key"\nca = "ca.crt"\n'
+        '[node.tls]\ncertificate = "relay.crt"\nkey = "relay.key"\nca = "ca.crt"\n'
         '[control.policy]\nfiles = ["rules.toml"]\n',
     )
     settings = load(path, environ={})
-    assert settings.edge.tls.certificate == tmp_path / "relay.crt"
+    assert settings.node.tls.certificate == tmp_path / "relay.crt"
     assert settings.control.policy.files == (tmp_path / "rules.toml",)
+
+
+def test_old_names_are_understood_with_one_warning(tmp_path: Path) -> None:
+    for name in ("relay.crt", "relay.key", "ca.crt"):
+        (tmp_path / name).touch()
+    path = _file(
+        tmp_path,
+        '[edge]\nrelay_id = "r7"\nregion = "eu"\n'
+        '[edge.tls]\ncertificate = "relay.crt"\nkey = "relay.key"\nca = "ca.crt"\n',
+    )
+    warnings: list[str] = []
+    settings = load(
+        path,
+        environ={"TRUNKLINE_EDGE__REGION": "us"},
+        flags={"edge.tls.key_log": "keys"},
+        warn=warnings.append,
+    )
+    assert (settings.node.id, settings.node.region) == ("r7", "us")
+    assert settings.node.tls.certificate == tmp_path / "relay.crt"
+    assert settings.node.tls.key_log == Path.cwd() / "keys"
+    (warning,) = warnings
+    for old, new in RENAMED.items():
+        assert f"{old} is {new}" in warning
+    # Where both names are used the later source wins, whatever it calls it.
+    settings = load(path, environ={"TRUNKLINE_NODE__REGION": "asia"}, flags=DEMO)
+    assert settings.node.region == "asia"
+
+
+def test_new_names_are_no_reason_to_warn(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    load(_file(tmp_path, '[node]\nid = "r7"\n'), environ={}, flags=DEMO, warn=warnings.append)
+    assert warnings == []
+
+
+def test_both_names_in_one_source_are_refused(tmp_path: Path) -> None:
+    for first, second in (("node", "edge"), ("edge", "node")):
+        keys = {"node": '[node]\nid = "r1"\n', "edge": '[edge]\nrelay_id = "r2"\n'}
+        path = _file(tmp_path, keys[first] + keys[second])
+        (problem,) = _problems(path, environ={}, flags=DEMO)
+        assert problem == (
+            f"{path}: node.id: is set twice, as edge.relay_id as well; that is its old name"
+        )
 
 
 def test_paths_in_the_environment_are_relative_to_the_working_directory(
@@ -106,11 +149,11 @@ def test_paths_in_the_environment_are_relative_to_the_working_directory(
 
 
 def test_every_problem_is_reported_with_source_and_key(tmp_path: Path) -> None:
-    path = _file(tmp_path, '[edge]\nrelay_idd = "x"\nmax_agents = "5"\n[log]\nlevel = "loud"\n')
+    path = _file(tmp_path, '[node]\nidd = "x"\n[edge]\nmax_agents = "5"\n[log]\nlevel = "loud"\n')
     problems = _problems(path, environ={"TRUNKLINE_NODE__UVLOOP": "perhaps"})
     assert sorted(problems) == sorted(
         [
-            f"{path}: edge.relay_idd: unknown setting; did you mean edge.relay_id?",
+            f"{path}: node.idd: unknown setting; did you mean node.id?",
             f"{path}: edge.max_agents: must be a whole number, at least 1, at most 1000000; "
             'found the text "5"',
             f"{path}: log.level: must be one of TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL; "
@@ -134,14 +177,14 @@ def test_every_problem_is_reported_with_source_and_key(tmp_path: Path) -> None:
         ('[edge]\nlisten = ["a:1", "::1:2"]', "edge.listen[1]: must be host:port"),
         ('[edge]\nlisten = ["::1:2"]', "an IPv6 address needs brackets"),
         ('[edge]\nlisten = ["a:1", "a:1"]', "edge: listen names the same address twice"),
-        ('[edge]\nrelay_id = "R1"', "must be a name (a-z, 0-9, -; at most 63)"),
+        ('[node]\nid = "R1"', "must be a name (a-z, 0-9, -; at most 63)"),
         ("[edge]\nkeepalive_seconds = 6.0", "at most half of idle_timeout_seconds"),
         (
             "[edge]\nstream_window_bytes = 8388608\nconnection_window_bytes = 4194304",
             "must not be below stream_window_bytes",
         ),
         ("[edge]\nmax_pending_handshakes = 5", "must not exceed max_pending_handshakes"),
-        ('[edge.tls]\nkey = "k"', "edge.tls: set all of certificate, key and ca; missing: cert"),
+        ('[node.tls]\nkey = "k"', "node.tls: set all of certificate, key and ca; missing: cert"),
         ("[turn]\nport = 1", "turn: unknown setting; known groups: node, log, edge"),
         ("[log]\ncolour = 1", "log.colour: unknown setting; known in log: level, format"),
         ("[edge\n", "not valid TOML: "),
@@ -179,9 +222,9 @@ def test_a_path_with_a_zero_character_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_group_cannot_be_set_as_a_whole() -> None:
-    (problem,) = _problems(flags={**DEMO, "edge.tls": "x"})
+    (problem,) = _problems(flags={**DEMO, "node.tls": "x"})
     assert (
-        problem == "flag: edge.tls: is a group; set one of its keys, such as edge.tls.certificate"
+        problem == "flag: node.tls: is a group; set one of its keys, such as node.tls.certificate"
     )
 
 
@@ -205,7 +248,7 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
 
 def test_without_demo_the_relay_needs_certificates() -> None:
     (problem,) = _problems(flags={})
-    assert problem.startswith("defaults: edge.tls: certificate, key and ca are required")
+    assert problem.startswith("defaults: node.tls: certificate, key and ca are required")
 
 
 def test_named_files_must_exist(tmp_path: Path) -> None:

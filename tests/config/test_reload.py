@@ -22,7 +22,8 @@ def test_live_keys_take_effect_and_others_keep_their_value() -> None:
     old = _settings()
     new = _settings(
         log={"level": "DEBUG"},
-        edge={"region": "eu", "listen": ["0.0.0.0:1", "[::]:1"]},
+        node={"region": "eu"},
+        edge={"listen": ["0.0.0.0:1", "[::]:1"]},
         control={"policy": {"files": ["/etc/rules.toml"]}},
     )
     plan = plan_reload(old, new)
@@ -31,8 +32,8 @@ def test_live_keys_take_effect_and_others_keep_their_value() -> None:
         "control.policy.files: [] -> [/etc/rules.toml]",
     ]
     assert [str(c) for c in plan.needs_restart] == [
+        "node.region: local -> eu",
         "edge.listen: [127.0.0.1:7443] -> [0.0.0.0:1, [::]:1]",
-        "edge.region: local -> eu",
     ]
     assert plan.settings.log.level == "DEBUG"
     assert plan.settings.control.policy.files == new.control.policy.files
@@ -41,10 +42,10 @@ def test_live_keys_take_effect_and_others_keep_their_value() -> None:
 
 def test_certificates_may_move() -> None:
     tls = {"certificate": "/a/c", "key": "/a/k", "ca": "/a/ca"}
-    old = _settings(edge={"tls": tls})
-    new = _settings(edge={"tls": {**tls, "certificate": "/b/c", "key": "/b/k"}})
+    old = _settings(node={"tls": tls})
+    new = _settings(node={"tls": {**tls, "certificate": "/b/c", "key": "/b/k"}})
     plan = plan_reload(old, new)
-    assert [c.key for c in plan.live] == ["edge.tls.certificate", "edge.tls.key"]
+    assert [c.key for c in plan.live] == ["node.tls.certificate", "node.tls.key"]
     assert plan.settings == new
 
 

@@ -56,7 +56,7 @@ class Files:
         self.rules.write_text(RULE.format(id="one"))
         self.settings.write_text(
             "[edge]\nlisten = ['127.0.0.1:0']\nlisten_tcp = ['127.0.0.1:0']\n"
-            f"[edge.tls]\ncertificate = '{self.certificate}'\nkey = '{self.key}'\n"
+            f"[node.tls]\ncertificate = '{self.certificate}'\nkey = '{self.key}'\n"
             f"ca = '{self.ca}'\n[control.policy]\nfiles = ['{self.rules}']\n"
         )
 
