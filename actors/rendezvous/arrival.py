@@ -57,7 +57,7 @@ class Arrival:
         self._spoke = False
         self._loop = asyncio.get_running_loop()
         place.give_way = self._close
-        self._loop.add_reader(sock, guard("arrival", self._readable))
+        self._loop.add_reader(sock.fileno(), guard("arrival", self._readable))
 
     def _readable(self) -> None:
         try:
@@ -159,7 +159,7 @@ class Arrival:
         self._close()
 
     def _unwatch(self) -> None:
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._sock.fileno())
 
     def _close(self) -> None:
         self._unwatch()

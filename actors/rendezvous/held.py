@@ -50,7 +50,7 @@ class HeldSocket:
         self._loop = asyncio.get_running_loop()
         self._reading = len(early) < MOST
         if self._reading:
-            self._loop.add_reader(sock, guard("held", self._readable))
+            self._loop.add_reader(sock.fileno(), guard("held", self._readable))
 
     def take(self) -> tuple[socket.socket, bytes, bool]:
         """The socket, what it said, and whether it ended; it is somebody else's now."""
@@ -65,7 +65,7 @@ class HeldSocket:
     def _stop(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self.sock)
+            self._loop.remove_reader(self.sock.fileno())
 
     def _readable(self) -> None:
         try:

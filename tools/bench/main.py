@@ -44,6 +44,19 @@ def forward(seconds: float, repeat: int, kill_allocation: bool, kills: int, as_j
     _show(rows, as_json=as_json)
 
 
+@cli.command()
+@click.option("--mib", default=512, show_default=True, help="Of one bulk transfer.")
+@click.option("--count", default=4000, show_default=True, help="Round trips; a quarter connects.")
+@click.option("--idle", default=500, show_default=True, help="Idle users and members.")
+@click.option("--beside", default="", help="Command of another such relay, with {port}.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def rendezvous(mib: int, count: int, idle: int, beside: str, as_json: bool) -> None:
+    """The rendezvous door, by protocol, beside a plain asyncio relay, in one run."""
+    from tools.bench.rendezvous import measure
+
+    _show(measure(mib=mib, count=count, idle=idle, beside=beside), as_json=as_json)
+
+
 def _show(rows: list[Row], *, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())

@@ -5,6 +5,8 @@ is (a piece in memory, or a pipe), and reading stops until it left: so a directi
 `READ_BYTES`, or one pipe. A direction that fills its reads goes over to splice(2), one that comes
 in small pieces comes back: a segment costs a slot of a pipe, however small it is.
 
+The loop is given descriptors, not sockets: asyncio writes the text of one for every registration.
+
 Source: protocol sheet rendezvous 3.2 to 3.4.
 """
 
@@ -169,9 +171,9 @@ class _Direction:
     def stop(self) -> None:
         """Out of the loop; what it held is dropped."""
         if self._reading:
-            self._pair.loop.remove_reader(self.source)
+            self._pair.loop.remove_reader(self.source.fileno())
         if self._writing:
-            self._pair.loop.remove_writer(self.sink)
+            self._pair.loop.remove_writer(self.sink.fileno())
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None
@@ -185,12 +187,12 @@ class _Direction:
     def _watch_reading(self) -> None:
         if not self._reading and self._paused is None and not self.over:
             self._reading = True
-            self._pair.loop.add_reader(self.source, self._read_ready)
+            self._pair.loop.add_reader(self.source.fileno(), self._read_ready)
 
     def _stop_reading(self) -> None:
         if self._reading:
             self._reading = False
-            self._pair.loop.remove_reader(self.source)
+            self._pair.loop.remove_reader(self.source.fileno())
 
     def _readable(self) -> None:
         self._move(self._splice_in if self._bulk else self._copy)
@@ -297,7 +299,7 @@ class _Direction:
         self._stop_reading()
         if not self._writing:
             self._writing = True
-            self._pair.loop.add_writer(self.sink, self._write_ready)
+            self._pair.loop.add_writer(self.sink.fileno(), self._write_ready)
 
     def _drain(self) -> None:
         """What was read before goes first; then reading, or the end, goes on."""
@@ -313,7 +315,7 @@ class _Direction:
                 return
         if self._writing:
             self._writing = False
-            self._pair.loop.remove_writer(self.sink)
+            self._pair.loop.remove_writer(self.sink.fileno())
         if self._eof:
             self._end()
         else:
