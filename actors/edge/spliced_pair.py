@@ -23,11 +23,11 @@ from actors.control.messages import ClaimStream, P2PMode
 from actors.edge.context import EdgeContext
 from actors.edge.messages import Checkpointed, Denied, Migrated, Rejoin
 from actors.edge.opening.stream_policy import judge, unknown
+from actors.edge.pair_account import PairAccount
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.splice import Side, Splice
-from actors.edge.stream_account import StreamAccount
 from actors.runtime import (
     Actor,
     AskFailed,
@@ -75,7 +75,7 @@ class SplicedPair(Actor):
 
     mailbox = MailboxSpec(bound=64)
     handler_limit = 60.0
-    _account: StreamAccount  # set in `init`
+    _account: PairAccount  # set in `init`
 
     def __init__(self, door: EdgeContext) -> None:
         self._door = door

@@ -25,18 +25,18 @@ from operator import attrgetter
 
 from actors.control.messages import ControlPlane
 from actors.doors.door import Carriers, Listening
+from actors.doors.stream_account import access_log
 from actors.edge.context import EdgeContext
 from actors.edge.forward.tree import forward_place, forward_spec
 from actors.edge.listener import QuicListener, TcpListener
 from actors.edge.messages import Close
+from actors.edge.pair_account import OUTCOMES
 from actors.edge.relays.directory import RelayDirectory
 from actors.edge.relays.fleet import RelayFleet
 from actors.edge.relays.relay_link import RelayLink
 from actors.edge.resume.matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
-from actors.edge.stream_account import OUTCOMES
 from actors.observe.meters import Meters
-from actors.observe.records import StreamRecord
 from actors.runtime import (
     ActorRef,
     ActorSystem,
@@ -132,8 +132,7 @@ class Edge:
             meters=meters or Meters(),
             clock=system.loop.time,
         )
-        if access:
-            self.door.access = self._access_log(access)
+        self.door.access = access_log(system, access, self.door.meters)
         self._count()
         directory.make_link = lambda relay_id: RelayLink(self.door, relay_id)
         directory.unheard = lambda relay_id: bool(self.door.pending_checkpoints(relay_id))
@@ -164,17 +163,6 @@ class Edge:
             for _ in self._listen_tcp
         ]
         self._count_endpoints(unread)
-
-    def _access_log(self, place: str) -> Callable[[StreamRecord], object]:
-        lost = self.door.meters.counters
-        self.door.meters.declare("access_log_lost_total")
-
-        def tell(record: StreamRecord) -> None:
-            ref = self._system.ref(place)
-            if ref is None or not ref.try_tell(record):
-                lost["access_log_lost_total"] += 1
-
-        return tell
 
     def _count(self) -> None:
         """What is there now, for whoever asks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol as Shape
 
+from actors.doors.stream_account import StreamAccount
 from actors.observe.records import StreamRecord
 from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.service import Service, User
@@ -22,25 +23,21 @@ class Counted(Shape):
         """Bytes to the user."""
 
 
-class UserAccount:
-    """The end of a user, told once. A resource of the pair's actor, acquired first.
+class UserAccount(StreamAccount):
+    """The end of a user; see `StreamAccount`.
 
     Attributes:
-        outcome: one of `context.OUTCOMES`; killed until somebody says otherwise.
-        detail: why.
+        outcome: one of `context.OUTCOMES`.
         carrier: what counts its bytes; None until it is served.
     """
 
-    __slots__ = ("_began", "_door", "_service", "_told", "_user", "carrier", "detail", "outcome")
+    __slots__ = ("_door", "_service", "_user", "carrier")
 
     def __init__(self, door: RendezvousContext, service: Service, user: User) -> None:
+        super().__init__(door.clock, door.clock())
         self._door = door
         self._service = service
         self._user = user
-        self._began = door.clock()
-        self._told = False
-        self.outcome = "killed"
-        self.detail = ""
         self.carrier: Counted | None = None
         protocol = service.protocol.value
         door.meters.families["rendezvous_users_total"][protocol] += 1
@@ -49,13 +46,9 @@ class UserAccount:
         service.pairs += 1
         service.served += 1
 
-    def abort(self) -> None:
-        """The pair's actor ended; idempotent."""
-        if self._told:
-            return
-        self._told = True
+    def tell(self, seconds: float) -> None:
+        """See `StreamAccount`."""
         door, service, protocol = self._door, self._service, self._service.protocol.value
-        seconds = door.clock() - self._began
         up = 0 if self.carrier is None else self.carrier.bytes_in
         down = 0 if self.carrier is None else self.carrier.bytes_out
         families = door.meters.families

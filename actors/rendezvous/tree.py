@@ -16,8 +16,8 @@ from ipaddress import ip_address
 from loguru import logger
 
 from actors.doors.door import Carriers, Listening
+from actors.doors.stream_account import access_log
 from actors.observe.meters import Meters
-from actors.observe.records import StreamRecord
 from actors.rendezvous.access import Access, AccessError
 from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.listener import Binding, RendezvousListener
@@ -50,7 +50,7 @@ class Rendezvous:
         user_host: where users come to; empty: the host of the first address.
         access: who has a token.
         meters: what is counted, for operators.
-        access_log: place of the access log; empty: none is kept.
+        log_place: place of the access log; empty: none is kept.
         relay: name of this relay.
     """
 
@@ -63,7 +63,7 @@ class Rendezvous:
         access: Access,
         user_host: str = "",
         meters: Meters | None = None,
-        access_log: str = "",
+        log_place: str = "",
         relay: str = "",
         base: str = "/rendezvous",
     ) -> None:
@@ -87,8 +87,7 @@ class Rendezvous:
             self._services,
             relay,
         )
-        if access_log:
-            self.door.access_log = self._log_to(access_log)
+        self.door.access_log = access_log(system, log_place, self.door.meters)
         self._count()
         for host, port in listen:
             if not settings.require_auth and not _is_loopback(host):
@@ -97,17 +96,6 @@ class Rendezvous:
                     "rendezvous.require_auth",
                     address_text(host, port),
                 )
-
-    def _log_to(self, place: str) -> Callable[[StreamRecord], object]:
-        lost = self.door.meters.counters
-        self.door.meters.declare("access_log_lost_total")
-
-        def tell(record: StreamRecord) -> None:
-            ref = self._system.ref(place)
-            if ref is None or not ref.try_tell(record):
-                lost["access_log_lost_total"] += 1
-
-        return tell
 
     def _count(self) -> None:
         """What is there now, for whoever asks; names after those of frp."""

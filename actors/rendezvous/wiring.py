@@ -33,7 +33,7 @@ def open_rendezvous(context: DoorContext) -> Rendezvous | None:
         access=access,
         user_host=room.user_host,
         meters=context.meters,
-        access_log=context.access,
+        log_place=context.access,
         relay=context.settings.node.id,
     )
 

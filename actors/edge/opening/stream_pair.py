@@ -32,8 +32,8 @@ from actors.edge.messages import SendReady
 from actors.edge.opening.open_request import Gone, OpenRequest, ProviderLost, Rejected
 from actors.edge.opening.provider_answer import ProviderAnswer
 from actors.edge.opening.stream_policy import decide
+from actors.edge.pair_account import PairAccount
 from actors.edge.pair_table import PairRow
-from actors.edge.stream_account import StreamAccount
 from actors.edge.stream_credit import CLOSED, RECYCLED
 from actors.runtime import (
     ActorDown,
@@ -117,7 +117,7 @@ class StreamPair(ForwardedPair):
         if self._opening.ticket is not None:
             self.own(self._opening.ticket, "ticket")
         self._account = self.own(
-            StreamAccount(self._door, self.now(), self._asked_row("")), "account"
+            PairAccount(self._door, self.now(), self._asked_row("")), "account"
         )
         stream = self._opening.stream
         stream.on_data = self._held.append

@@ -9,10 +9,10 @@ Source: protocol sheet ORP 3.7, 3.10; 6.1 R1, R2, R6, R7.
 from __future__ import annotations
 
 from actors.edge.context import EdgeContext
+from actors.edge.pair_account import PairAccount
 from actors.edge.pair_table import PairRow
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.spliced_pair import SplicedPair
-from actors.edge.stream_account import StreamAccount
 from actors.transport.quota import Ticket
 from actors.transport.stream_end import StreamEnd
 from wire.orp.close_codes import ResetCode
@@ -45,9 +45,7 @@ class ResumedPair(SplicedPair):
         """Take both halves, or none: a half may be gone since the match."""
         first, second = self._halves
         self.own(self._ticket, "ticket")
-        self._account = self.own(
-            StreamAccount(self._door, self.now(), self._resumed_row), "account"
-        )
+        self._account = self.own(PairAccount(self._door, self.now(), self._resumed_row), "account")
         if any(half.taken or half.gone for half in self._halves):
             self._door.counters["resume_missed"] += 1
             self._account.outcome, self._account.detail = "failed", "half gone"

@@ -1,12 +1,10 @@
-"""What is said about a stream when it ended: metrics, and a line of the access log.
-
-A resource of the pair's actor, so that it is said however the actor ends.
-"""
+"""What is told of a pair's stream when it ended: metrics, and a line of the access log."""
 
 from __future__ import annotations
 
 import time
 
+from actors.doors.stream_account import StreamAccount
 from actors.edge.context import EdgeContext
 from actors.edge.pair_table import PairRow
 from actors.edge.splice import Splice
@@ -16,31 +14,27 @@ from actors.observe.records import StreamRecord
 OUTCOMES = ("finished", "failed", "rejected", "killed", "migrated")
 
 
-class StreamAccount:
-    """See the module docstring.
+class PairAccount(StreamAccount):
+    """See `StreamAccount`.
 
     Args:
         began: monotonic seconds, of the OPEN_STREAM or the resume.
         row: who and what, as far as it is known; the provider may follow.
 
     Attributes:
-        outcome: one of `OUTCOMES`; killed until somebody says otherwise.
-        detail: why.
+        outcome: one of `OUTCOMES`.
         mode: splice or forward.
         splice: whose bytes are counted; None until it is ready.
         returns: how often an agent came back.
     """
 
     def __init__(self, door: EdgeContext, began: float, row: PairRow) -> None:
+        super().__init__(door.clock, began)
         self._door = door
-        self._began = began
         self.row = row
-        self.outcome = "killed"
-        self.detail = ""
         self.mode = "splice"
         self.splice: Splice | None = None
         self.returns = 0
-        self._told = False
         door.meters.counters["stream_opens_total"] += 1
 
     def ready(self, now: float, splice: Splice | None = None) -> None:
@@ -48,13 +42,9 @@ class StreamAccount:
         self.splice = splice
         self._door.meters.histogram("stream_ready_duration").observe(now - self._began)
 
-    def abort(self) -> None:
-        """The pair's actor ended; idempotent."""
-        if self._told:
-            return
-        self._told = True
+    def tell(self, seconds: float) -> None:
+        """See `StreamAccount`."""
         door, row = self._door, self.row
-        seconds = door.clock() - self._began
         if self.mode == "forward":
             door.pairs.over(row, door.clock())
         door.meters.histogram("stream_open_duration").observe(seconds)
