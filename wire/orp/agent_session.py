@@ -20,20 +20,16 @@ The session does not know streams, relays to choose from, or how the connection 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
-from wire.errors import PeerError
 from wire.orp import limits
-from wire.orp.control_stream import ControlStatistics, ControlStream
-from wire.orp.errors import AnswerTimeout, HelloTimeout, IllegalFrame, SessionMisuse
+from wire.orp.errors import AnswerTimeout, IllegalFrame, SessionMisuse
 from wire.orp.events import (
     AgentEvent,
-    ControlClosed,
     ObservedAddrTimedOut,
     ServiceRegistered,
-    SessionFailed,
     SessionReady,
 )
 from wire.orp.frame import Frame, FrameType, type_name
@@ -54,6 +50,7 @@ from wire.orp.messages import (
     StreamCheckpoint,
     StreamReady,
 )
+from wire.orp.session_core import SessionCore
 
 
 class AgentState(Enum):
@@ -87,7 +84,7 @@ TRANSITIONS: Final[dict[AgentState, dict[int, AgentState]]] = {
 }
 
 
-class AgentSession:
+class AgentSession(SessionCore[AgentState, AgentEvent]):
     """One agent's ctrl stream to one relay, from its opening to its end.
 
     Args:
@@ -101,14 +98,16 @@ class AgentSession:
         SessionMisuse: more than MAX_QUEUED_REGISTERS services.
     """
 
+    TRANSITIONS = TRANSITIONS
+    FIRST = AgentState.AWAIT_HELLO_ACK
+    CLOSED = AgentState.CLOSED
+    GREETING = FrameType.HELLO_ACK
+
     __slots__ = (
-        "_hello_deadline",
         "_initial",
         "_queries",
         "_register_deadline",
         "_request_id",
-        "_state",
-        "_stream",
         "_unanswered",
         "_waiting",
     )
@@ -120,10 +119,8 @@ class AgentSession:
         now: float,
         capabilities: tuple[str, ...] = (),
     ) -> None:
-        self._stream = ControlStream()
-        self._stream.send(Hello(agent_uri, capabilities=capabilities).encode())
-        self._state = AgentState.AWAIT_HELLO_ACK
-        self._hello_deadline = now + limits.HELLO_ACK_TIMEOUT_SECONDS
+        super().__init__(now, limits.HELLO_ACK_TIMEOUT_SECONDS)
+        self._put(Hello(agent_uri, capabilities=capabilities).encode())
         # REGISTERs not sent yet, with their frames. Bound MAX_QUEUED_REGISTERS: SessionMisuse.
         self._waiting: deque[tuple[Register, bytes]] = deque()
         # Sent, oldest first. Bound MAX_UNANSWERED_REGISTERS: the next one stays in _waiting.
@@ -135,82 +132,6 @@ class AgentSession:
         # Request id -> deadline, oldest first. Bound MAX_UNANSWERED_QUERIES: SessionMisuse.
         self._queries: dict[int, float] = {}
         self._request_id = 0
-
-    @property
-    def state(self) -> AgentState:
-        """The current state."""
-        return self._state
-
-    def receive(self, chunk: bytes | bytearray | memoryview, now: float) -> list[AgentEvent]:
-        """Bytes from the ctrl stream, any chunk borders; `chunk` may be reused afterwards.
-
-        Returns:
-            What happened, in order.
-        """
-        if self._state is AgentState.CLOSED:
-            self._stream.ignore(chunk)
-            return []
-        events: list[AgentEvent] = []
-        try:
-            for frame in self._stream.frames(chunk, now):
-                event = self._advance(frame, now)
-                if event is not None:
-                    events.append(event)
-                if self._state is AgentState.REGISTERING and self._initial == 0:
-                    self._state = AgentState.READY
-                    events.append(SessionReady())
-        except PeerError as error:
-            events.append(self._fail(error))
-        return events
-
-    def receive_eof(self) -> list[AgentEvent]:
-        """The relay ended the ctrl stream: `ControlClosed`, or `SessionFailed` inside a frame."""
-        if self._state is AgentState.CLOSED:
-            return []
-        try:
-            self._stream.end()
-        except PeerError as error:
-            return [self._fail(error)]
-        self._state = AgentState.CLOSED
-        return [ControlClosed()]
-
-    def next_timer(self) -> float | None:
-        """When `handle_timer` is to be called next; None while no deadline runs."""
-        if self._state is AgentState.CLOSED:
-            return None
-        if self._state is AgentState.AWAIT_HELLO_ACK:
-            return self._hello_deadline
-        deadlines = list(self._queries.values())[:1]
-        if self._unanswered:
-            deadlines.append(self._register_deadline)
-        if self._stream.frame_deadline is not None:
-            deadlines.append(self._stream.frame_deadline)
-        return min(deadlines, default=None)
-
-    def handle_timer(self, now: float) -> list[AgentEvent]:
-        """What ran out by `now`: queries given up, or `SessionFailed`. Early calls do nothing."""
-        if self._state is AgentState.CLOSED:
-            return []
-        events: list[AgentEvent] = []
-        try:
-            if self._state is AgentState.AWAIT_HELLO_ACK:
-                if now >= self._hello_deadline:
-                    raise HelloTimeout(
-                        f"no HELLO_ACK within {limits.HELLO_ACK_TIMEOUT_SECONDS:g} s"
-                    )
-                return events
-            for request_id in [key for key, due in self._queries.items() if now >= due]:
-                del self._queries[request_id]
-                events.append(ObservedAddrTimedOut(request_id))
-            if self._unanswered and now >= self._register_deadline:
-                raise AnswerTimeout(
-                    f"REGISTER {self._unanswered[0].service_name!a} not answered"
-                    f" within {limits.REGISTER_ACK_TIMEOUT_SECONDS:g} s"
-                )
-            self._stream.check_frame_deadline(now)
-        except PeerError as error:
-            events.append(self._fail(error))
-        return events
 
     def register(self, register: Register, now: float) -> bool:
         """Offer another service; answered by `ServiceRegistered`. Queued until HELLO_ACK.
@@ -244,7 +165,7 @@ class AgentSession:
         if len(self._queries) == limits.MAX_UNANSWERED_QUERIES:
             raise SessionMisuse(f"{len(self._queries)} address queries unanswered")
         self._request_id += 1
-        self._stream.send(ObservedAddrQuery(self._request_id).encode())
+        self._put(ObservedAddrQuery(self._request_id).encode())
         self._queries[self._request_id] = now + limits.OBSERVED_ADDR_TIMEOUT_SECONDS
         return self._request_id
 
@@ -262,33 +183,34 @@ class AgentSession:
         """
         if not self._writable():
             return False
-        self._stream.send(message.encode())
+        self._put(message.encode())
         return True
-
-    def data_to_send(self) -> bytes:
-        """The bytes to write to the ctrl stream now."""
-        return self._stream.data_to_send()
-
-    def statistics(self) -> ControlStatistics:
-        """A snapshot of the counters."""
-        return self._stream.statistics()
 
     # Receiving.
 
-    def _advance(self, frame: Frame, now: float) -> AgentEvent | None:
-        target = TRANSITIONS[self._state].get(frame.type)
-        if target is None:
-            if self._state is AgentState.AWAIT_HELLO_ACK or frame.type == FrameType.HELLO_ACK:
-                raise IllegalFrame(type_name(frame.type), self._state.value)
-            self._stream.frames_skipped += 1
-            return None
-        event = _ACTIONS[frame.type](self, frame, now)
-        self._state = target
-        return event
+    def _after_frame(self, events: list[AgentEvent]) -> None:
+        if self._state is AgentState.REGISTERING and self._initial == 0:
+            self._state = AgentState.READY
+            events.append(SessionReady())
 
-    def _fail(self, error: PeerError) -> SessionFailed:
-        self._state = AgentState.CLOSED
-        return SessionFailed(error)
+    def _next_deadline(self) -> float | None:
+        deadlines = list(self._queries.values())[:1]
+        if self._unanswered:
+            deadlines.append(self._register_deadline)
+        if self._frame_deadline is not None:
+            deadlines.append(self._frame_deadline)
+        return min(deadlines, default=None)
+
+    def _check_deadlines(self, now: float, events: list[AgentEvent]) -> None:
+        for request_id in [key for key, due in self._queries.items() if now >= due]:
+            del self._queries[request_id]
+            events.append(ObservedAddrTimedOut(request_id))
+        if self._unanswered and now >= self._register_deadline:
+            raise AnswerTimeout(
+                f"REGISTER {self._unanswered[0].service_name!a} not answered"
+                f" within {limits.REGISTER_ACK_TIMEOUT_SECONDS:g} s"
+            )
+        super()._check_deadlines(now, events)
 
     def _on_hello_ack(self, frame: Frame, now: float) -> HelloAck:
         ack = HelloAck.decode_payload(frame.payload)
@@ -309,16 +231,11 @@ class AgentSession:
         del now
         response = ObservedAddrResp.decode_payload(frame.payload)
         if self._queries.pop(response.request_id, None) is None:
-            self._stream.frames_skipped += 1  # given up, or never asked
+            self._frames_skipped += 1  # given up, or never asked
             return None
         return response
 
     # Sending.
-
-    def _writable(self) -> bool:
-        if self._state is AgentState.AWAIT_HELLO_ACK:
-            raise SessionMisuse("only HELLO may be sent before HELLO_ACK")
-        return self._state is not AgentState.CLOSED
 
     def _queue(self, register: Register) -> None:
         if len(self._waiting) == limits.MAX_QUEUED_REGISTERS:
@@ -330,13 +247,11 @@ class AgentSession:
             if not self._unanswered:
                 self._register_deadline = now + limits.REGISTER_ACK_TIMEOUT_SECONDS
             register, data = self._waiting.popleft()
-            self._stream.answer(data)
+            self._put_answer(data)
             self._unanswered.append(register)
 
 
-_Action = Callable[[AgentSession, Frame, float], AgentEvent | None]
-
-_ACTIONS: Final[dict[int, _Action]] = {
+AgentSession.ACTIONS = {
     FrameType.HELLO_ACK: AgentSession._on_hello_ack,
     FrameType.REGISTER_ACK: AgentSession._on_register_ack,
     FrameType.OBSERVED_ADDR_RESP: AgentSession._on_observed_addr_resp,

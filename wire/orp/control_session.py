@@ -19,25 +19,21 @@ connection is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
 from wire.errors import PeerError
 from wire.orp import limits
-from wire.orp.control_stream import ControlStatistics, ControlStream
 from wire.orp.errors import (
     HelloMalformed,
     HelloNotFirst,
-    HelloTimeout,
     IdentityMismatch,
-    IllegalFrame,
     MalformedMessage,
     SessionMisuse,
     TooManyRequests,
     UnsupportedVersion,
 )
-from wire.orp.events import ControlClosed, PeerFrame, RelayEvent, SessionFailed
+from wire.orp.events import PeerFrame, RelayEvent
 from wire.orp.frame import Frame, FrameType, type_name
 from wire.orp.messages import (
     PROTOCOL_VERSION,
@@ -57,6 +53,7 @@ from wire.orp.messages import (
     StreamCheckpoint,
     StreamReady,
 )
+from wire.orp.session_core import SessionCore
 
 
 class RelayState(Enum):
@@ -83,7 +80,7 @@ TRANSITIONS: Final[dict[RelayState, dict[int, RelayState]]] = {
 }
 
 
-class ControlSession:
+class ControlSession(SessionCore[RelayState, RelayEvent]):
     """One agent's ctrl stream, from the connection's start to its end.
 
     Args:
@@ -92,13 +89,14 @@ class ControlSession:
         hello_timeout: seconds until HELLO must be complete.
     """
 
+    TRANSITIONS = TRANSITIONS
+    FIRST = RelayState.AWAIT_HELLO
+    CLOSED = RelayState.CLOSED
+    GREETING = FrameType.HELLO
+
     __slots__ = (
         "_certificate_uri",
         "_held",
-        "_hello_deadline",
-        "_hello_timeout",
-        "_state",
-        "_stream",
         "_unanswered",
     )
 
@@ -108,70 +106,15 @@ class ControlSession:
         now: float,
         hello_timeout: float = limits.HELLO_TIMEOUT_SECONDS,
     ) -> None:
+        super().__init__(now, hello_timeout)
         self._certificate_uri = certificate_uri
-        self._hello_timeout = hello_timeout
-        self._hello_deadline = now + hello_timeout
-        self._state = RelayState.AWAIT_HELLO
-        self._stream = ControlStream()
         self._unanswered = 0  # REGISTERs; bound MAX_UNANSWERED_REGISTERS, above: TooManyRequests
         self._held = bytearray()  # bound MAX_HELD_BYTES, above: the new frame is dropped
-
-    @property
-    def state(self) -> RelayState:
-        """The current state."""
-        return self._state
 
     @property
     def unanswered_registers(self) -> int:
         """REGISTERs reported and not answered yet."""
         return self._unanswered
-
-    def receive(self, chunk: bytes | bytearray | memoryview, now: float) -> list[RelayEvent]:
-        """Bytes from the ctrl stream, any chunk borders; `chunk` may be reused afterwards.
-
-        Returns:
-            What happened, in order; at most one event per 8 bytes and one `SessionFailed`.
-        """
-        if self._state is RelayState.CLOSED:
-            self._stream.ignore(chunk)
-            return []
-        events: list[RelayEvent] = []
-        try:
-            for frame in self._stream.frames(chunk, now):
-                event = self._advance(frame)
-                if event is not None:
-                    events.append(event)
-        except PeerError as error:
-            events.append(self._fail(error))
-        return events
-
-    def receive_eof(self) -> list[RelayEvent]:
-        """The agent ended the ctrl stream: `ControlClosed`, or `SessionFailed` inside a frame."""
-        if self._state is RelayState.CLOSED:
-            return []
-        try:
-            self._stream.end()
-        except PeerError as error:
-            return [self._fail(error)]
-        self._state = RelayState.CLOSED
-        return [ControlClosed()]
-
-    def next_timer(self) -> float | None:
-        """When `handle_timer` is to be called next; None while no deadline runs."""
-        if self._state is RelayState.AWAIT_HELLO:
-            return self._hello_deadline
-        return self._stream.frame_deadline if self._state is RelayState.READY else None
-
-    def handle_timer(self, now: float) -> list[RelayEvent]:
-        """`SessionFailed` when a deadline has passed; nothing when called early or late."""
-        try:
-            if self._state is RelayState.AWAIT_HELLO and now >= self._hello_deadline:
-                raise HelloTimeout(f"no HELLO within {self._hello_timeout:g} s")
-            if self._state is RelayState.READY:
-                self._stream.check_frame_deadline(now)
-        except PeerError as error:
-            return [self._fail(error)]
-        return []
 
     def send(
         self,
@@ -198,7 +141,7 @@ class ControlSession:
         if isinstance(message, ObservedAddrResp):
             if not self._writable():
                 return False
-            self._stream.send(message.encode())
+            self._put(message.encode())
             return True
         return self._send_unsolicited(message.encode())
 
@@ -209,34 +152,14 @@ class ControlSession:
         """
         return self._send_unsolicited(peer_frame.frame.encode())
 
-    def data_to_send(self) -> bytes:
-        """The bytes to write to the ctrl stream now; also after the session closed."""
-        return self._stream.data_to_send()
-
-    def statistics(self) -> ControlStatistics:
-        """A snapshot of the counters."""
-        return self._stream.statistics()
-
     # Receiving.
 
-    def _advance(self, frame: Frame) -> RelayEvent | None:
-        target = TRANSITIONS[self._state].get(frame.type)
-        if target is None:
-            if self._state is RelayState.AWAIT_HELLO:
-                raise HelloNotFirst(f"first frame is {type_name(frame.type)}")
-            if frame.type == FrameType.HELLO:
-                raise IllegalFrame(type_name(frame.type), self._state.value)
-            self._stream.frames_skipped += 1
-            return None
-        event = _ACTIONS[frame.type](self, frame)
-        self._state = target
-        return event
+    def _illegal(self, frame: Frame) -> PeerError:
+        if self._state is RelayState.AWAIT_HELLO:
+            return HelloNotFirst(f"first frame is {type_name(frame.type)}")
+        return super()._illegal(frame)
 
-    def _fail(self, error: PeerError) -> SessionFailed:
-        self._state = RelayState.CLOSED
-        return SessionFailed(error)
-
-    def _on_hello(self, frame: Frame) -> Hello:
+    def _on_hello(self, frame: Frame, now: float) -> Hello:
         try:
             hello = Hello.decode_payload(frame.payload)
         except MalformedMessage as error:
@@ -247,51 +170,46 @@ class ControlSession:
             )
         if hello.protocol_version != PROTOCOL_VERSION:
             raise UnsupportedVersion(f"HELLO has protocol version {hello.protocol_version!a}")
-        self._stream.answer(HelloAck().encode())
+        self._put_answer(HelloAck().encode())
         return hello
 
-    def _on_register(self, frame: Frame) -> Register:
+    def _on_register(self, frame: Frame, now: float) -> Register:
         register = Register.decode_payload(frame.payload)
         if self._unanswered == limits.MAX_UNANSWERED_REGISTERS:
             raise TooManyRequests(f"more than {self._unanswered} REGISTERs unanswered")
         self._unanswered += 1
         return register
 
-    def _on_ping(self, frame: Frame) -> Ping:
-        self._stream.answer(Pong().encode())
+    def _on_ping(self, frame: Frame, now: float) -> Ping:
+        self._put_answer(Pong().encode())
         return Ping.decode_payload(frame.payload)
 
-    def _on_observed_addr_query(self, frame: Frame) -> ObservedAddrQuery:
+    def _on_observed_addr_query(self, frame: Frame, now: float) -> ObservedAddrQuery:
         return ObservedAddrQuery.decode_payload(frame.payload)
 
-    def _on_migrate_to_p2p(self, frame: Frame) -> MigrateToP2P:
+    def _on_migrate_to_p2p(self, frame: Frame, now: float) -> MigrateToP2P:
         return MigrateToP2P.decode_payload(frame.payload)
 
-    def _on_checkpoint(self, frame: Frame) -> PeerFrame:
+    def _on_checkpoint(self, frame: Frame, now: float) -> PeerFrame:
         return PeerFrame(StreamCheckpoint.decode_payload(frame.payload), frame)
 
-    def _on_offer(self, frame: Frame) -> PeerFrame:
+    def _on_offer(self, frame: Frame, now: float) -> PeerFrame:
         return PeerFrame(CandidateOffer.decode_payload(frame.payload), frame)
 
-    def _on_answer(self, frame: Frame) -> PeerFrame:
+    def _on_answer(self, frame: Frame, now: float) -> PeerFrame:
         return PeerFrame(CandidateAnswer.decode_payload(frame.payload), frame)
 
     # Sending.
-
-    def _writable(self) -> bool:
-        if self._state is RelayState.AWAIT_HELLO:
-            raise SessionMisuse("nothing may be sent before HELLO_ACK")
-        return self._state is RelayState.READY
 
     def _send_register_ack(self, ack: RegisterAck) -> bool:
         if not self._writable():
             return False
         if self._unanswered == 0:
             raise SessionMisuse("REGISTER_ACK without a REGISTER")
-        self._stream.send(ack.encode())
+        self._put(ack.encode())
         self._unanswered -= 1
         if self._unanswered == 0:
-            self._stream.send(bytes(self._held))
+            self._put(bytes(self._held))
             self._held.clear()
         return True
 
@@ -299,16 +217,16 @@ class ControlSession:
         if not self._writable():
             return False
         if self._unanswered == 0:
-            self._stream.send(data)
+            self._put(data)
             return True
         if len(self._held) + len(data) > limits.MAX_HELD_BYTES:
-            self._stream.frames_dropped += 1
+            self._frames_dropped += 1
             return False
         self._held += data
         return True
 
 
-_ACTIONS: Final[dict[int, Callable[[ControlSession, Frame], RelayEvent]]] = {
+ControlSession.ACTIONS = {
     FrameType.HELLO: ControlSession._on_hello,
     FrameType.REGISTER: ControlSession._on_register,
     FrameType.PING: ControlSession._on_ping,
