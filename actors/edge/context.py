@@ -19,8 +19,8 @@ from actors.edge.settings import EdgeSettings
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
 from actors.runtime import ActorRef
-from actors.transport.replay_ring import RingBudget
 from wire.orp.events import PeerFrame
+from wire.orp.replay import RingBudget
 
 
 class ByteCounter:

@@ -24,11 +24,11 @@ from typing import Protocol
 
 from actors.edge.context import ByteCounter
 from actors.runtime import Guard
-from actors.transport.replay_ring import ReplayRing, RingBudget
 from actors.transport.stream import CloseReason
 from actors.transport.stream_end import StreamEnd
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
+from wire.orp.replay import ReplayPositions, ReplayRing, RingBudget
 
 
 class SpliceOwner(Protocol):
@@ -50,36 +50,28 @@ class SpliceOwner(Protocol):
         """Everything both sides sent has been passed on."""
 
 
-class Side:
+class Side(ReplayPositions):
     """One agent's end, over all the streams it lives on.
 
     Attributes:
         name: consumer or provider, for counters and logs.
         uri: of the agent.
         end: its present stream; None while it is away.
-        received: application bytes from it.
-        ring: what was sent towards it.
         eof: it sent FIN, or nobody wants what it sends.
         stop_received: it wants nothing more (STOP_SENDING).
         left: it wants nothing more on its present stream.
-        confirmed: position up to which its application has everything, as far as it said.
-        fin_confirmed: its agent said that the other one's FIN came.
         done: its present stream is over, and its transport has everything.
         relay: the other relay where the agent is; empty: it is connected here.
     """
 
     __slots__ = (
-        "confirmed",
         "credited",
         "done",
         "end",
         "eof",
-        "fin_confirmed",
         "left",
         "name",
-        "received",
         "relay",
-        "ring",
         "stop_received",
         "undrained",
         "uri",
@@ -95,18 +87,15 @@ class Side:
         received: int = 0,
         sent: int = 0,
     ) -> None:
+        super().__init__(ReplayRing(ring_bytes, budget, sent), received)
         self.name = name
         self.uri = uri
         self.end: StreamEnd | None = None
         self.relay = ""
-        self.received = received
-        self.ring = ReplayRing(ring_bytes, budget, sent)
         self.eof = False
         self.stop_received = False
         self.left = False
         self.done = False
-        self.confirmed = sent
-        self.fin_confirmed = False
         #: Of the bytes from this side, those it got credit for (or was given on an older stream).
         self.credited = received
         #: Bytes written to its present stream, frames included, that the transport still holds.
@@ -126,11 +115,6 @@ class Side:
     def reads(self) -> bool:
         """True while somebody wants what is written to its present stream."""
         return self.end is not None and not self.left and not self.stop_received
-
-    @property
-    def sent(self) -> int:
-        """Application bytes sent towards it."""
-        return self.ring.end
 
 
 class Splice:
@@ -320,7 +304,7 @@ class Splice:
         A FIN that went to another relay may be lost with it: then the agent must have said that it
         came.
         """
-        everything = side.confirmed == side.sent and (side.fin_confirmed or not side.relay)
+        everything = side.has_everything(fin=bool(side.relay))
         return everything and side.eof and self.other(side).eof
 
     def abort(self) -> None:
@@ -331,10 +315,7 @@ class Splice:
 
     def confirm(self, side: Side, received: int, *, ended: bool = False) -> None:
         """The side's application has everything before this position, and the FIN if `ended`."""
-        side.fin_confirmed = side.fin_confirmed or ended
-        if side.confirmed < received <= side.sent:
-            side.confirmed = received
-            side.ring.trim(received)
+        side.confirm(received, ended=ended)
         for one in self.sides:
             if not self.finished and not one.done and one.gone and self._has_everything(one):
                 self._complete(one)
@@ -359,17 +340,6 @@ class Splice:
         if across is not None:
             across.stream.pause()
 
-    def can_return(self, side: Side, sent: int, received: int, *, echo: bool) -> bool:
-        """True when an agent with these positions can go on here.
-
-        Args:
-            sent: application bytes it ever sent; we have a prefix of them.
-            received: application bytes it received; the rest must be in the ring.
-            echo: False: it will not hear what we have, so we must have everything.
-        """
-        enough = sent >= side.received if echo else sent == side.received
-        return enough and side.ring.start <= received <= side.ring.end
-
     def return_(
         self,
         side: Side,
@@ -382,7 +352,7 @@ class Splice:
     ) -> None:
         """Go on with a new stream: echo, replay, then whatever comes.
 
-        `can_return` was asked before.
+        `Side.fits` was asked before.
 
         Args:
             end: the stream behind the agent's frame, paused.

@@ -389,9 +389,7 @@ class SplicedPair(Actor):
         if side is None:
             return Refusal("not a member")
         resume = half.resume
-        if not splice.can_return(
-            side, resume.my_position, resume.peer_ack_position, echo=half.echo
-        ):
+        if not side.fits(resume.my_position, resume.peer_ack_position, told=half.echo):
             self._door.counters["resume_gap"] += 1
             # The relay cannot fill the gap. The other agent may, from its own ring: let both
             # come to the matcher.

@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from actors.transport.replay_ring import ReplayRing
 from actors.transport.stream import CloseReason, Stream
 from tools.agent.stream_table import StreamTable
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamCheckpoint, StreamResume, StreamTerms
+from wire.orp.replay import ReplayPositions, ReplayRing
 
 #: Sent bytes kept per stream; the oldest are dropped.
 RING_BYTES = 16 << 20
@@ -45,14 +45,13 @@ class ResumableStream(Stream):
         super().__init__()
         self.stream_id = stream_id
         self.connection = stream.connection
-        self.received = received
         #: Seconds it may stay parked; None: as long as the settings say.
         self.patience: float | None = None
         #: Monotonic seconds since when it has no path; 0: it has one.
         self.parked_at = 0.0
         self.resumes = 0
         self._table = table
-        self._ring = ReplayRing(RING_BYTES, table.budget)
+        self._at = ReplayPositions(ReplayRing(RING_BYTES, table.budget), received)
         #: Of the ring, what the present path was not given yet: it takes what it has room for.
         self._behind: deque[bytes | memoryview] = deque()
         self._path: Stream | None = None
@@ -73,8 +72,6 @@ class ResumableStream(Stream):
         self._held: list[bytes] = []
         self._held_eof = False
         self._lingering = False
-        self._confirmed = 0  # of what we sent, received by the other agent as far as it said
-        self._fin_confirmed = False  # and our FIN
         self._deaf = False  # the other side wants nothing more
         self._stopped = False  # we want nothing more
         self._over = False
@@ -126,7 +123,7 @@ class ResumableStream(Stream):
         former, self._former = self._former, None
         if former is None or self._over:
             return
-        replay = self._ring.since(self._former_sent)
+        replay = self._at.ring.since(self._former_sent)
         self._take(former)
         if former.connection.closed is not None or replay is None:
             self.park()
@@ -145,15 +142,20 @@ class ResumableStream(Stream):
     @property
     def sent(self) -> int:
         """Application bytes ever written."""
-        return self._ring.end
+        return self._at.sent
+
+    @property
+    def received(self) -> int:
+        """Application bytes that ever came from the other agent."""
+        return self._at.received
 
     def positions(self) -> StreamResume:
         """What the other side has to know to go on."""
-        return StreamResume(self.stream_id, self.sent, self.received)
+        return self._at.resume(self.stream_id)
 
     def claim(self) -> StreamResume:
         """The same for a relay, which judges by the terms whether it may be joined again."""
-        return StreamResume(self.stream_id, self.sent, self.received, self.terms)
+        return self._at.resume(self.stream_id, self.terms)
 
     def checkpoint(self) -> StreamCheckpoint:
         """What the other agent wants to hear."""
@@ -161,11 +163,8 @@ class ResumableStream(Stream):
 
     def acknowledged(self, received: int, *, ended: bool) -> None:
         """The other agent received so many bytes, no longer kept here, and our FIN if `ended`."""
-        if received <= self.sent:
-            self._fin_confirmed = self._fin_confirmed or ended
-            self._confirmed = max(self._confirmed, received)
-            self._ring.trim(received)
-            self._end_if_confirmed()
+        self._at.confirm(received, ended=ended)
+        self._end_if_confirmed()
 
     @property
     def lingering(self) -> bool:
@@ -204,11 +203,11 @@ class ResumableStream(Stream):
             direct: it leads to the other agent, and what arrives there is there.
             rest: application bytes that came with the echo, not consumed.
         """
-        replay = self._ring.since(echo.peer_ack_position)
-        if replay is None or echo.my_position < self.received:
+        replay = self._at.ring.since(echo.peer_ack_position)
+        if replay is None or not self._at.fits(echo.my_position, echo.peer_ack_position):
             return False
         if direct:
-            self._ring.trim(echo.peer_ack_position)  # a relay may lose again what it took
+            self._at.ring.trim(echo.peer_ack_position)  # a relay may lose again what it took
         self.parked_at = 0.0
         self.resumes += 1
         self._direct = direct
@@ -257,7 +256,7 @@ class ResumableStream(Stream):
         unread, ended = path.unread()
         path.abort(ResetCode.RELAY_FAULT)
         for chunk in unread:
-            self.received += len(chunk)
+            self._at.received += len(chunk)
             self._unconsumed += len(chunk)
             self._held.append(chunk)
         self._held_eof = self._held_eof or (ended and not self._eof_received)
@@ -276,7 +275,7 @@ class ResumableStream(Stream):
             self._table.remember(self.stream_id, self.sent, self.received)
         else:
             self._table.moved.pop(self, None)
-        self._ring.clear()
+        self._at.ring.clear()
         self._table.streams.pop(self.stream_id, None)
 
     @property
@@ -297,7 +296,7 @@ class ResumableStream(Stream):
     # From the path.
 
     def _data(self, chunk: bytes) -> None:
-        self.received += len(chunk)
+        self._at.received += len(chunk)
         awaited = self._awaited
         if awaited is not None and self.received >= awaited[0] and not awaited[1].done():
             awaited[1].set_result(None)
@@ -322,7 +321,7 @@ class ResumableStream(Stream):
         self._end_if_confirmed()
 
     def _end_if_confirmed(self) -> None:
-        confirmed = self._direct or (self._fin_confirmed and self._confirmed >= self.sent)
+        confirmed = self._direct or self._at.has_everything(fin=True)
         if self._lingering and self._path_done and confirmed:
             self._end()
 
@@ -404,7 +403,7 @@ class ResumableStream(Stream):
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """See `Stream.write`; what is written while parked is sent after the resume."""
         chunk = bytes(data)
-        self._ring.append(chunk)
+        self._at.ring.append(chunk)
         self.bytes_out += len(chunk)
         self._table.moved[self] = None
         if self._path is None or not self._writable:

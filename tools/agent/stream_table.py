@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actors.transport.replay_ring import RingBudget
 from wire.orp.messages import StreamCheckpoint
+from wire.orp.replay import RingBudget
 
 if TYPE_CHECKING:
     from actors.transport.stream import Stream
