@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.edge.resume.resumed_pair import ResumedPair
 from tests.agent.rig import agents
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.relay_rig import relays
@@ -96,3 +97,40 @@ def test_streams_over_two_relays_survive_the_death_of(
         await target.stop()
 
     run(main(), timeout=110)
+
+
+def test_a_pair_that_dies_before_it_took_its_halves_costs_a_moment(
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay that offers goes on offering: its half waits for the other one."""
+    began = ResumedPair.init
+    died = 0
+
+    def init(pair: ResumedPair) -> None:
+        nonlocal died
+        if died < 2:
+            died += 1
+            raise RuntimeError("before it took the halves")
+        began(pair)
+
+    monkeypatch.setattr(ResumedPair, "init", init)
+
+    async def main() -> None:
+        target = Target(History())
+        await target.start()
+        async with (
+            relays(pki, tmp_path, "r2", "r1") as (ingress, egress),
+            agents(ingress, pki, target.port, provider_at=egress) as address,
+        ):
+            workload = Workload(address, History(), streams=1, target=target)
+            plan = Plan("idle", 1, 5000, 5000, idle=1.0)
+            transfer = asyncio.create_task(workload.transfer(plan))
+            await eventually(lambda: egress.streams() == ingress.streams() == 1)
+            await asyncio.sleep(0.2)
+            _kill_all("/edge/streams", ingress)
+            async with asyncio.timeout(15):
+                assert (await transfer).outcome == "complete"
+            assert died == 2
+        await target.stop()
+
+    run(main(), timeout=50)

@@ -191,8 +191,9 @@ class ResumeHalf(Actor):
             try:
                 if not self._half.taken and not self._half.gone:
                     await self._lead(other, certain=True)
-                if not other.gone:
+                if other.taken or other.uri in self._half.parted:
                     return
+                # Lost, or its pair died before it took the two: the relay is asked again.
             finally:
                 self.disown(other)
                 other.abort()  # unless the pair took it
