@@ -1,8 +1,8 @@
 """The daemon: from settings to a supervision tree, and from signals to an exit code.
 
-This is the only place where the rooms meet: it reads the settings, builds the specs of the tree
-(control, edge, node, ops), runs it, and turns signals into drain, stop and reload. It contains no
-protocol code. `python supervisor.py` is the same as `trunkline serve`.
+It reads the settings, has the specs of the tree built (control and the doors by `actors.wiring`,
+node and ops here), runs it, and turns signals into drain, stop and reload. It contains no protocol
+code, and no branch per door. `python supervisor.py` is the same as `trunkline serve`.
 
 Nothing heavy is imported at module level: every child process imports this module again.
 

@@ -26,7 +26,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 
 class AdminSocket:
-    """See the module docstring.
+    """A stream socket that carries control lines: an owned resource, no task, bounded both ways.
 
     Args:
         actor: the owner; the socket ends with its incarnation, and a fault in a callback is the

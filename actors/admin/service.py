@@ -82,7 +82,7 @@ class ControlServer(Actor):
 
     Args:
         service: what is served.
-        path: of the socket; see admin_listener.py for its file.
+        path: of the socket; see listener.py for its file.
         clients: path of the dynamic supervisor for the connections.
         lock: of the socket, when the process has it already.
     """

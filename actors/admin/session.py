@@ -5,7 +5,7 @@ task that fails answers `internal` and is logged; the connection lives on. Bound
 requests; what an operation keeps for a slow reader is bounded by the operation (a request waits
 for room before each part, a subscription drops and counts).
 
-The operations themselves are in admin_tree.py, admin_verbs.py, admin_feeds.py and admin_watch.py.
+The operations themselves are in tree_view.py, verbs.py, events.py, trace.py and watch.py.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ class Exchange:
 
 
 class ControlSession:
-    """See the module docstring.
+    """One connection of the control protocol, on the server's side: requests to tasks, answers
+    back.
 
     Args:
         actor: the connection's actor. Its `on_resource_failed` must ask `request_failed`.

@@ -39,7 +39,7 @@ WATCH_ORDERS = frozenset({*ORDERS, *RATES})
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one `watch` shows; see `watch` in admin_watch.py for the arguments."""
+    """What one `watch` shows; see `watch` in watch.py for the arguments."""
 
     view: str
     root: str

@@ -1,6 +1,6 @@
 """Looking at the tree: `tree`, `children`, `describe`, `stats`.
 
-All of them visit actors in slices (admin_places.py) and send rows in parts, so that a tree of
+All of them visit actors in slices (places.py) and send rows in parts, so that a tree of
 100 000 actors costs the relay a thousandth of a second at a time. What changes meanwhile may be
 seen or not; every row is true for the moment it was made.
 """

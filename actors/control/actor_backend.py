@@ -1,4 +1,4 @@
-"""The typed way to an actor that answers the requests of `store_requests.py`.
+"""The typed way to an actor that answers the requests of `store/requests.py`.
 
 Two actors do: the `StoreActor` from its database, the `ControllerLink` from a remote controller.
 What the actor refuses with a `BackendError` is raised; one that does not answer is unavailable.
@@ -55,7 +55,7 @@ R = TypeVar("R")
 
 
 class ActorBackend(ControlBackend):
-    """See the module docstring.
+    """The typed way to an actor that answers the requests of `store/requests.py`.
 
     Args:
         store: the actor.
@@ -88,58 +88,45 @@ class ActorBackend(ControlBackend):
             raise BackendUnavailable(str(exc)) from exc
 
     async def upsert_relay(self, relay: Relay, now_ms: int) -> int | None:
-        """See `ControlBackend`."""
         return await self._ask(UpsertRelay(relay, now_ms))
 
     async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:
-        """See `ControlBackend`."""
         return await self._ask(RegisterServices(registrations))
 
     async def deregister_agents(self, agents: Sequence[Withdrawal]) -> None:
-        """See `ControlBackend`."""
         await self._ask(DeregisterAgents(agents))
 
     async def deregister_stale(self, relay_id: str, before_ms: int) -> int:
-        """See `ControlBackend`."""
         return len(await self._ask(DeregisterStale(relay_id, before_ms)))
 
     async def resolve(
         self, names: Sequence[tuple[str, str]], now_ms: int
     ) -> tuple[tuple[ServiceRecord, ...], ...]:
-        """See `ControlBackend`."""
         alive_since_ms = max(1, now_ms - self._alive_ms) if self._alive_ms else 0
         return await self._ask(FindProviders(names, alive_since_ms))
 
     async def relays(self) -> tuple[Relay, ...]:
-        """See `ControlBackend`."""
         return await self._ask(FindRelays())
 
     def watch_policy(self, watcher: ActorRef) -> None:
-        """See `ControlBackend`."""
         self._store.try_tell(WatchPolicy(watcher))
 
     async def load_policy(self) -> PolicySource:
-        """See `ControlBackend`."""
         return await self._ask(LoadRules())
 
     def keep_file_rules(self, kept: FileRules) -> None:
-        """See `ControlBackend`."""
         self._store.try_tell(KeepFileRules(kept))
 
     async def add_rule(self, rule: Rule) -> str:
-        """See `ControlBackend`."""
         created_ms = int(self._wall_clock() * 1000)
         rule_id = rule.id or str(uuid.uuid4())
         return await self._ask(InsertRule(replace(rule, id=rule_id, created_ms=created_ms)))
 
     async def remove_rule(self, tenant: str, rule_id: str) -> bool:
-        """See `ControlBackend`."""
         return await self._ask(DeleteRule(tenant, rule_id))
 
     async def record_audit(self, records: Sequence[AuditRecord]) -> None:
-        """See `ControlBackend`."""
         await self._ask(AppendAudit(records))
 
     async def query_audit(self, wanted: AuditFilter) -> tuple[AuditRecord, ...]:
-        """See `ControlBackend`."""
         return await self._ask(FindAudit(wanted))

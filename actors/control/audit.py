@@ -85,7 +85,7 @@ class _Held:
 
 
 class AuditActor(Actor):
-    """See the module docstring.
+    """Every policy decision is stored at least once, or counted as lost.
 
     Args:
         connect: makes the backend.

@@ -64,7 +64,8 @@ class _Tenant:
 
 
 class AuditQueue:
-    """See the module docstring.
+    """Audit records that wait for the store, shared fairly: who asks much loses its own, not
+    others'.
 
     Args:
         most: records in all, those of the batch included.

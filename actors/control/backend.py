@@ -162,7 +162,7 @@ class AuditFilter:
 
 
 class ControlBackend(ABC):
-    """See the module docstring.
+    """What the control actors need from whoever keeps the state: an interface and its records.
 
     Attributes:
         confirms_late: what is published counts from the first attempt on, also while the backend

@@ -39,7 +39,7 @@ _LAST_MS: Final = 2**63 - 1
 
 
 class OperatorCommands:
-    """See the module docstring.
+    """What operators say to the control actors over the daemon's control socket.
 
     Args:
         system: where the control actors live.

@@ -67,7 +67,6 @@ class PruneAudit(StoreRequest[Usage]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> Usage:
-        """See the class."""
         removed = self._by_age(connection)
         more = removed == PORTION_ROWS
         if not more:
@@ -149,7 +148,6 @@ class ForgetGone(StoreRequest[bool]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> bool:
-        """See the class."""
         values = (self.before_ms,)
         connection.execute(
             "DELETE FROM services WHERE updated_at_unix_ms < ?1 AND NOT EXISTS (SELECT 1 FROM"

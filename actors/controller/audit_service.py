@@ -26,7 +26,7 @@ from wire.orp import control_pb2, fleet_pb2
 
 
 class AuditService:
-    """See the module docstring.
+    """Audit of the served controller: decisions of all its relays in one log.
 
     Args:
         store: where it is kept.

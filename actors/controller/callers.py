@@ -23,7 +23,7 @@ from actors.transport.quota import MAX_RATED, Quota, Ticket
 
 
 class Callers:
-    """See the module docstring.
+    """What one caller may have under way and begin, so that one relay's flood is not everybody's.
 
     Attributes:
         refused: by the bound that was reached.

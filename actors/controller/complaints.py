@@ -15,7 +15,7 @@ MAX_LINES: Final = 20
 
 
 class Complaints:
-    """See the module docstring.
+    """Lines about callers, few of them: who may call often must not write the log.
 
     Args:
         warn: writes a line.

@@ -84,7 +84,7 @@ Streamed = Callable[[Call, Any, Writer], Awaitable[None]]
 
 
 class Dispatcher:
-    """See the module docstring.
+    """The frame around every RPC of the served controller: who may, how long, and what went wrong.
 
     Args:
         failed: told of a bug, as `guard` tells it.

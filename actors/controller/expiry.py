@@ -27,7 +27,7 @@ class _Sweep:
 
 
 class ExpiryActor(Actor):
-    """See the module docstring.
+    """Withdraws the services of relays that stopped.
 
     Args:
         alive: seconds a relay lives without a heartbeat.

@@ -54,7 +54,8 @@ class ServerTls:
 
 
 class GrpcServer:
-    """See the module docstring. A resource.
+    """The gRPC listener: one resource, stopped by `abort()`, its port kept over restarts of its
+    owner. A resource.
 
     Args:
         port: where to listen.

@@ -20,7 +20,7 @@ from wire.orp import control_pb2
 
 
 class PolicyService:
-    """See the module docstring.
+    """Policy of the served controller: the rules of its store.
 
     Args:
         store: where it is kept.

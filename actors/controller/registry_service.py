@@ -32,7 +32,7 @@ _REGION: Final = re.compile(r"[A-Za-z0-9._-]{0,63}")
 
 
 class RegistryService:
-    """See the module docstring.
+    """Registry and Fleet of the served controller: providers, relays, and the time.
 
     Args:
         store: where it is kept.

@@ -68,7 +68,7 @@ class _LoadRules:
 
 
 class ControllerServer(Actor):
-    """See the module docstring.
+    """The embedded controller, served over gRPC to other relays.
 
     Args:
         port: where to listen.

@@ -13,7 +13,9 @@ from actors.runtime import ActorRef
 
 
 class ControllerStore(ActorBackend):
-    """See the module docstring. Resolves every row: dead ones are withdrawn, not hidden."""
+    """The store of this daemon's control actors, with what only a controller asks of it. Resolves
+    every row: dead ones are withdrawn, not hidden.
+    """
 
     def __init__(self, store: ActorRef) -> None:
         super().__init__(store, relay_alive_seconds=0)
@@ -25,7 +27,6 @@ class ControllerStore(ActorBackend):
     async def expire(
         self, alive_since_ms: int, forget_before_ms: int, *, silent_too: bool
     ) -> tuple[Withdrawn, ...]:
-        """See `ExpireDead`."""
         return await self._ask(ExpireDead(alive_since_ms, forget_before_ms, silent_too))
 
     def watch_providers(self, watcher: ActorRef) -> None:

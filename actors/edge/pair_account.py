@@ -15,7 +15,7 @@ OUTCOMES = ("finished", "failed", "rejected", "killed", "migrated")
 
 
 class PairAccount(StreamAccount):
-    """See `StreamAccount`.
+    """The account of one stream between two agents.
 
     Args:
         began: monotonic seconds, of the OPEN_STREAM or the resume.
@@ -43,7 +43,6 @@ class PairAccount(StreamAccount):
         self._door.meters.histogram("stream_ready_duration").observe(now - self._began)
 
     def tell(self, seconds: float) -> None:
-        """See `StreamAccount`."""
         door, row = self._door, self.row
         if self.mode == "forward":
             door.pairs.over(row, door.clock())

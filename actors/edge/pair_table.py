@@ -95,8 +95,6 @@ class Remembered:
 
 
 class PairTable:
-    """See the module docstring."""
-
     def __init__(self) -> None:
         self._live: dict[int, PairEntry] = {}
         #: By the time of their end. Bound: MAX_REMEMBERED each; the oldest is forgotten first.

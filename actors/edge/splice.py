@@ -118,7 +118,7 @@ class Side(ReplayPositions):
 
 
 class Splice:
-    """See the module docstring.
+    """Two agents' ends of one stream, coupled: bytes, credit, ends, and the loss of a connection.
 
     Args:
         guard: `Actor.guard`: a failing callback is its owner's exit.

@@ -71,8 +71,6 @@ class _P2PDue:
 
 
 class SplicedPair(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=64)
     handler_limit = 60.0
     _account: PairAccount  # set in `init`

@@ -289,16 +289,13 @@ class Edge:
 
     @property
     def carriers(self) -> Carriers:
-        """See `EdgeContext`."""
         return Carriers((f"{self._base}/agents",), (f"{self._base}/streams",))
 
     @property
     def draining(self) -> bool:
-        """See `EdgeContext`."""
         return self.door.draining
 
     def listening(self) -> list[Listening]:
-        """See `EdgeContext`."""
         return [
             Listening(transport, path, endpoint.address)
             for (transport, path), endpoint in zip(

@@ -196,8 +196,6 @@ class _Unlinked:
 
 
 class ProcessChild(Actor):
-    """See the module docstring."""
-
     handler_limit = 120.0
 
     def __init__(self, spec: ProcessSpec, mounts: MountTable) -> None:

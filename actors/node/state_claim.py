@@ -25,7 +25,8 @@ LOCK_NAME = "daemon.lock"
 
 
 class StateClaim:
-    """See the module docstring. A resource.
+    """What belongs to one daemon while it runs: its state directory, and what is kept elsewhere. A
+    resource.
 
     Args:
         paths: of this daemon.

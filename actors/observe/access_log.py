@@ -41,8 +41,6 @@ class _Stop:
 
 
 class AccessLog(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=QUEUE)
 
     def __init__(self, meters: Meters, path: Path, most: int = 0) -> None:

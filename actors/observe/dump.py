@@ -22,7 +22,7 @@ class _Write:
 
 
 class MetricsDump(Actor):
-    """See the module docstring.
+    """Appends a snapshot of the meters to a file, at the start and then once per interval.
 
     Args:
         interval: seconds.

@@ -81,7 +81,7 @@ class Family(Counter[str]):
 
 
 class Meters:
-    """See the module docstring.
+    """Counters, gauges and histograms of one process.
 
     Attributes:
         counters: single counters by name.

@@ -41,7 +41,7 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsServer(Actor):
-    """See the module docstring.
+    """The actor that answers operators' HTTP requests: metrics, health, readiness.
 
     Args:
         address: host and port; with port 0 every incarnation binds the port of the first.

@@ -24,7 +24,7 @@ from actors.pki.files import PRIVATE_FILE_MODE, PkiError, private_pem, write_new
 
 
 class TokenFile:
-    """See the module docstring.
+    """The key that signs enrolment tokens and the tokens that were used, beside the CA.
 
     Args:
         directory: of the CA.

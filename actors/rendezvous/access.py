@@ -62,7 +62,7 @@ NOBODY: Final = Client()
 
 
 class Access:
-    """See the module docstring.
+    """Clients with tokens, and what each may do; a TOML file.
 
     Args:
         path: of the file; None: nobody has a token.

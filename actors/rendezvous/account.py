@@ -47,7 +47,6 @@ class UserAccount(StreamAccount):
         service.served += 1
 
     def tell(self, seconds: float) -> None:
-        """See `StreamAccount`."""
         door, service, protocol = self._door, self._service, self._service.protocol.value
         up = 0 if self.carrier is None else self.carrier.bytes_in
         down = 0 if self.carrier is None else self.carrier.bytes_out

@@ -28,7 +28,8 @@ _HTTP: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 
 
 class Arrival:
-    """See the module docstring.
+    """A connection to the door's own port, until it is a service, a further connection of one, or
+    none.
 
     Args:
         sock: non-blocking; taken over.

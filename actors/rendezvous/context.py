@@ -28,7 +28,7 @@ def _untold(_: StreamRecord) -> None:
 
 @dataclass(slots=True)
 class RendezvousContext:
-    """See the module docstring.
+    """What the actors of the door share: settings, tables, counters.
 
     Attributes:
         place: finds the supervisor of the services.

@@ -48,7 +48,9 @@ class _Waiter:
 
 
 class EventService(ServiceActor):
-    """See the module docstring. Owns the control connection and waiting users."""
+    """An event service: it is told an id for each user, and answers it with a connection of its
+    own. Owns the control connection and waiting users.
+    """
 
     def __init__(self, door: RendezvousContext, service: Service) -> None:
         super().__init__(door, service)
@@ -73,7 +75,6 @@ class EventService(ServiceActor):
             loop.add_reader(end, self.guard("control", self._control_readable))
 
     def waiting(self) -> int:
-        """See `ServiceActor`."""
         return len(self._users)
 
     # The control connection.
@@ -129,7 +130,6 @@ class EventService(ServiceActor):
     # Users.
 
     def user_came(self, user: User) -> bool:
-        """See `ServiceActor`."""
         if self.leaving:
             return self.give_up(user, "service_leaves")
         now = self.now()
@@ -211,7 +211,6 @@ class _Waiters:
         self._service = service
 
     def abort(self) -> None:
-        """See `EventService.release`."""
         self._service.release()
 
 
@@ -224,5 +223,4 @@ class _Watched:
         self._service = service
 
     def abort(self) -> None:
-        """See `EventService.unwatch`."""
         self._service.unwatch()

@@ -21,7 +21,7 @@ MOST: Final = 64 * 1024
 
 
 class HeldSocket:
-    """See the module docstring.
+    """A socket that waits for its other half: what it says is kept, its end is noticed.
 
     Args:
         sock: non-blocking; taken over until `take` or `abort`.

@@ -44,7 +44,9 @@ Take: TypeAlias = Callable[[Joining], bool | None]
 
 
 class JoinTable:
-    """See the module docstring. Bound: waiting users and pools, which have bounds of their own."""
+    """Which waiting pool or user an id stands for. Bound: waiting users and pools, which have
+    bounds of their own.
+    """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

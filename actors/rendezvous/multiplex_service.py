@@ -32,7 +32,7 @@ class _Due:
 
 
 class MultiplexService(ServiceActor):
-    """See the module docstring. Owns the session."""
+    """A multiplexed service: one connection, a yamux stream per user. Owns the session."""
 
     def __init__(self, door: RendezvousContext, service: Service) -> None:
         super().__init__(door, service)
@@ -87,13 +87,11 @@ class MultiplexService(ServiceActor):
         }
 
     def waiting(self) -> int:
-        """See `ServiceActor`."""
         return len(self._users)
 
     # Users.
 
     def user_came(self, user: User) -> bool:
-        """See `ServiceActor`."""
         if self.leaving or self._connection.closed is not None:
             return self.give_up(user, "service_leaves")
         stream = None if self._users else self._connection.open_stream()
@@ -147,7 +145,6 @@ class MultiplexService(ServiceActor):
         self.leave("the service went away", keep_port=True)
 
     def left(self) -> None:
-        """See `ServiceActor`."""
         self.release()
         self._set_timer()
 
@@ -178,5 +175,4 @@ class _Waiters:
         self._service = service
 
     def abort(self) -> None:
-        """See `MultiplexService.release`."""
         self._service.release()

@@ -58,7 +58,9 @@ class _Waiter(_Held):
 
 
 class PoolService(ServiceActor):
-    """See the module docstring. Owns idle members and waiting users."""
+    """A pool: the service brings connections in advance, each serves one user. Owns idle members
+    and waiting users.
+    """
 
     def __init__(self, door: RendezvousContext, service: Service) -> None:
         super().__init__(door, service)
@@ -86,7 +88,6 @@ class PoolService(ServiceActor):
         self._set_timer()
 
     def waiting(self) -> int:
-        """See `ServiceActor`."""
         return self._pool.users
 
     def describe(self) -> dict[str, object]:
@@ -128,7 +129,6 @@ class PoolService(ServiceActor):
     # Users.
 
     def user_came(self, user: User) -> bool:
-        """See `ServiceActor`."""
         waiter = _Waiter(user)
         served = self._pool.user_came(waiter, self.now())
         if served is Queued.REFUSED:
@@ -158,13 +158,11 @@ class PoolService(ServiceActor):
                 waiter.user.abort()
 
     def pair_over(self) -> None:
-        """See `ServiceActor`."""
         self._pool.pair_over(self.now())
         self._set_timer()
         super().pair_over()
 
     def left(self) -> None:
-        """See `ServiceActor`."""
         for member in self._pool.everybody()[0]:
             self._pool.member_left(member, self.now())
             member.take()
@@ -215,5 +213,4 @@ class _Everybody:
         self._service = service
 
     def abort(self) -> None:
-        """See `PoolService.release`."""
         self._service.release()

@@ -101,7 +101,7 @@ class PortLease:
 
 
 class PortTable:
-    """See the module docstring.
+    """Which service has which port: walked from the base upwards, kept for who had one before.
 
     Args:
         host: where users come to.

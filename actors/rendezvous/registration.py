@@ -34,7 +34,7 @@ ACTORS: dict[Protocol, Callable[[RendezvousContext, Service], ServiceActor]] = {
 
 
 class Registration(Supervisor):
-    """See the module docstring. Owns what the service counts for, and its port."""
+    """The subtree of one service. Owns what the service counts for, and its port."""
 
     def __init__(self, door: RendezvousContext, service: Service) -> None:
         self._door = door

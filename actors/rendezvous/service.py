@@ -50,7 +50,7 @@ class User:
 
 @dataclass(slots=True)
 class Service:
-    """See the module docstring.
+    """A registered service as everybody sees it who has to do with it: a record, no actor.
 
     Attributes:
         id: of its place below `services`.

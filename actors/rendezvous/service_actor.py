@@ -63,8 +63,6 @@ def keep_alive(sock: socket.socket, seconds: float, deadline: float) -> None:
 
 
 class ServiceActor(Actor, ABC):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=64)
 
     def __init__(self, door: RendezvousContext, service: Service) -> None:
@@ -140,5 +138,4 @@ class ServiceActor(Actor, ABC):
 
     @staticmethod
     def reset(end: object) -> None:
-        """See `user_pair.reset_end`."""
         reset_end(end)  # type: ignore[arg-type]  # an end

@@ -158,16 +158,14 @@ class Rendezvous:
 
     @property
     def carriers(self) -> Carriers:
-        """See `Door`: users are below their services."""
+        """Users are below their services."""
         return Carriers((f"{self._base}/services",))
 
     @property
     def draining(self) -> bool:
-        """See `Door`."""
         return self.door.draining
 
     def listening(self) -> list[Listening]:
-        """See `Door`."""
         return [
             Listening("TCP, rendezvous", f"{self._base}/listeners/{name}", binding.bound)
             for name, binding in zip(self._names(), self._bindings, strict=True)

@@ -21,7 +21,7 @@ from wire.proxy_protocol.header import encode, header_of
 
 
 class UserPair(Actor):
-    """See the module docstring.
+    """One user and the connection, or the stream, of the service that serves it.
 
     Args:
         end: of the service; taken over, like the user's socket.

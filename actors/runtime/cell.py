@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """See the module docstring. Public attributes are read by the runtime and inspection only."""
+    """The runtime's record of one place in the tree, and the verbs that act on it. Public
+    attributes are read by the runtime and inspection only.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -388,7 +390,6 @@ class Cell:
         )
 
     def unhandled(self, message: object) -> None:
-        """See `Actor.unhandled`."""
         self.handled -= 1
         self.bury(message, "unhandled")
 
@@ -426,7 +427,6 @@ class Cell:
         self.resources.add(resource, kind)
 
     def register_name(self, name: str) -> None:
-        """See `Actor.register_name`."""
         if self.released:
             return
         self.system.register_name(name, self)
@@ -435,7 +435,6 @@ class Cell:
         self.names.append(name)
 
     def defer(self) -> Reply[Any]:
-        """See `Actor.defer`."""
         ask = self.current_ask
         if ask is not None:
             if self.deferred is None:
@@ -453,7 +452,6 @@ class Cell:
     # Timers.
 
     def start_timer(self, delay: float, message: object, key: object) -> Timer:
-        """See `Actor.start_timer`."""
         if self.released:
             return Timer(None)
         if key is not None:
@@ -472,7 +470,6 @@ class Cell:
         return timer
 
     def cancel_timer(self, key: object) -> None:
-        """See `Actor.cancel_timer`."""
         if self.timers is not None:
             tick = self.timers.pop(key, None)
             if tick is not None and tick.timer is not None:

@@ -49,7 +49,7 @@ class _Due:
 
 
 class DynamicSupervisor(Actor):
-    """See the module docstring.
+    """Dynamic supervisors: many children of one kind, keyed, unordered, cheap.
 
     Args:
         max_children: most children at any time.

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class SerialQueue(Generic[T]):
-    """See the module docstring.
+    """A bounded queue of slow errands of one actor, run one after the other by one owned task.
 
     Args:
         actor: the owner; a failing errand is its exit.

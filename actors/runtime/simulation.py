@@ -81,7 +81,7 @@ class _VirtualSelector(selectors.BaseSelector):
 
 
 class SimulationLoop(asyncio.SelectorEventLoop):
-    """See the module docstring.
+    """A seeded event loop on a virtual clock: the main rig for testing what runs on this runtime.
 
     Args:
         seed: draws the order of callbacks that are ready together.

@@ -15,7 +15,9 @@ _PIECE = 4096
 
 
 class DeliveredStream(Stream):
-    """See the module docstring. The transport calls the `take_` methods."""
+    """The receiving half of a stream: what arrived is delivered, or held until somebody listens.
+    The transport calls the `take_` methods.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +57,6 @@ class DeliveredStream(Stream):
         self._running = False
 
     def unread(self) -> tuple[list[bytes], bool]:
-        """See `Stream.unread`."""
         held, self._held = self._held, []
         return held, self._held_end == "eof"
 
@@ -67,17 +68,14 @@ class DeliveredStream(Stream):
 
     @property
     def unconsumed(self) -> int:
-        """See `Stream.unconsumed`."""
         return 0 if self._stopped else max(0, self.bytes_in - self._consumed)
 
     @property
     def read_closed(self) -> bool:
-        """See `Stream.read_closed`."""
         return self._read_closed or self._stopped or self._lost is not None
 
     @property
     def write_closed(self) -> bool:
-        """See `Stream.write_closed`."""
         return self._write_closed or self._lost is not None
 
     # Called by the transport.

@@ -86,7 +86,7 @@ class Place:
 
 
 class Gate:
-    """See the module docstring.
+    """Who may wait at the gate: connections whose peer has not shown yet that it belongs here.
 
     Args:
         most: places.

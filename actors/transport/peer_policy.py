@@ -16,8 +16,6 @@ from actors.transport.tls import ANONYMOUS, CLIENT, SERVER, PeerIdentity, verify
 
 
 class PeerPolicy(Enum):
-    """See the module docstring."""
-
     #: Both sides, with an identity (URI SAN) in both certificates.
     MUTUAL = "mutual"
     #: The server shows one, and clients verify it; clients are asked for none and show none.

@@ -1,4 +1,4 @@
-"""One interface over every byte stream of a door: QUIC streams now, yamux streams later.
+"""One interface over every byte stream of a door: those of QUIC, and of yamux over TCP.
 
 A stream is a plain object: its owner sets callbacks, the transport calls them directly in the loop
 iteration that received the data. Owners wrap them in `Actor.guard`, so that an exception in one is

@@ -119,7 +119,7 @@ def relay(plan: RelayPlan) -> RelayTree:
 
 
 class RelayTree:
-    """See `actors.node.worker.WorkerTree`.
+    """The tree of one relay process of a cluster: the `WorkerTree` of `actors.node.worker`.
 
     Raises:
         TlsMaterialError, OSError: the certificate cannot be used.
@@ -145,7 +145,6 @@ class RelayTree:
         return self._node.children(system)
 
     async def drain(self) -> None:
-        """See `Door.drain`."""
         await self._node.drain()
 
     def abort(self) -> None:

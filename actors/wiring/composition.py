@@ -61,7 +61,7 @@ def _load_engine(settings: Settings) -> None:
 
 
 class Composition:
-    """See the module docstring.
+    """One relay, whatever runs it: control, the doors, and what operators see of them.
 
     Args:
         kinds: the doors to open; none for a node that serves a controller only.

@@ -176,8 +176,6 @@ NUMBERS = st.integers(0, 1000)
 
 
 class Trees(RuleBasedStateMachine):
-    """See the module docstring."""
-
     @initialize(plan=ROOTS, seed=st.integers(0, 2**16))
     def begin(self, plan: Plan, seed: int) -> None:
         self.loop = SimulationLoop(seed, limit=PATIENCE)

@@ -41,7 +41,8 @@ def _is_literal(ip: str) -> bool:
 
 
 class DirectPaths:
-    """See the module docstring. A resource of the link, whose endpoint it uses.
+    """Connections to other agents beside the relay: dialled and accepted, checked, and given up. A
+    resource of the link, whose endpoint it uses.
 
     Args:
         uri: our own identity.

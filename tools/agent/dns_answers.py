@@ -49,7 +49,7 @@ def dns_name_fault(service: str, suffix: str) -> str:
 
 
 class DnsAnswers:
-    """See the module docstring.
+    """Answers to DNS questions for `<service>.<suffix>`.
 
     Args:
         suffix: the zone, without leading dot.

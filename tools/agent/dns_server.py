@@ -15,7 +15,7 @@ MAX_QUERY_BYTES = 4096
 
 
 class DnsServer(Actor):
-    """See the module docstring.
+    """The agent's DNS server: tells local programs the virtual addresses of services.
 
     Args:
         address: to bind, UDP.

@@ -48,7 +48,8 @@ class TunnelFailed(Exception):
 
 
 class ForwardTunnel:
-    """See the module docstring. A resource: `abort` closes everything.
+    """The tunnel of a forward stream: QUIC from agent to agent through a relay's forward plane. A
+    resource: `abort` closes everything.
 
     Args:
         identity: what we present, and whom we trust.

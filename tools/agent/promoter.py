@@ -66,7 +66,7 @@ class RelayChannel(Protocol):
 
 
 class Promoter:
-    """See the module docstring. A resource of the link.
+    """Moves streams from the relay to a direct path between the two agents. A resource of the link.
 
     Args:
         owner: the link; its tasks and guards are used.

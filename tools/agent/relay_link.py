@@ -87,8 +87,6 @@ class _Due:
 
 
 class RelayLink(StreamKeeper):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=8192)
     handler_limit = 120.0
     #: What dials relays; benchmarks dial like agents of another make.
@@ -177,7 +175,6 @@ class RelayLink(StreamKeeper):
             self._promoter.watch(message.stream)
 
     def say(self, message: CandidateOffer | CandidateAnswer | MigrateToP2P) -> bool:
-        """See `RelayChannel`."""
         if self._session is None or not self._ready or not self._session.send(message):
             return False
         self._write_ctrl()

@@ -29,7 +29,7 @@ class RelaysOnly:
     async def connect(
         self, address: tuple[str, int], *, server_name: str, timeout: float
     ) -> Connection:
-        """See `Dialler`.
+        """Dial, and let go of whoever answers that is not one of the relays.
 
         Raises:
             DialFailed: also when whoever answers is not such a relay.

@@ -31,7 +31,7 @@ RING_BYTES = 16 << 20
 
 
 class ResumableStream(Stream):
-    """See the module docstring.
+    """A stream that outlives the connections it travels on.
 
     Args:
         stream: the first path, paused.
@@ -383,7 +383,6 @@ class ResumableStream(Stream):
             self.park()
 
     def start(self) -> None:
-        """See `Stream.start`."""
         self._running = True
         while self._running and self._held:
             self.bytes_in += len(self._held[0])
@@ -395,7 +394,6 @@ class ResumableStream(Stream):
             self._path.start()
 
     def pause(self) -> None:
-        """See `Stream.pause`."""
         self._running = False
         if self._path is not None:
             self._path.pause()
@@ -414,26 +412,22 @@ class ResumableStream(Stream):
         return self._path.write(chunk)
 
     def write_eof(self) -> None:
-        """See `Stream.write_eof`."""
         self._eof_sent = True
         if self._path is not None and not self._behind:
             self._path.write_eof()  # harmless on a path that takes nothing any more
 
     def reset(self, code: int) -> None:
-        """See `Stream.reset`."""
         self._eof_sent = True
         self._behind.clear()
         if self._path is not None:
             self._path.reset(code)
 
     def stop_sending(self, code: int) -> None:
-        """See `Stream.stop_sending`."""
         self._stopped = True
         if self._path is not None:
             self._path.stop_sending(code)
 
     def consume(self, count: int) -> None:
-        """See `Stream.consume`."""
         self._unconsumed -= count
         stale = min(self._stale, count)
         self._stale -= stale
@@ -441,7 +435,6 @@ class ResumableStream(Stream):
             self._path.consume(count - stale)
 
     def abort(self, code: int = ResetCode.SOURCE_FAILED) -> None:
-        """See `Stream.abort`."""
         path = self._path
         super().forget_callbacks()
         self._end()
@@ -457,7 +450,6 @@ class ResumableStream(Stream):
 
     @property
     def unconsumed(self) -> int:
-        """See `Stream.unconsumed`."""
         return self._unconsumed
 
     @property
@@ -469,10 +461,8 @@ class ResumableStream(Stream):
 
     @property
     def read_closed(self) -> bool:
-        """See `Stream.read_closed`."""
         return self._eof_received or self._stopped or self._over
 
     @property
     def write_closed(self) -> bool:
-        """See `Stream.write_closed`."""
         return self._eof_sent or self._deaf or self._over

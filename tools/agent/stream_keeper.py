@@ -79,7 +79,9 @@ class _Checkpoint:
 
 
 class StreamKeeper(Actor, ABC):
-    """See the module docstring; the link is one, and gives it a connection and takes it away."""
+    """What the link does for streams that outlive its connections. The link is one, and gives it a
+    connection and takes it away.
+    """
 
     def __init__(self, settings: AgentSettings, table: StreamTable) -> None:
         self._settings = settings
@@ -108,7 +110,6 @@ class StreamKeeper(Actor, ABC):
         self.ref.tell(_Checkpoint())
 
     def left_relay(self, stream: ResumableStream) -> None:
-        """See `RelayChannel`."""
         self._forget_attempt(stream)
         self.cancel_timer(("park", stream.stream_id))
         self.cancel_timer(("again", stream.stream_id))

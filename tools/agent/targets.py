@@ -20,8 +20,6 @@ MAX_DIALS = 128
 
 
 class Targets:
-    """See the module docstring."""
-
     def __init__(self, provide: Iterable[Mapping]) -> None:
         self._targets: dict[str, list[Mapping]] = {}
         for mapping in provide:

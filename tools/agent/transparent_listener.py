@@ -33,8 +33,6 @@ def wanted_address(sock: socket.socket) -> str:
 
 
 class TransparentListener(ServiceListener):
-    """See the module docstring."""
-
     def __init__(
         self,
         settings: AgentSettings,

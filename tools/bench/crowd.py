@@ -73,8 +73,6 @@ class Member:
 
 
 class Crowd:
-    """See the module docstring."""
-
     def __init__(
         self, ca: KeyPair, address: tuple[str, int], sockets: int, services: int, first: int
     ) -> None:

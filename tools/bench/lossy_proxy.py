@@ -53,7 +53,8 @@ class _Socket(asyncio.DatagramProtocol):
 
 
 class LossyProxy:
-    """See the module docstring.
+    """A UDP proxy that loses, doubles and reorders datagrams: a bad network, on purpose and by
+    seed.
 
     Attributes:
         address: where clients send to.

@@ -24,16 +24,13 @@ class SoleRoute(Routes):
         self._sole: QuicConnectionHandle | None = None
 
     def add(self, connection: QuicConnectionHandle, cid: bytes) -> None:
-        """See `Routes`."""
         super().add(connection, cid)
         self._sole = connection
 
     def find(self, datagram: bytes | memoryview) -> QuicConnectionHandle | None:
-        """See `Routes`."""
         return self._sole
 
     def one_target(self, data: bytes, size: int) -> bool:
-        """See `Routes`."""
         return True
 
 

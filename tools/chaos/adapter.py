@@ -16,7 +16,9 @@ RECONNECT_SECONDS = 10.0
 
 
 class ControlAdapter:
-    """See the module docstring; `Control` of tools.chaos.nemesis."""
+    """The control client as the nemesis wants it, surviving the loss of its own connection.
+    `Control` of tools.chaos.nemesis.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -36,7 +36,8 @@ class LoadFailed(Exception):
 
 
 class Load:
-    """See the module docstring.
+    """The users of a chaos run: a target service, two agents, many streams, and one new stream
+    after the other.
 
     Args:
         relay: its address.

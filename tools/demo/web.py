@@ -44,8 +44,6 @@ class Hop:
 
 
 class WebService(Actor):
-    """See the module docstring."""
-
     def __init__(self, host: str, port: int, control_socket: str) -> None:
         self._host = host
         self._port = port

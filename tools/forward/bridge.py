@@ -71,7 +71,7 @@ class _EndGuard:
 
 
 class UserBridge(Actor):
-    """See the module docstring.
+    """One user of a forwarded service: the relay's end and a connection to the local server.
 
     Args:
         remote: the relay's end, with what came of it; awaited first when it is made for this user.

@@ -46,7 +46,8 @@ class Drain:
 
 
 class ServiceLink(Actor):
-    """See the module docstring.
+    """One forwarded service: registered at a relay, again and again, until it is not wanted any
+    more.
 
     Args:
         bridges: place of the supervisor of its users.

@@ -33,7 +33,7 @@ def may_begin(data: bytes) -> bool | None:
 
 
 class Parser:
-    """See the module docstring.
+    """Reads one header from the front of a connection, whatever pieces it comes in.
 
     Attributes:
         rest: what came behind the header.
@@ -46,7 +46,6 @@ class Parser:
 
     @property
     def rest(self) -> bytes:
-        """See the class."""
         return bytes(self._held)
 
     def receive(self, data: bytes) -> Header | None:

@@ -53,7 +53,7 @@ Event: TypeAlias = Asked | Register | Join | Refused
 
 
 class Handshake:
-    """See the module docstring.
+    """The relay's side of the first lines of a connection, from any pieces its bytes come in.
 
     Attributes:
         options: what the peer wants beside.

@@ -29,7 +29,7 @@ _Queued: TypeAlias = Literal[Queued.WAITS, Queued.REFUSED]
 
 
 class Pool(Generic[M, U]):
-    """See the module docstring.
+    """A pool: connections that wait for users, and users that wait for connections.
 
     Args:
         most_members: idle connections; one more is refused.

@@ -85,7 +85,6 @@ class Registration:
 
     @property
     def rest(self) -> bytes:
-        """See the class."""
         return bytes(self._held)
 
     def receive(self, data: bytes) -> list[Answer]:

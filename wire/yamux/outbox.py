@@ -16,7 +16,7 @@ from wire.yamux.stream_state import Buffer, StreamState
 
 
 class Outbox:
-    """See the module docstring.
+    """What a session has to send, and in which order.
 
     Args:
         creditable: how much of a stream's ungranted bytes may be granted.

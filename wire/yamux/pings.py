@@ -15,7 +15,8 @@ from wire.yamux.limits import Limits
 
 
 class Pings:
-    """See the module docstring. The session says what time it is with `clock`.
+    """PING of one session: at most one of ours at a time, and the answers we owe. The session says
+    what time it is with `clock`.
 
     Attributes:
         sent: when ours left that is not answered yet; None: there is none.

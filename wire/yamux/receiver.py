@@ -24,7 +24,7 @@ from wire.yamux.stream_state import StreamState
 
 
 class Receiver:
-    """See the module docstring.
+    """What the peer says, frame by frame, and what becomes of it.
 
     Attributes:
         refusing: we accept no new streams.

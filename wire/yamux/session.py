@@ -31,7 +31,7 @@ from wire.yamux.unread_budget import UnreadBudget
 
 
 class Session:
-    """See the module docstring.
+    """One yamux session: what its owner does with it, and its clock.
 
     Args:
         client: opens odd stream ids, else even ones. The peer may open any.

@@ -18,7 +18,7 @@ from wire.yamux.unread_budget import UnreadBudget
 
 
 class StreamLives:
-    """See the module docstring.
+    """How the streams of a session begin, go quiet and end, and the deadlines on the way.
 
     Attributes:
         streams: those that live.

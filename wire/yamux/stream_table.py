@@ -18,7 +18,7 @@ from wire.yamux.unread_budget import UnreadBudget
 
 
 class StreamTable:
-    """See the module docstring.
+    """The streams of one session: who is who, how many there are, and what they hold.
 
     Attributes:
         inbound: live streams the peer opened.

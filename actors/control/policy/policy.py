@@ -84,7 +84,7 @@ class _PatienceOver:
 
 
 class PolicyActor(Actor):
-    """See the module docstring.
+    """Decides who may reach what, by the rules of files and of the backend.
 
     Args:
         connect: makes the backend.

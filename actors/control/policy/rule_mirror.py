@@ -20,7 +20,7 @@ class TooManyRules(Exception):
 
 
 class RuleMirror:
-    """See the module docstring.
+    """The rules of a controller as its watches tell them.
 
     Args:
         watches: their names; the rules are complete when each told a snapshot.

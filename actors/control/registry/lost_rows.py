@@ -22,7 +22,7 @@ from actors.runtime import Actor, OwnedTask
 
 
 class LostRows:
-    """See the module docstring.
+    """Finds and publishes again what the backend has lost of this relay's services.
 
     Args:
         actor: the registry, owner of the task.

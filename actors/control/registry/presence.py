@@ -21,7 +21,8 @@ RETRY_SECONDS = 1.0
 
 
 class Presence:
-    """See the module docstring. The heartbeat begins at once.
+    """This relay at the backend: announced, kept alive, and without services of earlier lives. The
+    heartbeat begins at once.
 
     Args:
         actor: the registry, owner of the tasks.

@@ -47,8 +47,6 @@ class Ticket:
 
 
 class ProviderCache:
-    """See the module docstring."""
-
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._entries: dict[Name, _Entry] = {}

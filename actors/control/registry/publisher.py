@@ -52,7 +52,7 @@ class _Publication:
 
 
 class Publisher:
-    """See the module docstring.
+    """Brings the backend to what the registry knows: publishes services, withdraws ended agents.
 
     Args:
         actor: the registry, owner of the task.

@@ -2,7 +2,7 @@
 
 State that lives here and nowhere else: the map from agent URI to its current connection, and the
 claimed stream ids. Who holds the truth over a restart of this actor: the agent connections and
-stream pairs themselves. They watch for this actor's `started` event and repeat `AgentUp` (with
+stream pairs themselves. They monitor this actor, and repeat to the next incarnation `AgentUp` (with
 their generation), `RegisterService` and `ClaimStream`. For `grace` seconds after every start, a
 Resolve or PeerOf that finds nothing waits for that instead of answering "not found"; and so does a
 Resolve in the same time after the last provider's connection ended: most come back at once.
@@ -94,7 +94,7 @@ class _DropCarried:
 
 
 class RegistryActor(Actor):
-    """See the module docstring.
+    """Who is connected here, what they provide, and who provides it elsewhere.
 
     Args:
         relay: this relay, as others see it.

@@ -47,7 +47,7 @@ class _Wanted:
 
 
 class RemoteProviders:
-    """See the module docstring.
+    """What the registry knows of providers connected to other relays: lookups and their answers.
 
     Args:
         actor: the registry, owner of the task.

@@ -46,5 +46,4 @@ class GrpcBackend(ActorBackend):
         self._link = link
 
     def watch_losses(self, watcher: ActorRef) -> None:
-        """See `ControlBackend`."""
         self._link.try_tell(WatchLosses(watcher))

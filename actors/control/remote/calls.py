@@ -80,7 +80,8 @@ async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None
 
 
 class ControllerCalls:
-    """See the module docstring. Every method raises `BackendError`.
+    """What a link asks a controller, one method per request of the control actors. Every method
+    raises `BackendError`.
 
     Args:
         call: one unary RPC.

@@ -60,7 +60,8 @@ class MethodUnknown(BackendError):
 
 
 class ControllerChannel:
-    """See the module docstring. A resource.
+    """The gRPC channel to a controller: one resource, every call with a deadline, errors as values.
+    A resource.
 
     Args:
         address: `host:port`.

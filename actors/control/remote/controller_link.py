@@ -1,7 +1,7 @@
 """ControllerLink: the backend's actor when the controller is another process.
 
 Owns the gRPC channel, and what the controller's watches told: the rules (`RuleMirror`) and the
-providers (`ProviderCache`). It answers the requests of `store_requests.py` like a store. While the
+providers (`ProviderCache`). It answers the requests of `store/requests.py` like a store. While the
 controller is away it says so at once (`BackendUnavailable`), except for what it knows: rules stay
 in force, services resolved or heard of before are served from the cache, for as long as it lasts.
 
@@ -116,8 +116,6 @@ class LinkSettings:
 
 
 class ControllerLink(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=MAX_LINK_REQUESTS)
 
     def __init__(self, settings: LinkSettings) -> None:

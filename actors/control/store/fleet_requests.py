@@ -1,6 +1,6 @@
 """What only a controller asks of the store, and a link is asked: about relays, dead and alive.
 
-See `store_requests.py`, whose requests these join.
+They join those of `requests.py`, which says what a request is.
 
 Source: protocol sheet ORP 4.1, 4.3; 6.2 R19.
 """
@@ -27,7 +27,6 @@ class FindRelays(StoreRequest[tuple[Relay, ...]]):
     writes: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[Relay, ...]:
-        """See the class."""
         rows = connection.execute(
             "SELECT id, coalesce(region, ''), endpoint FROM relay_instances"
             f" ORDER BY last_heartbeat_unix_ms DESC LIMIT {MAX_RELAYS}"
@@ -52,7 +51,6 @@ class ExpireDead(StoreRequest[tuple[Withdrawn, ...]]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
-        """See the class."""
         deleted = connection.execute(
             "DELETE FROM services WHERE rowid IN (SELECT s.rowid FROM services s"
             " LEFT JOIN relay_instances r ON r.id = s.relay_id WHERE CASE WHEN r.id IS NULL"

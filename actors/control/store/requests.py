@@ -92,7 +92,7 @@ class UpsertRelay(StoreRequest["int | None"]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> int:
-        """See the class. A relay that `heartbeats` is dead when it stops."""
+        """A relay that `heartbeats` is dead when it stops."""
         relay = self.relay
         connection.execute(
             "INSERT INTO relay_instances (id, region, endpoint, last_heartbeat_unix_ms, heartbeats)"
@@ -116,7 +116,6 @@ class RegisterServices(StoreRequest[tuple[str, ...]]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[str, ...]:
-        """See the class."""
         try:
             self._insert(connection, self.registrations)
         except sqlite3.IntegrityError:
@@ -178,7 +177,6 @@ class DeregisterAgents(StoreRequest[tuple[Withdrawn, ...]]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
-        """See the class."""
         rows = [(agent.tenant, agent.agent_uri, agent.relay_id) for agent in self.agents]
         gone: list[Withdrawn] = []
         for count, values in _chunks(rows):
@@ -202,7 +200,6 @@ class DeregisterStale(StoreRequest[tuple[Withdrawn, ...]]):
     before_ms: int
 
     def run(self, connection: sqlite3.Connection) -> tuple[Withdrawn, ...]:
-        """See the class."""
         deleted = connection.execute(
             f"DELETE FROM services WHERE relay_id = ? AND updated_at_unix_ms < ? {RETURNING}",
             (self.relay_id, self.before_ms),
@@ -224,7 +221,6 @@ class FindProviders(StoreRequest[tuple[tuple[ServiceRecord, ...], ...]]):
     writes: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[tuple[ServiceRecord, ...], ...]:
-        """See the class."""
         found: dict[tuple[str, str], list[ServiceRecord]] = {name: [] for name in self.names}
         for count, values in _chunks(list(found)):
             pages = connection.execute(
@@ -262,7 +258,6 @@ class LoadRules(StoreRequest[PolicySource]):
     writes: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> PolicySource:
-        """See the class."""
         pages = connection.execute(
             "SELECT json_group_array(json_array(id, tenant, caller_pattern, target_pattern,"
             " method_pattern, decision, expires_unix_ms, created_at_unix_ms, p2p_mode,"
@@ -311,7 +306,7 @@ class InsertRule(StoreRequest[str]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> str:
-        """See the class. Raises `DuplicateRule`."""
+        """Raises `DuplicateRule`."""
         rule = self.rule
         (newest,) = connection.execute(
             "SELECT coalesce(max(created_at_unix_ms), 0) FROM policies"
@@ -351,7 +346,6 @@ class DeleteRule(StoreRequest[bool]):
     rule_id: str
 
     def run(self, connection: sqlite3.Connection) -> bool:
-        """See the class."""
         done = connection.execute(
             "DELETE FROM policies WHERE tenant = ? AND id = ?", (self.tenant, self.rule_id)
         )
@@ -384,7 +378,6 @@ class AppendAudit(StoreRequest[None]):
     single: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """See the class."""
         rows: list[tuple[object, ...]] = [
             (
                 record.at,
@@ -427,7 +420,6 @@ class FindAudit(StoreRequest[tuple[AuditRecord, ...]]):
     writes: ClassVar[bool] = False
 
     def run(self, connection: sqlite3.Connection) -> tuple[AuditRecord, ...]:
-        """See the class."""
         wanted = self.wanted
         conditions = ["tenant = ?", "ts_unix_ms >= ?"]
         values: list[str | int] = [wanted.tenant, wanted.since_ms]

@@ -90,7 +90,7 @@ class _Prune:
 
 
 class StoreActor(Actor):
-    """See the module docstring.
+    """Owns the SQLite database of the embedded backend.
 
     Args:
         path: the database file, or `:memory:`, which keeps nothing over a restart.

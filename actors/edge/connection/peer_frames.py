@@ -21,8 +21,6 @@ from wire.orp.messages import (
 
 
 class PeerFrames:
-    """See the module docstring."""
-
     def __init__(self, door: EdgeContext) -> None:
         self._door = door
 

@@ -114,7 +114,7 @@ def _plain(address: Address) -> str:
 
 
 class Allocation(Actor):
-    """See the module docstring.
+    """One allocation: the id under which one agent of a forward stream can be reached.
 
     Args:
         place: the forward plane it is part of.

@@ -112,8 +112,6 @@ class _Revive:
 
 
 class AllocationRegistry(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=65_536)
 
     def __init__(self, place: ForwardContext) -> None:

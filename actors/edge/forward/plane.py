@@ -29,8 +29,6 @@ class _Attachment:
 
 
 class ForwardPlane(Actor):
-    """See the module docstring."""
-
     def __init__(self, place: ForwardContext) -> None:
         self._place = place
 

@@ -82,7 +82,7 @@ class Route:
 
 
 class RouteTable:
-    """See the module docstring.
+    """From a datagram to the allocation it is addressed to: the data path of the forward plane.
 
     Attributes:
         routes, deliver: by id; `deliver` is `Route.deliver`, one look-up away.

@@ -52,7 +52,7 @@ class SignallingRoute:
 
 
 class RelayDirectory:
-    """See the module docstring.
+    """Which other relays there are, where they listen, and the links to them.
 
     Args:
         base: path of the dynamic supervisor of links.

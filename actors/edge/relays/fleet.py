@@ -26,8 +26,6 @@ class _Refresh:
 
 
 class RelayFleet(Actor):
-    """See the module docstring."""
-
     def __init__(self, door: EdgeContext) -> None:
         self._door = door
         self._relays: dict[str, str] = {}

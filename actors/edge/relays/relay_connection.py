@@ -37,7 +37,7 @@ from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume
 
 
 class RelayConnection(StreamAcceptor):
-    """See the module docstring.
+    """Another relay that dialled us, and the streams it brings.
 
     Args:
         identity: of the other relay.

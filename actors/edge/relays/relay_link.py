@@ -61,7 +61,7 @@ class _Lane:
 
 
 class RelayLink(Actor):
-    """See the module docstring.
+    """The way to one other relay: dial, verify, open streams, dial again.
 
     Args:
         relay_id: as the controller knows it.

@@ -36,7 +36,8 @@ from wire.orp.messages import (
 
 
 class Signalling:
-    """See the module docstring. A resource: abort it with its owner.
+    """Ctrl frames between the two relays of a link: checkpoints and candidates of their agents. A
+    resource: abort it with its owner.
 
     Args:
         stream: ours, or the other relay's behind its PING, paused.

@@ -55,8 +55,6 @@ class Leave:
 
 
 class ResumeMatcher(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=65_536)
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from wire.orp.messages import StreamResume
 
 
 class ResumedPair(SplicedPair):
-    """See the module docstring.
+    """A stream pair made of two halves that came back.
 
     Args:
         row: whose stream it is.

@@ -74,8 +74,6 @@ def start_half(door: EdgeContext, system: ActorSystem, half: ResumingStream) -> 
 
 
 class ResumeHalf(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=16)
 
     def __init__(self, door: EdgeContext, half: ResumingStream) -> None:

@@ -71,7 +71,7 @@ def long_header_cid(datagram: bytes | memoryview) -> bytes | None:
 
 
 class Admission:
-    """See the module docstring.
+    """What becomes of a datagram that belongs to no connection: sans-IO, and cheap on purpose.
 
     Args:
         settings: the limits.

@@ -72,7 +72,7 @@ def _accept_nothing(connection: Connection) -> None:
 
 
 class QuicEndpoint:
-    """See the module docstring.
+    """A QUIC endpoint: few UDP sockets, many connections, one timer.
 
     Args:
         identity: what we present and whom we trust.

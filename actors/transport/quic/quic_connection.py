@@ -40,7 +40,7 @@ def plain_address(address: Address | None) -> tuple[str, int]:
 
 
 class QuicConnectionHandle(Connection):
-    """See `Connection`. Created by the endpoint; owned by whoever got it from `on_connection`."""
+    """A QUIC connection; owned by whoever got it from the endpoint's `on_connection`."""
 
     def __init__(
         self, endpoint: QuicEndpoint, engine: Engine, settings: QuicSettings, *, client: bool
@@ -79,12 +79,10 @@ class QuicConnectionHandle(Connection):
 
     @property
     def remote_address(self) -> tuple[str, int]:
-        """See `Connection`."""
         return plain_address(self.engine.peer_address)
 
     @property
     def closed(self) -> CloseReason | None:
-        """See `Connection`."""
         return self._closed
 
     def start(self) -> None:
@@ -102,7 +100,6 @@ class QuicConnectionHandle(Connection):
             self._forget_callbacks()
 
     def open_stream(self) -> QuicStreamHandle | None:
-        """See `Connection`."""
         if self._closed is not None:
             return None
         if not self._stream_credit:
@@ -115,11 +112,9 @@ class QuicConnectionHandle(Connection):
 
     @property
     def largest_datagram(self) -> int:
-        """See `Connection`."""
         return self.engine.largest_datagram
 
     def send_datagram(self, data: bytes) -> bool:
-        """See `Connection`."""
         if self._closed is not None:
             self._endpoint.counters["drop_datagram_closed"] += 1
             return False
@@ -136,13 +131,11 @@ class QuicConnectionHandle(Connection):
 
     @property
     def withheld(self) -> float:
-        """See `Connection`."""
         credit = self._stream_credit
         live = sum(not self._is_peers(stream_id) for stream_id in self._streams)
         return max(0.0, 1.0 - live / credit) if credit else 0.0
 
     def close(self, code: int, reason: str = "") -> None:
-        """See `Connection`."""
         if self._closed is None:
             self._local_reason = CloseReason("local", code, True, reason)
             self.engine.close(code, reason, application=True)
@@ -157,7 +150,6 @@ class QuicConnectionHandle(Connection):
             self.schedule_transmit()
 
     def abort(self) -> None:
-        """See `Connection`."""
         self._forget_callbacks()
         self._reported = True
         if self._closed is None:
@@ -167,7 +159,6 @@ class QuicConnectionHandle(Connection):
             self._endpoint.flush_now(self)
 
     def statistics(self) -> ConnectionStatistics:
-        """See `Connection`."""
         return ConnectionStatistics(
             self.datagrams_in,
             self.datagrams_out,

@@ -28,7 +28,6 @@ class QuicStreamHandle(DeliveredStream):
         self._handle.schedule_transmit()
 
     def start(self) -> None:
-        """See `Stream.start`."""
         super().start()
         self._look()
 
@@ -38,7 +37,6 @@ class QuicStreamHandle(DeliveredStream):
             self._handle.reap_if_done(self)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """See `Stream.write`."""
         if self._write_closed or self._lost is not None:
             raise StreamClosed(f"stream {self.stream_id} is finished for writing")
         handle, stream_id, size = self._handle, self.stream_id, len(data)
@@ -52,7 +50,6 @@ class QuicStreamHandle(DeliveredStream):
         return room - size
 
     def write_eof(self) -> None:
-        """See `Stream.write_eof`."""
         if self._write_closed or self._lost is not None or self._forgotten:
             return
         self._write_closed = True
@@ -60,7 +57,6 @@ class QuicStreamHandle(DeliveredStream):
         self._handle.schedule_transmit()
 
     def reset(self, code: int) -> None:
-        """See `Stream.reset`."""
         if self._lost is not None or self._forgotten:
             return
         self._write_closed = True
@@ -68,7 +64,6 @@ class QuicStreamHandle(DeliveredStream):
         self._handle.schedule_transmit()
 
     def stop_sending(self, code: int) -> None:
-        """See `Stream.stop_sending`."""
         if self._stopped or self._lost is not None:
             return
         self._stop()
@@ -81,7 +76,6 @@ class QuicStreamHandle(DeliveredStream):
         self._look()
 
     def consume(self, count: int) -> None:
-        """See `Stream.consume`."""
         if self._stopped or self._lost is not None or self._forgotten:
             return  # the whole credit was given back already
         self._consumed += count
@@ -91,12 +85,10 @@ class QuicStreamHandle(DeliveredStream):
 
     @property
     def backlog(self) -> int:
-        """See `Stream.backlog`."""
         return 0 if self._lost is not None else self._handle.engine.backlog(self.stream_id)
 
     @property
     def room(self) -> int:
-        """See `Stream.room`."""
         return self._handle.settings.max_backlog - self.backlog
 
     # Called by the connection.

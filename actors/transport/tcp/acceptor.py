@@ -84,7 +84,8 @@ def _nothing() -> None:
 
 
 class Acceptor:
-    """See the module docstring. A resource; may be attached to another socket after `detach`.
+    """The accept loop of every listening stream socket of ours, TCP or Unix. A resource; may be
+    attached to another socket after `detach`.
 
     Args:
         limits: see there.

@@ -29,7 +29,7 @@ GOODBYE_SECONDS: Final = 1.0
 
 
 class PlainTransport(asyncio.Transport):
-    """See the module docstring.
+    """A plain socket as an asyncio transport, for whatever runs over TLS elsewhere.
 
     Args:
         sock: connected, non-blocking; taken over.
@@ -205,7 +205,6 @@ class PlainTransport(asyncio.Transport):
             self._loop.call_soon(protocol.connection_lost, error)
 
     def is_closing(self) -> bool:
-        """See `asyncio.BaseTransport`."""
         return self._closing or self._closed
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

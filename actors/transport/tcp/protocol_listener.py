@@ -21,7 +21,8 @@ from actors.transport.tcp.tls_transport import READ, TlsTransport
 
 
 class ProtocolListener:
-    """See the module docstring. A resource.
+    """Serves an asyncio protocol, such as aiohttp's, behind the accept loop and gate of all
+    listeners. A resource.
 
     Args:
         make: makes the protocol of one connection.

@@ -45,7 +45,7 @@ def _accept_nothing(connection: Connection) -> None:
 
 
 class TcpEndpoint:
-    """See the module docstring.
+    """A TCP endpoint: accepts and dials, and reports connections whose peer was verified.
 
     Args:
         identity: what we present and whom we trust.
@@ -280,11 +280,9 @@ class _Arrival:
         transport.accept(self)
 
     def handshake_heard(self) -> None:
-        """See `HandshakeOwner`."""
         self._place.heard()
 
     def handshake_done(self, transport: TlsTransport) -> None:
-        """See `HandshakeOwner`."""
         self._endpoint.arrived(transport, self._place)
 
     def handshake_failed(self, why: str) -> None:
@@ -303,14 +301,12 @@ class _Dial:
         self.outcome = outcome
 
     def handshake_heard(self) -> None:
-        """See `HandshakeOwner`."""
+        """Nobody waits for less than all of it."""
 
     def handshake_done(self, transport: TlsTransport) -> None:
-        """See `HandshakeOwner`."""
         if not self.outcome.done():
             self.outcome.set_result("")
 
     def handshake_failed(self, why: str) -> None:
-        """See `HandshakeOwner`."""
         if not self.outcome.done():
             self.outcome.set_result(why)

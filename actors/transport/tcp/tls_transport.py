@@ -47,7 +47,7 @@ class HandshakeOwner(Protocol):
 
 
 class TlsTransport(asyncio.Transport):
-    """See the module docstring.
+    """TLS over a non-blocking socket, as an asyncio transport without asyncio's own TLS layer.
 
     Args:
         sock: connected, non-blocking; taken over.
@@ -202,7 +202,6 @@ class TlsTransport(asyncio.Transport):
                 self._loop.add_reader(self._sock, self._readable)
 
     def is_reading(self) -> bool:
-        """See `asyncio.ReadTransport`."""
         return self._reading and not self._closing and not self._closed
 
     # To the peer.
@@ -352,7 +351,6 @@ class TlsTransport(asyncio.Transport):
             self._loop.call_soon(protocol.connection_lost, error)
 
     def is_closing(self) -> bool:
-        """See `asyncio.BaseTransport`."""
         return self._closing or self._closed
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

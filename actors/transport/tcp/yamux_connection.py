@@ -50,7 +50,8 @@ def _nothing() -> None:
 
 
 class YamuxConnection(Connection, asyncio.Protocol):
-    """See `Connection`. Made by the endpoint; owned by whoever got it from `on_connection`.
+    """A connection over TCP and TLS, whose streams are yamux's; owned by whoever got it from the
+    endpoint's `on_connection`.
 
     Args:
         on_ended: tells the endpoint that the connection is over.
@@ -162,12 +163,10 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     @property
     def remote_address(self) -> tuple[str, int]:
-        """See `Connection`."""
         return self._remote
 
     @property
     def closed(self) -> CloseReason | None:
-        """See `Connection`."""
         return self._closed
 
     def now(self) -> float:
@@ -185,7 +184,6 @@ class YamuxConnection(Connection, asyncio.Protocol):
             self._forget_callbacks()
 
     def open_stream(self) -> YamuxStream | None:
-        """See `Connection`."""
         stream_id = None if self._closed is not None else self.session.open()
         if stream_id is None:
             return None
@@ -209,7 +207,6 @@ class YamuxConnection(Connection, asyncio.Protocol):
             self._end(CloseReason("local", code, True, reason))
 
     def abort(self) -> None:
-        """See `Connection`."""
         self._forget_callbacks()
         self._reported = True
         if self._closed is None:

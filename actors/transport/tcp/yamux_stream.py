@@ -41,12 +41,10 @@ class YamuxStream(DeliveredStream):
         self._end_reset()
 
     def start(self) -> None:
-        """See `Stream.start`."""
         super().start()
         self._report_finished()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """See `Stream.write`."""
         if self._write_closed or self._lost is not None:
             raise StreamClosed(f"stream {self.stream_id} is finished for writing")
         room = self.room
@@ -58,14 +56,12 @@ class YamuxStream(DeliveredStream):
         return room - len(data)
 
     def write_eof(self) -> None:
-        """See `Stream.write_eof`."""
         if not self.write_closed:
             self._write_closed = True
             self._session.finish(self.stream_id)
             self._owner.schedule_transmit()
 
     def reset(self, code: int) -> None:
-        """See `Stream.reset`."""
         if self._lost is not None or self._over or self._reset_code is not None:
             return
         self._write_closed = True
@@ -74,7 +70,6 @@ class YamuxStream(DeliveredStream):
         self._end_reset()
 
     def stop_sending(self, code: int) -> None:
-        """See `Stream.stop_sending`."""
         if self._stopped or self._lost is not None:
             return
         self._stop()
@@ -91,7 +86,6 @@ class YamuxStream(DeliveredStream):
             self._owner.settled(self)
 
     def consume(self, count: int) -> None:
-        """See `Stream.consume`."""
         if not self._stopped and self._lost is None:
             self._consumed += count
             self._session.consume(self.stream_id, count)
@@ -104,7 +98,6 @@ class YamuxStream(DeliveredStream):
 
     @property
     def room(self) -> int:
-        """See `Stream.room`."""
         return self._owner.settings.max_backlog - self.backlog
 
     # Called by the connection.

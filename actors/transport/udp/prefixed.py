@@ -13,7 +13,7 @@ from actors.transport.udp.udp_socket import Datagram, UdpSocket
 
 
 class PrefixedSocket(UdpSocket):
-    """See the module docstring.
+    """A UDP socket that puts the same bytes in front of every datagram it sends.
 
     Attributes:
         prefix: put in front of whatever `send` and `send_segments` are given.

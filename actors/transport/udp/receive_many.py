@@ -61,8 +61,6 @@ _Key: TypeAlias = Any
 
 
 class ManyReceiver:
-    """See the module docstring."""
-
     def __init__(self, call: Any) -> None:
         self._call = call
         self._data, data = _memory(SLOTS * LARGEST_EXPECTED)

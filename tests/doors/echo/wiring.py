@@ -86,7 +86,7 @@ class EchoListener(Actor):
 
 
 class EchoDoor:
-    """See `actors.doors.door.Door`."""
+    """The door itself: what the composition asks of one."""
 
     carriers = Carriers(("/echo/connections",))
 

@@ -194,7 +194,7 @@ class StockClient:
         self.quic.send_datagram_frame(data)
 
     def release(self) -> None:
-        """See `Engine`."""
+        """It holds nothing that outlives it."""
 
     def close(self, code: int, text: str, *, application: bool) -> None:
         self.quic.close(error_code=code, frame_type=None if application else 0, reason_phrase=text)

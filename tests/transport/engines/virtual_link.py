@@ -140,8 +140,6 @@ class _Flight:
 
 
 class Link:
-    """See the module docstring."""
-
     def __init__(
         self,
         client: Engine,

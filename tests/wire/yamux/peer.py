@@ -68,7 +68,7 @@ class PeerStream:
 
 
 class Peer:
-    """See the module docstring.
+    """The other side of a yamux session, written from the sheet (2.1 to 2.4) and nothing else.
 
     Args:
         client: opens odd ids.

@@ -41,7 +41,6 @@ class UsedReno(RenoCongestionControl):
         self._round_began = 0.0
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
-        """See the library."""
         super().on_packet_sent(packet=packet)
         self._most = max(self._most, self.bytes_in_flight)
 
@@ -58,7 +57,6 @@ class UsedReno(RenoCongestionControl):
             self.congestion_window = min(self.congestion_window, before)
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        """See the library."""
         lost = list(packets)
         self.lost += len(lost)
         super().on_packets_lost(now=now, packets=lost)
@@ -68,7 +66,6 @@ class Pacer(QuicPacketPacer):
     """The library's pacer, with bursts that a timer can space."""
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        """See the library."""
         super().update_rate(congestion_window, smoothed_rtt)
         if self.packet_time is not None:
             burst = min(BURST_SECONDS, BURST_DATAGRAMS * self.packet_time)

@@ -311,7 +311,6 @@ class AioquicEngine:
 
     @property
     def largest_datagram(self) -> int:
-        """See `Engine`."""
         quic = self._quic
         return frame_payload(
             quic.datagram_size, len(quic._peer_cid.cid), quic._remote_max_datagram_frame_size
@@ -326,7 +325,6 @@ class AioquicEngine:
         return max(0, quic._loss.congestion_window - quic._loss.bytes_in_flight)
 
     def send_datagram(self, data: bytes) -> None:
-        """See `Engine`."""
         self._quic._datagrams_pending.append(data)
 
     def release(self) -> None:
@@ -337,7 +335,6 @@ class AioquicEngine:
 
     @property
     def streams_allowed(self) -> int:
-        """See `Engine`."""
         return int(self._quic._remote_max_streams_bidi)
 
     def open_stream(self) -> int | None:

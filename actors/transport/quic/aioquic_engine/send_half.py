@@ -35,7 +35,7 @@ NO_RANGES: Final = RangeSet()
 
 
 class SendHalf(QuicStreamSender):
-    """See the module docstring.
+    """A stream's sending half that keeps what it was given instead of copying it.
 
     It also tells `marks` when it has something to repeat, less to keep, or is finished. Holds what
     is not acknowledged, and of the oldest chunk also what is; `Stream.room` bounds it.

@@ -51,7 +51,7 @@ class BoundedRanges(RangeSet):
         self._code = code
 
     def add(self, start: int, stop: int | None = None) -> None:
-        """See the library.
+        """Add a range, unless there are too many pieces.
 
         Raises:
             QuicConnectionError: there are MAX_PIECES already.

@@ -36,14 +36,12 @@ class DatagramFrames(OwnPackets):
 
     @property
     def datagram_room(self) -> int:
-        """See `Engine`."""
         if not self._established or self._search is not None or self._closed_reported:
             return 0
         room: int = self._core.congestion_window - self._core.bytes_in_flight
         return max(0, room)
 
     def send_datagram(self, data: bytes) -> None:
-        """See `Engine`."""
         self._core.send_datagram(data)
 
     def _take_datagram(self, data: bytes) -> None:

@@ -437,7 +437,6 @@ class NativeEngine(DatagramFrames):
 
     @property
     def streams_allowed(self) -> int:
-        """See `Engine`."""
         return 0 if self._core is None else int(self._core.stream_limits[0])
 
     def open_stream(self) -> int | None:

@@ -50,7 +50,7 @@ class _Stream:
 
 
 class ReceiveFlow:
-    """See the module docstring.
+    """Receive windows of one native connection: who may send how much more.
 
     Args:
         stream_window, connection_window: bytes.

@@ -276,7 +276,6 @@ class NativeHandshake(ABC):
             driver.release()
 
     def release(self) -> None:
-        """See `Engine`."""
         self._drop_tls()
         self._core = self._packets = self._initials = self._search = None
         self._one_rtt.clear()

@@ -9,6 +9,8 @@ from actors.transport.quic.native_engine.engine import NativeEngine
 
 
 class NativeClientWithoutId(NativeEngine):
-    """See the module docstring; for the arguments, `NativeEngine`."""
+    """A client like those of quic-go: packets to it carry no connection id. For the arguments,
+    `NativeEngine`.
+    """
 
     cid_length = 0

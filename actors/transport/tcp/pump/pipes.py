@@ -41,7 +41,8 @@ class Pipe:
 
 
 class PipePool:
-    """See the module docstring. A resource: `abort` closes what is not lent.
+    """Pipes that bulk data passes through inside the kernel (splice(2)), lent while they hold
+    bytes. A resource: `abort` closes what is not lent.
 
     Attributes:
         dry: how often nobody could be given one.

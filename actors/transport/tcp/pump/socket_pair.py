@@ -36,7 +36,8 @@ _SPLICE_FLAGS: Final = 3
 
 
 class SocketPair:
-    """See the module docstring. A resource: `abort` resets both sockets.
+    """Couples two sockets: bulk through pipes inside the kernel, chatter by copying. A resource:
+    `abort` resets both sockets.
 
     Args:
         first, second: connected, non-blocking; taken over.

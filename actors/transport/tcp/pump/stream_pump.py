@@ -33,7 +33,7 @@ _FOR_EVER = QuietLimits(half_closed=0.0)
 
 
 class StreamPump:
-    """See the module docstring.
+    """Couples a TCP socket with a stream: bytes both ways, half-close, errors, back-pressure.
 
     Args:
         sock: connected, non-blocking; taken over.
