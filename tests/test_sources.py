@@ -50,7 +50,7 @@ def test_docstrings_say_what_the_thing_is_or_are_left_out() -> None:
 
 
 #: A file of ours by its name, or by the end of its path.
-NAMED = re.compile(r"(?<![\w./-])((?:[\w-]+/)*\w[\w-]*\.(?:py|md))\b")
+NAMED = re.compile(r"(?<![\w./*-])((?:[\w-]+/)*\w[\w-]*\.(?:py|md))\b")
 
 
 def test_files_that_documents_and_docstrings_of_modules_name_are_there() -> None:
@@ -58,7 +58,7 @@ def test_files_that_documents_and_docstrings_of_modules_name_are_there() -> None
     sources = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     for path in sources:
         texts[path] = ast.get_docstring(ast.parse(path.read_text())) or ""
-    ends = set()
+    ends: set[str] = set()
     for path in (*sources, *ROOT.glob("*.*"), *ROOT.glob("docs/**/*"), *ROOT.glob("tests/**/*")):
         parts = path.relative_to(ROOT).parts
         ends.update("/".join(parts[start:]) for start in range(len(parts)))
