@@ -16,9 +16,13 @@ from actors.rendezvous.access import NOBODY
 from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.joins import Joining
 from actors.rendezvous.registrar import register
+from actors.rendezvous.service_tls import ServiceTls
 from actors.runtime import Guard
+from actors.transport.certificate_path import IdentityRejected
 from actors.transport.gate import Place
+from actors.transport.tcp.tls_transport import TlsTransport
 from wire.rendezvous.handshake import Asked, Event, Handshake, Join, Refused, Register
+from wire.rendezvous.line import Protocol
 from wire.rendezvous.options import ERROR, OK, Options
 
 #: Bytes read at a time; what follows the lines is handed on.
@@ -27,7 +31,7 @@ _TLS: Final = 0x16
 _HTTP: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 
 
-class Arrival:
+class Arrival(asyncio.Protocol):
     """A connection to the door's own port, until it is a service, a further connection of one, or
     none.
 
@@ -38,7 +42,7 @@ class Arrival:
     """
 
     __slots__ = ("_address", "_asked", "_client", "_door", "_handshake", "_loop", "_place", "_sock",
-                 "_spoke")  # fmt: skip
+                 "_spoke", "_tls")  # fmt: skip
 
     def __init__(
         self,
@@ -56,11 +60,15 @@ class Arrival:
         self._asked: Options | None = None
         self._handshake = Handshake()
         self._spoke = False
+        self._tls: TlsTransport | None = None
         self._loop = asyncio.get_running_loop()
         place.give_way = self._close
         self._loop.add_reader(sock.fileno(), guard("arrival", self._readable))
 
     def _readable(self) -> None:
+        tls = self._door.tls
+        if not self._spoke and tls is not None and not self._sniffed(tls):
+            return
         try:
             data = self._sock.recv(_READ)
         except (BlockingIOError, InterruptedError):
@@ -79,6 +87,58 @@ class Arrival:
                 return
         ended = not data
         self._take(self._handshake.receive_eof() if ended else self._handshake.receive(data))
+
+    # TLS.
+
+    def _sniffed(self, tls: ServiceTls) -> bool:
+        """True when the connection goes on without TLS."""
+        try:
+            first = self._sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True  # reading tells
+        if not first or first[0] != _TLS:
+            if tls.required:
+                self._spoke = True
+                self._refuse("tls_required")
+            return not tls.required
+        self._spoke = True
+        self._place.heard()
+        self._unwatch()
+        self._tls = TlsTransport(self._sock, tls.context, tls.buffer)
+        self._tls.accept(self)
+        return False
+
+    def handshake_heard(self) -> None:
+        """See `HandshakeOwner`."""
+
+    def handshake_done(self, transport: TlsTransport) -> None:
+        """See `HandshakeOwner`."""
+        assert self._door.tls is not None
+        try:
+            self._client = self._door.tls.client_of(transport)
+        except IdentityRejected as rejected:
+            self._refuse(f"certificate_{rejected.slug}")
+            return
+        transport.start(self)
+
+    def handshake_failed(self, why: str) -> None:
+        """See `HandshakeOwner`; one that gave way is counted already."""
+        if self._place.taken:
+            self._door.refused[f"tls_{why}"] += 1
+            self._place.leave()
+
+    def data_received(self, data: bytes) -> None:
+        """The lines, over TLS."""
+        self._take(self._handshake.receive(data))
+
+    def eof_received(self) -> None:
+        """The end, over TLS."""
+        self._take(self._handshake.receive_eof())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It ended, or is somebody else's."""
+        if self._place.taken:
+            self._refuse("reset")
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
@@ -115,6 +175,9 @@ class Arrival:
         return not self._door.settings.require_auth or self._client is not NOBODY
 
     def _say(self, line: str) -> None:
+        if self._tls is not None:
+            self._tls.write(f"{line}\n".encode())
+            return
         try:
             self._sock.send(f"{line}\n".encode())
         except OSError:
@@ -123,6 +186,9 @@ class Arrival:
     # What it wants.
 
     def _register(self, event: Register) -> None:
+        if self._tls is not None and event.protocol is not Protocol.MULTIPLEX:
+            self._deny("multiplex_only_over_tls")
+            return
         self._unwatch()
         refusal = register(
             self._door,
@@ -130,7 +196,7 @@ class Arrival:
             self._asked or Options(),
             self._client,
             self._address,
-            self._sock,
+            self._sock if self._tls is None else self._tls,
             self._handshake.rest,
         )
         if refusal:
@@ -139,6 +205,9 @@ class Arrival:
             self._place.leave()
 
     def _join(self, event: Join) -> None:
+        if self._tls is not None:
+            self._deny("multiplex_only_over_tls")
+            return
         self._unwatch()
         joining = Joining(self._sock, self._handshake.rest, self._client.name)
         if self._door.joins.join(event.protocol, event.id, joining):
@@ -160,8 +229,13 @@ class Arrival:
         self._close()
 
     def _unwatch(self) -> None:
+        if self._tls is not None:
+            return
         self._loop.remove_reader(self._sock.fileno())
 
     def _close(self) -> None:
+        if self._tls is not None:
+            self._tls.close()
+            return
         self._unwatch()
         self._sock.close()

@@ -12,6 +12,7 @@ from actors.rendezvous.access import Access
 from actors.rendezvous.joins import JoinTable
 from actors.rendezvous.ports import PortTable
 from actors.rendezvous.service import Service
+from actors.rendezvous.service_tls import ServiceTls
 from actors.rendezvous.settings import RendezvousSettings
 from actors.runtime import ActorRef, ActorSystem
 from actors.transport.quota import Quota
@@ -41,6 +42,7 @@ class RendezvousContext:
         pairs: users that are served now, by protocol.
         access_log: gets a record per user.
         relay: name of this relay, for the record.
+        tls: how services are met that speak it; None: they are not.
         draining: no service and no user is taken any more.
     """
 
@@ -52,6 +54,7 @@ class RendezvousContext:
     clock: Callable[[], float]
     place: Callable[[], ActorRef]
     relay: str = ""
+    tls: ServiceTls | None = None
     services: dict[str, Service] = field(default_factory=dict)
     joins: JoinTable = field(default_factory=JoinTable)
     pipes: PipePool = field(default_factory=PipePool)

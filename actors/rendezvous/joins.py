@@ -18,10 +18,11 @@ from typing import TypeAlias
 
 from actors.transport.quota import Ticket
 from actors.transport.stream import Stream
+from actors.transport.tcp.tls_transport import TlsTransport
 from wire.rendezvous.line import Protocol
 
-#: A connection of a service: a socket, or a stream over TLS.
-End: TypeAlias = "socket.socket | Stream"
+#: A connection of a service: a socket, TLS over one, or a stream.
+End: TypeAlias = "socket.socket | TlsTransport | Stream"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp.plain_transport import PlainTransport
 from actors.transport.tcp.pump.reset import close_with_reset
 from actors.transport.tcp.settings import TcpSettings
+from actors.transport.tcp.tls_transport import TlsTransport
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from wire.yamux.limits import INITIAL_WINDOW
 
@@ -77,6 +78,11 @@ class MultiplexService(ServiceActor):
                 PlainTransport(end).start(connection, early)
             else:
                 close_with_reset(end)
+        elif isinstance(end, TlsTransport):
+            end.write(f"{self.service.port}\n".encode())
+            end.start(connection)
+            if early:
+                connection.data_received(early)
 
     def describe(self) -> dict[str, object]:
         """As operators see it."""

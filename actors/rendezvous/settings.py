@@ -15,7 +15,6 @@ class RendezvousSettings:
     Attributes:
         ports: what services may have; None: all above the base port.
         require_auth: only services that proved who they are may register.
-        tls: off, on or required.
         visitors: networks users may come from; empty: from anywhere.
         proxy_from: networks that write a PROXY header.
         handshake: from the connection to its complete first lines.
@@ -37,7 +36,6 @@ class RendezvousSettings:
 
     ports: frozenset[int] | None = None
     require_auth: bool = False
-    tls: str = "off"
     visitors: tuple[Network, ...] = ()
     proxy_from: tuple[Network, ...] = ()
     handshake: float = 10.0

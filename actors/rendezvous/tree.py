@@ -23,6 +23,7 @@ from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.listener import Binding, RendezvousListener
 from actors.rendezvous.ports import PortTable
 from actors.rendezvous.service_actor import Leave
+from actors.rendezvous.service_tls import ServiceTls
 from actors.rendezvous.settings import RendezvousSettings
 from actors.runtime import (
     ActorRef,
@@ -52,6 +53,7 @@ class Rendezvous:
         meters: what is counted, for operators.
         log_place: place of the access log; empty: none is kept.
         relay: name of this relay.
+        tls: how services are met that speak it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Rendezvous:
         meters: Meters | None = None,
         log_place: str = "",
         relay: str = "",
+        tls: ServiceTls | None = None,
         base: str = "/rendezvous",
     ) -> None:
         self._system = system
@@ -86,6 +89,7 @@ class Rendezvous:
             system.loop.time,
             self._services,
             relay,
+            tls,
         )
         self.door.access_log = access_log(system, log_place, self.door.meters)
         self._count()
@@ -187,6 +191,8 @@ class Rendezvous:
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this certificate; tokens are read again."""
+        if self.door.tls is not None:
+            self.door.tls.reload(identity)
         try:
             self.door.access.load()
         except AccessError as error:

@@ -8,6 +8,8 @@ Source: protocol sheet rendezvous 3.2.
 
 from __future__ import annotations
 
+import socket
+
 from actors.rendezvous.account import UserAccount
 from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.joins import End
@@ -16,6 +18,7 @@ from actors.runtime import Actor, ChildRefused, ChildSpec, MailboxSpec, Restart,
 from actors.transport.stream import Stream
 from actors.transport.tcp.pump import SocketPair, StreamPump
 from actors.transport.tcp.pump.reset import close_with_reset
+from actors.transport.tcp.tls_transport import TlsTransport
 from wire.errors import LocalError
 from wire.proxy_protocol.header import encode, header_of
 
@@ -63,6 +66,7 @@ class UserPair(Actor):
                 self._end.write(front)
             pump.start(early)
         else:
+            assert isinstance(self._end, socket.socket)
             pump = SocketPair(
                 user.sock,
                 self._end,
@@ -132,5 +136,7 @@ def reset_end(end: End) -> None:
     """The service's side sees an error; idempotent."""
     if isinstance(end, Stream):
         end.abort(0)
+    elif isinstance(end, TlsTransport):
+        end.abort()
     else:
         close_with_reset(end)

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 from actors.doors.door import DoorContext, DoorKind
 from actors.rendezvous.access import Access, AccessError
+from actors.rendezvous.service_tls import ServiceTls
 from actors.rendezvous.settings import RendezvousSettings
 from actors.rendezvous.tree import Rendezvous
 from actors.transport.tcp.pump import QuietLimits
@@ -26,6 +27,14 @@ def open_rendezvous(context: DoorContext) -> Rendezvous | None:
         access = Access(room.tokens)
     except AccessError as error:
         raise OSError(str(error)) from None
+    tls = None
+    if room.tls != "off":
+        tls = ServiceTls(
+            context.identity,
+            certificates=room.client_certificates == "required",
+            required=room.tls == "required",
+            key_log=context.key_log,
+        )
     return Rendezvous(
         context.system,
         listen=[(address.host, address.port) for address in room.listen],
@@ -34,6 +43,7 @@ def open_rendezvous(context: DoorContext) -> Rendezvous | None:
         user_host=room.user_host,
         meters=context.meters,
         log_place=context.access,
+        tls=tls,
         relay=context.settings.node.id,
     )
 
@@ -46,7 +56,6 @@ def rendezvous_settings(room: Room) -> RendezvousSettings:
     return RendezvousSettings(
         ports=frozenset(port for text in room.ports for port in parse_range(text)) or None,
         require_auth=room.require_auth,
-        tls=room.tls,
         visitors=tuple(map(ip_network, room.visitors)),
         proxy_from=tuple(map(ip_network, room.proxy_from)),
         handshake=room.handshake_deadline_seconds,

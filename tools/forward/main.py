@@ -35,6 +35,12 @@ _PREFIX = "TRUNKLINE_FORWARD"
               help="Tell the local server who its user is.")  # fmt: skip
 @click.option("--visitors", multiple=True, metavar="NETWORK",
               help="Network users may come from; repeatable.")  # fmt: skip
+@click.option("--tls-ca", default="", metavar="PEM",
+              help="Speak TLS; whom the relay's certificate must chain to.")  # fmt: skip
+@click.option("--tls-server-name", default="", metavar="NAME",
+              help="Name in the relay's certificate; default: its host.")  # fmt: skip
+@click.option("--tls-cert", default="", metavar="PEM", help="Own certificate, where one is asked.")
+@click.option("--tls-key", default="", metavar="PEM", help="Its private key.")
 @click.option("--idle", type=click.IntRange(1, 1024), default=4, show_default=True,
               help="Connections a pool keeps for users.")  # fmt: skip
 @click.option("--check-seconds", type=click.FloatRange(min=0), default=0.0, show_default=True,
@@ -82,6 +88,10 @@ def _of_flags(options: dict[str, Any]) -> ForwardSettings:
         visitors=options["visitors"],
         idle=options["idle"],
         check_seconds=options["check_seconds"],
+        tls_ca=options["tls_ca"],
+        tls_server_name=options["tls_server_name"],
+        tls_cert=options["tls_cert"],
+        tls_key=options["tls_key"],
     )
     return ForwardSettings({service.title: service})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from actors.transport.dialling import connect_tcp
@@ -56,23 +57,40 @@ async def register(
         try:
             registration = Registration(protocol, options)
             await loop.sock_sendall(sock, registration.greeting())
-            while True:
-                data = await loop.sock_recv(sock, _READ)
-                if not data:
-                    raise NotServed(_ended(options))
-                try:
-                    answers = registration.receive(data)
-                except PeerError:
-                    raise NotServed("what answers there is no rendezvous relay") from None
-                if answers:
-                    first = answers[0]
-                    if isinstance(first, Denied):
-                        raise NotServed(f"the relay says: {first.reason}")
-                    assert isinstance(first, Registered)
-                    return sock, registration, first, answers[1:]
+            registered, more = await answer_of(
+                registration, lambda: loop.sock_recv(sock, _READ), options
+            )
         except BaseException:
             sock.close()
             raise
+    return sock, registration, registered, more
+
+
+async def answer_of(
+    registration: Registration, read: Callable[[], Awaitable[bytes]], options: Options
+) -> tuple[Registered, list[Answer]]:
+    """The relay's answer, and what came behind it.
+
+    Args:
+        read: the next bytes; empty at the end.
+
+    Raises:
+        NotServed: it says no, or does not speak this protocol.
+    """
+    while True:
+        data = await read()
+        if not data:
+            raise NotServed(_ended(options))
+        try:
+            answers = registration.receive(data)
+        except PeerError:
+            raise NotServed("what answers there is no rendezvous relay") from None
+        if answers:
+            first = answers[0]
+            if isinstance(first, Denied):
+                raise NotServed(f"the relay says: {first.reason}")
+            assert isinstance(first, Registered)
+            return first, answers[1:]
 
 
 def _ended(options: Options) -> str:

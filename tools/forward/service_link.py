@@ -20,11 +20,13 @@ from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp.plain_transport import PlainTransport
 from actors.transport.tcp.pump import PipePool
 from actors.transport.tcp.settings import TcpSettings
+from actors.transport.tcp.tls_transport import TlsTransport
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from config.endpoint import Endpoint
 from tools.forward.bridge import End, Locals, UserBridge
-from tools.forward.relay_socket import NotServed, join, past_ok, register
+from tools.forward.relay_socket import ANSWER_SECONDS, NotServed, join, past_ok, register
 from tools.forward.settings import ForwardedService
+from tools.forward.tls_lines import register_over_tls
 from wire.errors import PeerError
 from wire.rendezvous.line import Protocol
 from wire.rendezvous.registration import Registered, Registration, UserWaits
@@ -144,24 +146,32 @@ class ServiceLink(Actor):
         """Until the registration is over; why it is."""
         service = self._service
         self._state = "connecting"
+        if service.tls is not None:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                transport, early, registered = await register_over_tls(relay, service, service.tls)
+            self._registered(transport.get_extra_info("socket"), registered)
+            return await self._multiplex(transport, early)
         sock, registration, registered, more = await register(
             relay, service.protocol, service.options
         )
-        host = address_text(sock.getpeername()[0], 0).rpartition(":")[0]
-        self._address = f"{host}:{registered.port}"
-        self._state = "serving"
-        self._announce(service, self._address)
-        self.log.info("{}: users reach it at {}", service.title, self._address)
+        self._registered(sock, registered)
         if service.protocol is Protocol.MULTIPLEX:
-            return await self._multiplex(sock, registration.rest)
+            return await self._multiplex(PlainTransport(sock), registration.rest)
         if service.protocol is Protocol.EVENT:
             waits = [one for one in more if isinstance(one, UserWaits)]
             return await self._events(relay, sock, registration, waits)
         return await self._pool(relay, sock, registration.rest, registered)
 
+    def _registered(self, sock: socket.socket, registered: Registered) -> None:
+        host = address_text(sock.getpeername()[0], 0).rpartition(":")[0]
+        self._address = f"{host}:{registered.port}"
+        self._state = "serving"
+        self._announce(self._service, self._address)
+        self.log.info("{}: users reach it at {}", self._service.title, self._address)
+
     # Multiplex.
 
-    async def _multiplex(self, sock: socket.socket, early: bytes) -> str:
+    async def _multiplex(self, transport: PlainTransport | TlsTransport, early: bytes) -> str:
         over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         window = max(INITIAL_WINDOW, self._service.options.window)
 
@@ -189,7 +199,9 @@ class ServiceLink(Actor):
         connection.on_going_away = self.guard("session", away)
         connection.on_stream = self.guard("session", self._stream_came)
         self.own(connection, "session")
-        PlainTransport(sock).start(connection, early)
+        transport.start(connection)
+        if early:
+            connection.data_received(early)
         connection.start()
         leaving = asyncio.create_task(self._leave.wait())
 

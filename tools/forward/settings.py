@@ -36,6 +36,22 @@ class SettingsRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayTls:
+    """Files of TLS, read for every connection, so that a new certificate is used at once.
+
+    Attributes:
+        ca: authorities that the relay's certificate must chain to.
+        server_name: that it must name; empty: the relay's host.
+        certificate, key: of ours, for relays that ask for one; empty: none.
+    """
+
+    ca: str
+    server_name: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardedService:
     """One local server.
 
@@ -46,6 +62,7 @@ class ForwardedService:
         protocol, options: as the relay is asked.
         idle: members a pool keeps, connections that wait for users.
         check_seconds: between two looks whether the local server takes connections; 0: none.
+        tls: how the relay is met; None: in clear text.
     """
 
     title: str
@@ -55,6 +72,7 @@ class ForwardedService:
     options: Options = Options()  # noqa: RUF009  # frozen value
     idle: int = 4
     check_seconds: float = 0.0
+    tls: RelayTls | None = None
 
 
 def service_of(
@@ -69,6 +87,10 @@ def service_of(
     visitors: tuple[str, ...] = (),
     idle: int = 4,
     check_seconds: float = 0.0,
+    tls_ca: str = "",
+    tls_server_name: str = "",
+    tls_cert: str = "",
+    tls_key: str = "",
 ) -> ForwardedService:
     """From the texts of flags or a file.
 
@@ -98,8 +120,13 @@ def service_of(
         raise SettingsRefused(
             "name: letters, digits, . _ -; visitors: networks such as 10.0.0.0/8"
         ) from None
+    tls = RelayTls(tls_ca, tls_server_name, tls_cert, tls_key) if tls_ca else None
+    if tls is None and (tls_server_name or tls_cert or tls_key):
+        raise SettingsRefused("TLS needs tls_ca: whom the relay's certificate must chain to")
+    if tls is not None and word is not Protocol.MULTIPLEX:
+        raise SettingsRefused("TLS is for the protocol multiplex")
     title = name or f"{locals_[0]} by {word.value}"
-    return ForwardedService(title, relays, locals_, word, options, max(1, idle), check_seconds)
+    return ForwardedService(title, relays, locals_, word, options, max(1, idle), check_seconds, tls)
 
 
 def read_token(path: Path) -> str:
@@ -122,6 +149,8 @@ def read_token(path: Path) -> str:
 _KEYS: Final[dict[str, type]] = {
     "to": list, "local": list, "protocol": str, "name": str, "token_file": str, "port": int,
     "proxy_protocol": str, "visitors": list, "idle": int, "check_seconds": float,
+    "tls_ca": str, "tls_server_name": str,
+    "tls_cert": str, "tls_key": str,
 }  # fmt: skip
 
 
@@ -172,6 +201,7 @@ def _arguments(row: dict[str, Any], directory: Path) -> dict[str, Any]:
         if kind is None or not isinstance(value, kind):
             raise SettingsRefused(f"{key}: unknown, or not what belongs there")
         arguments[key] = tuple(str(one) for one in value) if isinstance(value, list) else value
-    if arguments.get("token_file"):
-        arguments["token_file"] = str(directory / arguments["token_file"])
+    for key in ("token_file", "tls_ca", "tls_cert", "tls_key"):
+        if arguments.get(key):
+            arguments[key] = str(directory / arguments[key])
     return arguments
