@@ -16,6 +16,7 @@ from actors.runtime import Actor, ActorRef, ChildRefused, ChildSpec, Restart, es
 from actors.transport.addresses import address_text
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint
+from actors.transport.refusal_log import RefusalLog
 from actors.transport.tcp import TcpEndpoint
 from wire.orp.close_codes import CloseCode
 from wire.orp.identity import IdentityError, RelayUri, parse_identity
@@ -68,6 +69,7 @@ class _Listener(Actor):
 
     def init(self) -> None:
         """Bind."""
+        self._refusals = RefusalLog(self.transport, self.log.warning)
         self._endpoint.on_connection = self.guard("listener", self._admit)
         with naming(self.setting):
             self._endpoint.attach(self._address, self.guard, only_ipv6=self._only_ipv6)
@@ -81,6 +83,7 @@ class _Listener(Actor):
             identity = parse_identity(connection.peer.uri)
         except IdentityError as error:
             counters[f"identity_{error.label}"] += 1
+            self._refusals.note(f"identity {error.label.replace('_', ' ')}", connection.peer.uri)
             connection.close(CloseCode.SILENT, "")
             return
         if isinstance(identity, RelayUri):
@@ -88,6 +91,7 @@ class _Listener(Actor):
             return
         if settings.tenants and identity.tenant not in settings.tenants:
             counters["tenant_not_served"] += 1
+            self._refusals.note("tenant not in edge.tenants", identity.text)
             connection.close(CloseCode.SILENT, "")
             return
         if self._door.draining:
@@ -114,6 +118,7 @@ class _Listener(Actor):
         counters = self._door.counters
         if not self._door.relays.accepts(identity.relay_id):
             counters["relay_not_accepted"] += 1
+            self._refusals.note("relay not in edge.relays.accept", identity.text)
             connection.close(CloseCode.ILLEGAL_FRAME, "relay role not served")
             return
         if self._door.draining:
@@ -171,6 +176,7 @@ class _Listener(Actor):
 
     def _refuse(self, connection: Connection, kind: str, why: str) -> None:
         self._door.counters[f"{kind}_refused_{why}"] += 1
+        self._refusals.note(f"{kind}: {why}", connection.peer.uri)
         connection.close(CloseCode.OVERLOADED, "overloaded")
 
 

@@ -31,6 +31,7 @@ from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp import TcpEndpoint
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 from tools.agent.certificates import load_agent_identity
+from tools.agent.complaints import Complaints
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
 from tools.agent.messages import Drain, Promote, ReadCertificates, WatchMode
@@ -109,8 +110,7 @@ class RelayLink(StreamKeeper):
         self._serial = 0
         self._draining = False
         self._last_error = ""
-        #: Said since the last connection that worked: a pause that repeats says nothing new.
-        self._complaint = ""
+        self._complaints = Complaints(lambda text: self.log.warning("{}", text))
         self._waiting = ClaimQueue(
             self, self._open, bound=MAX_WAITING, crowded="too many connections wait for the relay"
         )
@@ -218,12 +218,15 @@ class RelayLink(StreamKeeper):
     async def _dial_all(self) -> None:
         settings = self._settings
         self._read_certificates()
-        connection = await self._dial_by(self._endpoint, settings.relays)
+        connection = await self._dial_by(self._endpoint, settings.relays, "QUIC")
         self._over_tcp = connection is None and self._tcp is not None
         if connection is None and self._tcp is not None:
-            connection = await self._dial_by(self._tcp, settings.relays_tcp)
+            by_quic = self._last_error
+            connection = await self._dial_by(self._tcp, settings.relays_tcp, "TCP")
+            self._last_error = "; ".join(filter(None, (by_quic, self._last_error)))
         if connection is None:
-            self._complain(f"no relay answers: {self._last_error}")
+            why = self._last_error or "no relay to dial"
+            self._complaints.say(f"no relay answers: {why}", self.now())
             self._again()
             return
         self._adopt(connection)
@@ -250,12 +253,13 @@ class RelayLink(StreamKeeper):
         self._draining = True
 
     async def _dial_by(
-        self, endpoint: Dialler, relays: Sequence[tuple[str, int]]
+        self, endpoint: Dialler, relays: Sequence[tuple[str, int]], transport: str
     ) -> Connection | None:
         settings = self._settings
         winner, why = await race(
             RelaysOnly(endpoint, settings.relay_ids),
             relays,
+            transport=transport,
             server_name=settings.server_name,
             timeout=settings.dial_timeout,
         )
@@ -270,7 +274,7 @@ class RelayLink(StreamKeeper):
 
     async def _leave_tcp(self) -> None:
         """UDP may pass again: then the streams go on over QUIC."""
-        better = await self._dial_by(self._endpoint, self._settings.relays)
+        better = await self._dial_by(self._endpoint, self._settings.relays, "QUIC")
         older = self._connection
         if not self._over_tcp or older is None:
             if better is not None:
@@ -343,16 +347,12 @@ class RelayLink(StreamKeeper):
             if self._ready or not reason.application or reason.code or reason.text:
                 self.log.warning("relay connection lost: {}", reason)
             else:  # all that relays say to an identity they do not take
-                self._complain(f"a relay closed without a word: it does not serve {self._uri}")
+                closed = f"a relay closed without a word: it does not serve {self._uri}"
+                self._complaints.say(closed, self.now())
         self._forget_connection()
         for stream in self._table.lingering():
             stream.path_lost()
         self._again()
-
-    def _complain(self, what: str) -> None:
-        if what != self._complaint:
-            self._complaint = what
-            self.log.warning("{}; trying again", what)
 
     def _forget_connection(self) -> None:
         self._connection = self._session = self._ctrl = None
@@ -386,7 +386,7 @@ class RelayLink(StreamKeeper):
             elif isinstance(event, SessionReady):
                 self._ready = True
                 self._rounds = 0
-                self._complaint = ""
+                self._complaints.over()
                 connection = self._connection
                 relay = connection.peer.uri if connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)

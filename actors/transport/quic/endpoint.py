@@ -44,6 +44,7 @@ from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmission import runs
+from actors.transport.refusal_log import RefusalLog, turned_away
 from actors.transport.stream import CloseReason
 from actors.transport.tls import TlsIdentity
 from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics, bind_udp
@@ -126,6 +127,7 @@ class QuicEndpoint:
         self._timers = ConnectionTimers(self._due, self._flush)
         self._shedding = Shedding(self._admission.flood, self.counters)
         self._narrow = PmtuBlackHoles()
+        self._refusals = RefusalLog("QUIC")
         self._aborted = False
         self._past_in = self._past_out = self._past_lost = 0
 
@@ -160,6 +162,7 @@ class QuicEndpoint:
             port = self._address[1]
         self._listening = self._open(host, port, guard, only_ipv6=only_ipv6)
         self._address = host_and_port(self._listening.address)
+        self._refusals.name = f"QUIC {address_text(*self._address)}"
         self._shedding.attach(self._listening)
         for connection in self._connections:
             self.schedule_transmit(connection)
@@ -406,6 +409,7 @@ class QuicEndpoint:
         def failed(reason: CloseReason) -> None:
             if reason.kind != "handshake":
                 self.counters[f"handshake_failed_{reason.kind}"] += 1
+                self._refusals.note(turned_away(reason), plain_host(address))
 
         connection.on_established = established
         connection.on_failed = failed
@@ -467,6 +471,9 @@ class QuicEndpoint:
             )
         except PeerRefused as refusal:
             self.counters[f"refused_{refusal.slug}"] += 1
+            if not connection.client:
+                who = plain_host(connection.remote_address)
+                self._refusals.note(refusal.slug.replace("_", " "), who)
             connection.refuse(refusal.alert, refusal.slug)
             return False
         connection.alpn = event.alpn

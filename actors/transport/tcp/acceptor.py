@@ -3,7 +3,7 @@
 It takes what waits, in batches, gives each connection a place at the gate (`transport.gate`) and
 hands it on; refuses and counts the rest; ends strangers whose deadline passed, with one timer for
 all; rests when the process has no descriptors left instead of spinning, after those who only hold
-places gave way; and writes at most one line per `LOG_SECONDS` about whom it turned away.
+places gave way; and writes at most one line in ten seconds about whom it turned away.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loguru import logger
-
 from actors.runtime import Guard, unguarded
 from actors.transport.addresses import bind_error, to_bind
 from actors.transport.gate import HEARD, PROVED, Gate, Place, source_of
+from actors.transport.refusal_log import RefusalLog
 
 #: Connections accepted per wake-up before other sockets get a turn.
 ACCEPTS: Final = 64
@@ -29,8 +27,6 @@ ACCEPTS: Final = 64
 BACKLOG: Final = 1024
 #: Pause after the process ran out of descriptors, seconds.
 EXHAUSTED_PAUSE: Final = 0.1
-#: Between two lines about refusals, seconds.
-LOG_SECONDS: Final = 10.0
 #: The timer for deadlines comes at most so often, seconds.
 SWEEP_SECONDS: Final = 0.1
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -51,32 +47,6 @@ class AcceptLimits:
     most_per_source: int
     deadline: float = 0.0
     yields: int = PROVED
-
-
-class RefusalLog:
-    """Tells of refusals at once, and then at most every `LOG_SECONDS`, with what came meanwhile.
-
-    Args:
-        name: of the listener, for the line.
-        log: writes a line.
-    """
-
-    def __init__(self, name: str, log: Callable[[str], object] | None = None) -> None:
-        self.name = name
-        self._log = log
-        self._untold: Counter[str] = Counter()
-        self._next = 0.0
-
-    def note(self, why: str) -> None:
-        """One more."""
-        self._untold[why] += 1
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + LOG_SECONDS
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self._untold.items())
-        self._untold.clear()
-        (self._log or logger.warning)(f"{self.name}: connections turned away: {reasons}")
 
 
 def _nothing() -> None:
@@ -188,7 +158,7 @@ class Acceptor:
         now = asyncio.get_running_loop().time()
         place = self.gate.enter(source, now)
         if place is None:
-            self.refusals.note("too many of one address" if source else "too many")
+            self.refusals.note("too many of one address" if source else "too many", source)
             sock.close()
             return
         sock.setblocking(False)

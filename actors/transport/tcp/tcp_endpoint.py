@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.runtime import Guard, unguarded
-from actors.transport.addresses import Target, address_text, host_and_port
+from actors.transport.addresses import Address, Target, address_text, host_and_port
 from actors.transport.certificate_path import IdentityRejected
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.dialling import connect_to, first_to_connect, resolve
@@ -166,7 +166,7 @@ class TcpEndpoint:
 
     def _accepted(self, sock: socket.socket, address: Any, place: Place) -> None:
         assert self._server is not None, "who accepts has a certificate"
-        _Arrival(self, place, TlsTransport(sock, self._server, self._buffer))
+        _Arrival(self, place, TlsTransport(sock, self._server, self._buffer), address)
 
     def arrived(self, transport: TlsTransport, place: Place) -> None:
         """The handshake of an accepted connection is done; called by `_Arrival`."""
@@ -176,6 +176,7 @@ class TcpEndpoint:
         refusal = self._verified(connection, transport)
         if refusal:
             self.counters[f"refused_{refusal}"] += 1
+            self.refused(refusal, transport.get_extra_info("peername"))
             place.leave()
             connection.abort()
             transport.close()
@@ -189,6 +190,10 @@ class TcpEndpoint:
         self._connections.add(connection)
         transport.start(connection)
         (self.on_connection or _accept_nothing)(connection)
+
+    def refused(self, why: str, address: Address | None) -> None:
+        """Tell of a handshake that failed."""
+        self._acceptor.refusals.note(why.replace("_", " "), str(address[0]) if address else "")
 
     def _verified(
         self,
@@ -271,9 +276,12 @@ class TcpEndpoint:
 class _Arrival:
     """An accepted connection while its handshake runs."""
 
-    __slots__ = ("_endpoint", "_place")
+    __slots__ = ("_address", "_endpoint", "_place")
 
-    def __init__(self, endpoint: TcpEndpoint, place: Place, transport: TlsTransport) -> None:
+    def __init__(
+        self, endpoint: TcpEndpoint, place: Place, transport: TlsTransport, address: Address
+    ) -> None:
+        self._address = address
         self._endpoint = endpoint
         self._place = place
         place.give_way = transport.abort
@@ -290,6 +298,7 @@ class _Arrival:
         if self._place.taken:
             self._place.leave()
             self._endpoint.counters[f"handshake_failed_{why}"] += 1
+            self._endpoint.refused(why, self._address)
 
 
 class _Dial:

@@ -367,10 +367,24 @@ class TlsTransport(asyncio.Transport):
         return default
 
 
+#: OpenSSL's numbers (X509_V_ERR_*) in the words of `certificate_path`.
+_VERIFY: Final = {
+    9: "not_yet_valid",
+    10: "expired",
+    18: "unknown_ca",
+    19: "unknown_ca",
+    20: "unknown_ca",
+    21: "unknown_ca",
+    26: "wrong_purpose",
+    62: "wrong_name",
+    64: "wrong_name",
+}
+
+
 def label(error: Exception) -> str:
     """A short name of why TLS or the socket failed; the names are few."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "unverified"
+        return _VERIFY.get(error.verify_code, "unverified")
     if isinstance(error, ssl.SSLError):
         return (error.reason or "tls").lower()
     return type(error).__name__.removesuffix("Error").lower()

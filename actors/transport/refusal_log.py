@@ -1,0 +1,68 @@
+"""A log line about whom a listener turned away and why: at once, and then one in a while.
+
+Strangers decide how often this is asked, so what is written is bounded by time and not by them.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from loguru import logger
+
+from actors.transport.stream import CloseReason
+
+#: TLS alerts are QUIC error codes from here on (RFC 9001 section 4.8).
+CRYPTO_ERROR: Final = 0x100
+#: Between two lines, seconds.
+LOG_SECONDS: Final = 10.0
+#: Reasons counted between two lines; others are "other".
+MAX_REASONS: Final = 16
+
+
+class RefusalLog:
+    """Tells of refusals at once, and then at most every `LOG_SECONDS`, with what came meanwhile.
+
+    Args:
+        name: of the listener, for the line.
+        log: writes a line; None: the general log, at WARNING.
+    """
+
+    def __init__(self, name: str, log: Callable[[str], object] | None = None) -> None:
+        self.name = name
+        self._log = log
+        self._untold: Counter[str] = Counter()
+        self._next = 0.0
+
+    def note(self, why: str, who: str = "") -> None:
+        """One more.
+
+        Args:
+            why: in a few words, and of few kinds.
+            who: address or identity; the line has the last one.
+        """
+        known = why in self._untold or len(self._untold) < MAX_REASONS
+        self._untold[why if known else "other"] += 1
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOG_SECONDS
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self._untold.items())
+        self._untold.clear()
+        last = f" (last: {who})" if who else ""
+        (self._log or logger.warning)(f"{self.name}: connections turned away: {reasons}{last}")
+
+
+def turned_away(reason: CloseReason) -> str:
+    """Why a handshake ended, for `RefusalLog.note`: without the text, which is the stranger's."""
+    alert = reason.code - CRYPTO_ERROR
+    if reason.kind == "peer" and 0 <= alert <= 0xFF:
+        try:
+            name = ssl.AlertDescription(alert).name.removeprefix("ALERT_DESCRIPTION_")
+        except ValueError:
+            name = str(alert)
+        return f"it said {name.lower().replace('_', ' ')}"
+    return str(CloseReason(reason.kind, reason.code))
