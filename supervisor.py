@@ -317,13 +317,14 @@ class Relay:
         from actors.runtime import ChildSpec, Intensity, Supervisor
 
         budget = Intensity(restarts=30, period=60.0)
+        subtrees = self._node.children(system)  # first: commands are those of the open doors
         commands = {
             **OperatorCommands(system).commands(),
             **self._node.commands(),
             "reload": self._reload_command,
         }
         children = [
-            *self._node.children(system),
+            *subtrees,
             ChildSpec("node", lambda: Supervisor(self._processes(), intensity=budget)),
             ops_spec(
                 control_service(system, self._mounts, commands),

@@ -8,9 +8,9 @@ here. Doors never import each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from actors.control.messages import ControlPlane
 from actors.observe.meters import Meters
@@ -18,6 +18,11 @@ from actors.runtime import ActorSystem, ChildSpec
 from actors.transport.key_log import KeyLog
 from actors.transport.tls import TlsIdentity
 from config.schema import Settings
+from wire.admin.arguments import Arguments
+from wire.admin.messages import Row
+
+#: Arguments and who asks; rows to stream, and the final answer (`actors.admin.commands`).
+DoorCommand: TypeAlias = Callable[[Arguments, str], Awaitable[tuple[Sequence[Row], Row]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,14 @@ class Door(Protocol):
 
     def abort(self) -> None:
         """Close what outlives the tree."""
+
+
+@runtime_checkable
+class Commanded(Protocol):
+    """A door that operators may ask more than every door."""
+
+    def commands(self) -> Mapping[str, DoorCommand]:
+        """By name, which begins with the door's: arguments and who asks; rows and result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 
 from loguru import logger
 
-from actors.doors.door import Carriers, Listening
+from actors.doors.door import Carriers, DoorCommand, Listening
 from actors.doors.stream_account import access_log
 from actors.observe.meters import Meters
 from actors.rendezvous.access import Access, AccessError
 from actors.rendezvous.context import RendezvousContext
 from actors.rendezvous.listener import Binding, RendezvousListener
+from actors.rendezvous.operators import RendezvousCommands
 from actors.rendezvous.ports import PortTable
 from actors.rendezvous.service_actor import Leave
 from actors.rendezvous.service_tls import ServiceTls
@@ -174,6 +175,10 @@ class Rendezvous:
             Listening("TCP, rendezvous", f"{self._base}/listeners/{name}", binding.bound)
             for name, binding in zip(self._names(), self._bindings, strict=True)
         ]
+
+    def commands(self) -> Mapping[str, DoorCommand]:
+        """See `Commanded`."""
+        return RendezvousCommands(self.door, f"{self._base}/services").commands()
 
     async def drain(self) -> None:
         """Take no services and users any more, tell services to go, and wait for the users."""

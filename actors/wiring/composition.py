@@ -16,7 +16,7 @@ from loguru import logger
 from actors.admin.commands import Command
 from actors.control.tree import control_plane, control_spec
 from actors.controller.port import Port
-from actors.doors.door import Door, DoorContext, DoorKind, Listening
+from actors.doors.door import Commanded, Door, DoorContext, DoorKind, Listening
 from actors.observe.meters import Meters
 from actors.observe.system_meters import watch_system
 from actors.observe.tree import observe_spec
@@ -157,7 +157,11 @@ class Composition:
 
     def commands(self) -> Mapping[str, Command]:
         """What operators may ask about the doors."""
-        return {"doors": self._doors_command}
+        found: dict[str, Command] = {"doors": self._doors_command}
+        for door in self.doors.values():
+            if isinstance(door, Commanded):
+                found |= door.commands()
+        return found
 
     async def _doors_command(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
         """`trunkline ctl doors`. No args. A row a door: name, draining, listening, carriers."""
