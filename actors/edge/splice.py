@@ -24,8 +24,7 @@ from typing import Protocol
 
 from actors.edge.context import ByteCounter
 from actors.runtime import Guard
-from actors.transport.stream import CloseReason
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import CloseReason, StreamEnd
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
 from wire.orp.replay import ReplayPositions, ReplayRing, RingBudget

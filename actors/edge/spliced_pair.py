@@ -38,8 +38,7 @@ from actors.runtime import (
     handles,
     shutdown,
 )
-from actors.transport.stream import CloseReason
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import CloseReason, StreamEnd
 from wire.orp.close_codes import CloseCode, ResetCode
 
 #: Codes of agents that leave and do not come back.

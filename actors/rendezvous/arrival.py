@@ -109,10 +109,9 @@ class Arrival(asyncio.Protocol):
         return False
 
     def handshake_heard(self) -> None:
-        """See `HandshakeOwner`."""
+        """What it says is looked at when all of it is there."""
 
     def handshake_done(self, transport: TlsTransport) -> None:
-        """See `HandshakeOwner`."""
         assert self._door.tls is not None
         try:
             self._client = self._door.tls.client_of(transport)

@@ -17,7 +17,7 @@ from actors.transport.tls import TlsIdentity
 
 
 class ServiceTls:
-    """See the module docstring.
+    """TLS on the door's own port, for services that speak it.
 
     Args:
         identity: our certificate, and whom we trust.

@@ -10,7 +10,6 @@ Source: docs/runtime.md section 4.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from .messages import Refusal
@@ -102,18 +101,3 @@ class Reply(Generic[R]):
             if ask.holder is not None:
                 ask.holder.forget_deferred(ask)
             ask.answer(value)
-
-    def when_unwanted(self, callback: Callable[[], object]) -> None:
-        """Call `callback()` soon after the asker gave up or died before the answer was sent.
-
-        Never called after `send`, nor for a `tell`. Guard it (`Actor.guard`) when it can fail.
-        """
-        ask = self._ask
-        if ask is None:
-            return
-
-        def done(future: asyncio.Future[object]) -> None:
-            if self._ask is ask and (future.cancelled() or future.result() is _EXPIRED):
-                callback()
-
-        ask.future.add_done_callback(done)

@@ -21,7 +21,7 @@ M_co = TypeVar("M_co", covariant=True)
 
 
 class MessageReader(Protocol[M_co]):
-    """Cuts one message off a byte stream; see `wire.orp.first_message`."""
+    """Cuts one message off a byte stream; see `wire.orp.messages`."""
 
     def feed(self, chunk: bytes, /) -> None:
         """The next bytes."""

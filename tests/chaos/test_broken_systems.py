@@ -21,7 +21,7 @@ from actors.runtime import (
     Supervisor,
     supervisor,
 )
-from actors.transport import stream_end
+from actors.transport import stream as transport_stream
 from tests.agent.rig import agents
 from tests.chaos.in_process import InProcessControl
 from tests.conftest import PkiFixture, eventually, run
@@ -240,7 +240,7 @@ def test_a_killed_pair_costs_its_stream_nothing(pki: PkiFixture, tmp_path: Path)
 def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
     pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fin_instead(end: stream_end.StreamEnd) -> None:
+    def fin_instead(end: transport_stream.StreamEnd) -> None:
         if not end.settled:
             end.settled = True
             end.stream.forget_callbacks()
@@ -249,7 +249,7 @@ def test_a_pair_that_turns_its_death_into_a_clean_end_is_caught(
 
     async def main() -> None:
         async with _broken_relay(pki, tmp_path) as (struck, workload):
-            monkeypatch.setattr(stream_end.StreamEnd, "abort", fin_instead)
+            monkeypatch.setattr(transport_stream.StreamEnd, "abort", fin_instead)
             transfer = asyncio.create_task(workload.transfer(_LARGE))
             await _kill_the_pair(struck)
             struck.history.transfers.append(await transfer)

@@ -40,11 +40,10 @@ def test_declared_arguments_are_taken() -> None:
 
 
 def test_defaults_and_absent_values() -> None:
-    args = Arguments({"depth": None, "seconds": None})
+    args = Arguments({"depth": None})
     assert args.path(default="/") == "/"
     assert args.text("filter", "", most=5) == ""
     assert args.optional_integer("depth", least=0, most=9) is None
-    assert args.optional_number("seconds", least=0, most=9) is None
     assert args.flag("all") is False
     assert args.offsets("open", most=5) == {}
     args.finish()

@@ -19,8 +19,7 @@ from actors.runtime import (
 )
 from actors.transport.claim import claim_stream
 from actors.transport.quic.rate_limit import RateLimit
-from actors.transport.stream import CloseReason, StreamClosed
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import CloseReason, StreamClosed, StreamEnd
 from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard
 from tools.agent.forward_tunnel import TunnelFailed

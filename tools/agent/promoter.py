@@ -29,11 +29,12 @@ from tools.agent.resumption import Resumption
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.messages import (
     Candidate,
     CandidateAnswer,
     CandidateOffer,
+    FirstMessageReader,
+    FirstWord,
     MigrateToP2P,
     StreamResume,
 )

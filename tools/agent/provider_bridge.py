@@ -13,8 +13,7 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.first_message import FirstMessage, NoMessage
-from actors.transport.stream import CloseReason, Stream, StreamClosed
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import CloseReason, Stream, StreamClosed, StreamEnd
 from tools.agent.bridge import Bridge
 from tools.agent.ends import SocketGuard
 from tools.agent.forward_tunnel import TunnelFailed
@@ -24,9 +23,10 @@ from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.messages import (
     AllocGranted,
+    FirstMessageReader,
+    FirstWord,
     IncomingStream,
     StreamAccept,
     StreamReject,

@@ -12,8 +12,7 @@ from actors.transport.first_message import FirstMessage, NoMessage
 from actors.transport.stream import Stream
 from tools.agent.resumable import ResumableStream
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
-from wire.orp.messages import StreamResume
+from wire.orp.messages import FirstMessageReader, FirstWord, StreamResume
 
 #: Answers after which another attempt makes sense.
 _AGAIN = (ResetCode.RELAY_FAULT, ResetCode.GOING_AWAY)

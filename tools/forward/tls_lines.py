@@ -41,24 +41,20 @@ class _Lines(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
 
     def handshake_heard(self) -> None:
-        """See `HandshakeOwner`."""
+        """What it says is looked at when all of it is there."""
 
     def handshake_done(self, transport: TlsTransport) -> None:
-        """See `HandshakeOwner`."""
         if not self.done.done():
             self.done.set_result("")
 
     def handshake_failed(self, why: str) -> None:
-        """See `HandshakeOwner`."""
         if not self.done.done():
             self.done.set_result(why)
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
         self._put(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
         self._put(None)
 
     def _put(self, piece: bytes | None) -> None:

@@ -65,13 +65,6 @@ class Arguments:
             raise BadArguments(f"{name} is {value:g}, allowed are {least:g} to {most:g}")
         return float(value)
 
-    def optional_number(self, name: str, *, least: float, most: float) -> float | None:
-        """As `number`; None when absent or null."""
-        if self._left.get(name) is None:
-            self._left.pop(name, None)
-            return None
-        return self.number(name, least=least, most=most)
-
     def flag(self, name: str, default: bool = False) -> bool:
         """true or false."""
         value = self._left.pop(name, default)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
 from wire.orp import orp_pb2
-from wire.orp.frame import Frame, FrameType
+from wire.orp.frame import Frame, FrameReader, FrameType
+from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
 from wire.orp.message_codec import Fields, FrameMessage, FrameSignal
 
 PROTOCOL_VERSION: Final = "orp/1"
@@ -382,3 +383,29 @@ def decode(frame: Frame) -> Message | UnknownFrame:
     if message_class is None:
         return UnknownFrame(frame)
     return message_class.decode_payload(frame.payload)
+
+
+#: What may come first on a stream; `UnknownFrame` when it is nothing we know.
+FirstWord: TypeAlias = Message | UnknownFrame
+
+
+class FirstMessageReader(FrameReader):
+    """A `FrameReader` for the first message of a data stream, whose frames are small.
+
+    Feed chunks until `next_message` gives one; what came behind it is `take_rest`'s.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(MAX_FIRST_FRAME_PAYLOAD_BYTES)
+
+    def next_message(self) -> FirstWord | None:
+        """The message, or None when more bytes are needed.
+
+        Raises:
+            FrameTooLarge: see `FrameReader.next_frame`.
+            MalformedMessage: see `messages.decode`.
+        """
+        frame = self.next_frame()
+        return None if frame is None else decode(frame)

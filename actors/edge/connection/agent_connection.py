@@ -50,12 +50,12 @@ from wire.errors import PeerError
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.control_session import ControlSession, RelayState
 from wire.orp.events import ControlClosed, PeerFrame, RelayEvent, SessionFailed
-from wire.orp.first_message import FirstWord
 from wire.orp.identity import AgentUri
 from wire.orp.messages import (
     AllocGranted,
     CandidateAnswer,
     CandidateOffer,
+    FirstWord,
     Hello,
     MigrateToP2P,
     MigrateToRelay,

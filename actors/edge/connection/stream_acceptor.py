@@ -22,7 +22,7 @@ from actors.transport.first_message import FirstMessage, NoMessage
 from actors.transport.quota import Ticket
 from actors.transport.stream import Stream
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
+from wire.orp.messages import FirstMessageReader, FirstWord
 
 #: Streams of one connection that are taken in one turn of the event loop. A peer may open thousands
 #: at once; each costs an actor, and all of those would begin in the same turn.

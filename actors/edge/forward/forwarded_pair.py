@@ -18,7 +18,7 @@ from actors.edge.opening.open_request import OpenRequest
 from actors.edge.pair_table import PairRow
 from actors.edge.spliced_pair import SplicedPair
 from actors.runtime import NORMAL, ActorRef, handles, shutdown
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import StreamEnd
 from wire.orp import reject
 from wire.orp.messages import StreamReject
 

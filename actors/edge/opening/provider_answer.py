@@ -18,8 +18,7 @@ from actors.transport.first_message import FirstMessage, NoMessage
 from actors.transport.stream import Stream, StreamClosed
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
-from wire.orp.messages import StreamAccept, StreamReject
+from wire.orp.messages import FirstMessageReader, FirstWord, StreamAccept, StreamReject
 
 
 class ProviderAnswer:

@@ -49,8 +49,7 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.claim import claim_stream
-from actors.transport.stream import CloseReason, Stream, StreamClosed
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import CloseReason, Stream, StreamClosed, StreamEnd
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (

@@ -30,9 +30,14 @@ from actors.transport.claim import claim_stream
 from actors.transport.first_message import FirstMessage, NoMessage
 from actors.transport.stream import Stream, StreamClosed
 from wire.orp.close_codes import ResetCode
-from wire.orp.first_message import FirstMessageReader, FirstWord
 from wire.orp.identity import AgentUri, IdentityError, parse_identity
-from wire.orp.messages import ForwardStream, StreamReject, StreamResume
+from wire.orp.messages import (
+    FirstMessageReader,
+    FirstWord,
+    ForwardStream,
+    StreamReject,
+    StreamResume,
+)
 
 #: Pause before a relay that could not be asked is asked again, seconds (times jitter).
 AGAIN = 0.3

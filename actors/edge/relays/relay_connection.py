@@ -31,9 +31,8 @@ from actors.transport.quota import Ticket
 from actors.transport.stream import CloseReason, Stream
 from wire.orp.close_codes import CloseCode
 from wire.orp.events import PeerFrame
-from wire.orp.first_message import FirstWord
 from wire.orp.identity import AgentUri, IdentityError, RelayUri, parse_identity
-from wire.orp.messages import ForwardStream, OpenStream, Ping, StreamResume
+from wire.orp.messages import FirstWord, ForwardStream, OpenStream, Ping, StreamResume
 
 
 class RelayConnection(StreamAcceptor):

@@ -14,7 +14,7 @@ from actors.edge.pair_table import PairRow
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.spliced_pair import SplicedPair
 from actors.transport.quota import Ticket
-from actors.transport.stream_end import StreamEnd
+from actors.transport.stream import StreamEnd
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import StreamResume
 

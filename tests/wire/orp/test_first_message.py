@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.orp.errors import FrameTooLarge
-from wire.orp.first_message import FirstMessageReader
 from wire.orp.frame import FrameType, encode_frame
 from wire.orp.limits import MAX_FIRST_FRAME_PAYLOAD_BYTES
-from wire.orp.messages import OpenStream
+from wire.orp.messages import FirstMessageReader, OpenStream
 
 MESSAGE = OpenStream("echo", "", 7)
 
