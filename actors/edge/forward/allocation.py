@@ -9,9 +9,10 @@ the agent is connected from, and an address in use is not given up while it is h
 An agent that is quicker than the other one sends before that is registered: its first datagrams
 wait a moment for the address, because their repetition costs a handshake some 200 ms.
 
-Data never passes the mailbox: the route in the table calls `_deliver` directly. Transient: after a
-crash or kill it comes back with the same id, and with the addresses the allocation registry has on
-record, which this actor told it. The registry restarted hears of it again.
+Data never passes the mailbox; what comes from the partner's address for a known one does not even
+pass this actor: the table forwards it by the route. What does not is `_deliver`'s. Transient: after
+a crash or kill it comes back with the same id, and with the addresses the allocation registry has
+on record, which this actor told it. The registry restarted hears of it again.
 
 Source: protocol sheet ORP 3.5; 6.3 F2 to F5.
 """
@@ -40,7 +41,6 @@ from actors.runtime import (
     shutdown,
 )
 from actors.transport.udp import Address
-from wire.orp.forward_datagram import PREFIX
 
 #: Seconds an address must be silent before another one of the same agent replaces it: a NAT that
 #: rebinds silences the old one by itself, an intruder does not.
@@ -123,6 +123,7 @@ class Allocation(Actor):
     """
 
     mailbox = MailboxSpec(bound=64)
+    _route: Route  # set in `init`
 
     def __init__(self, place: ForwardContext, record: PairRecord, side: int) -> None:
         self._place = place
@@ -133,12 +134,9 @@ class Allocation(Actor):
         self._heard = record.heard.at
         self._addresses = Addresses()
         self._ips = [member.ip for member in record.members]
-        self._source: Address | None = None  # of the partner's agent: the hot path's copy
-        self._destination: Address | None = None  # of our agent
         self._rechecked = [0.0, 0.0]
-        self._datagrams = self._drops = 0
+        self._drops = 0
         self._held: _Held | None = None
-        self._route: Route | None = None
 
     async def init(self) -> None:
         """Take datagrams, and get the addresses on record."""
@@ -152,6 +150,10 @@ class Allocation(Actor):
             moved=self.guard("route", self._moved),
             expect=self.guard("route", self._expect),
             addresses=self._addresses,
+            heard=self._heard,
+            partner=self._partner,
+            clock=self._clock,
+            guard=self.guard,
         )
         self.own(self._route, "route")
         partner = self._table.routes.get(self._record.ids[self._partner])
@@ -174,35 +176,27 @@ class Allocation(Actor):
             "stream_id": f"{self._record.stream_id:016x}",
             "side": SIDES[self._side],
             "agent_uri": self._record.members[self._side].uri,
-            "address": _text(self._destination),
-            "partner_address": _text(self._source),
-            "datagrams": self._datagrams,
+            "address": _text(route.destination),
+            "partner_address": _text(route.source),
+            "datagrams": route.datagrams,
             "drops": self._drops,
-            "bytes": route.bytes_out if route else 0,
+            "bytes": route.bytes_out,
             "idle_seconds": round(self.now() - self._record.heard.last, 3),
         }
 
     # The data path.
 
     def _deliver(self, buffer: memoryview, segment_size: int, source: Address) -> None:
-        """Datagrams of the partner's agent for ours."""
-        if source != self._source and not self._learn_partner(source):
+        """Datagrams for our agent from elsewhere than before, or for one that is nowhere yet."""
+        route = self._route
+        if source != route.source and not self._learn_partner(source):
             self._drop("wrong_source", buffer, segment_size)
             return
         self._heard[self._partner] = self._clock()
-        destination = self._destination
-        if destination is None:
+        if route.destination is None:
             self._hold(buffer, segment_size)
-            return
-        self._send(buffer, segment_size, destination)
-
-    def _send(self, buffer: memoryview, segment_size: int, destination: Address) -> None:
-        count = self._table.send(buffer, segment_size, destination)
-        self._datagrams += count
-        route, size = self._route, len(buffer)
-        if route is not None:
-            route.bytes_in += size
-            route.bytes_out += size - count * PREFIX.size
+        else:
+            route.forward(buffer, segment_size, route.destination)
 
     def _hold(self, buffer: memoryview, segment_size: int) -> None:
         """Nobody knows where our agent is: it registers any moment, or not at all."""
@@ -252,7 +246,7 @@ class Allocation(Actor):
 
     def _register(self, source: Address) -> None:
         """Our agent's registration datagram."""
-        if source != self._destination:
+        if source != self._route.destination:
             if not self._may_move(self._side, source):
                 self._table.counters["registration_refused"] += 1
                 return
@@ -265,12 +259,12 @@ class Allocation(Actor):
         self._heard[self._side] = self._clock()
 
     def _moved(self, address: Address) -> None:
-        self._destination = self._addresses.at[self._side] = address
+        self._route.destination = self._addresses.at[self._side] = address
         for datagram in self._let_go():
-            self._send(memoryview(datagram), len(datagram), address)
+            self._route.forward(memoryview(datagram), len(datagram), address)
 
     def _expect(self, source: Address) -> None:
-        self._source = self._addresses.at[self._partner] = source
+        self._route.source = self._addresses.at[self._partner] = source
 
     def _may_move(self, side: int, source: Address) -> bool:
         """May this side's agent be at `source` now?"""
@@ -313,9 +307,9 @@ class Allocation(Actor):
     def _remember(self, recorded: Addresses) -> None:
         """What was learnt since the route is up is newer than the record."""
         own, partner = recorded.at[self._side], recorded.at[self._partner]
-        if own is not None and self._destination is None:
+        if own is not None and self._route.destination is None:
             self._moved(own)
-        if partner is not None and self._source is None:
+        if partner is not None and self._route.source is None:
             self._expect(partner)
 
     @handles(Down)

@@ -5,7 +5,9 @@ allocation actors, which install them when they start and lose them when they en
 while no socket is attached is lost, like on any wire.
 
 A run of datagrams with one prefix goes to its route as one; nothing is copied, and no mailbox, task
-or queue is involved. Everything a hostile sender can cause here is a counter.
+or queue is involved. What a route lets through is data (from where, to where), so that the table
+forwards without asking anybody; its actor sees the rest. Everything a hostile sender can cause here
+is a counter.
 
 Source: protocol sheet ORP 3.5; 6.3 F2, F5.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from actors.edge.forward.messages import Addresses
+from actors.runtime import Guard, unguarded
 from actors.transport.udp import Address, UdpSocket
 from wire.orp.forward_datagram import PREFIX, REGISTRATION, one_prefix
 
@@ -33,7 +36,13 @@ class Route:
     """One allocation in the table; aborting it takes it out.
 
     Attributes:
-        deliver: datagrams addressed to this id.
+        source: datagrams from there are forwarded; None: none are, all go to `deliver`.
+        destination: where they go, without their prefix; likewise.
+        datagrams, bytes_in, bytes_out: forwarded ones; bytes in with their prefixes.
+        heard: times, by side; the side at `source` is entered by the table.
+        partner: which side that is.
+        carry: forward a run of `source`; under the guard of its owner.
+        deliver: other datagrams addressed to this id.
         register: the agent of this id registered from there.
         moved: the partner saw data of this id's agent from there.
         expect: the partner's agent sends from there now.
@@ -46,10 +55,17 @@ class Route:
         "allocation_id",
         "bytes_in",
         "bytes_out",
+        "carry",
+        "clock",
+        "datagrams",
         "deliver",
+        "destination",
         "expect",
+        "heard",
         "moved",
+        "partner",
         "register",
+        "source",
     )
 
     def __init__(
@@ -62,6 +78,10 @@ class Route:
         moved: Take,
         expect: Take,
         addresses: Addresses,
+        heard: list[float],
+        partner: int,
+        clock: Callable[[], float],
+        guard: Guard = unguarded,
     ) -> None:
         self._table = table
         self.allocation_id = allocation_id
@@ -70,22 +90,37 @@ class Route:
         self.moved = moved
         self.expect = expect
         self.addresses = addresses
-        self.bytes_in = self.bytes_out = 0
+        self.heard = heard
+        self.partner = partner
+        self.clock = clock
+        self.source: Address | None = None
+        self.destination: Address | None = None
+        self.datagrams = self.bytes_in = self.bytes_out = 0
+        self.carry = guard("route", self._carry)
         table.routes[allocation_id] = self
-        table.deliver[allocation_id] = deliver
+
+    def _carry(self, buffer: memoryview, segment_size: int, destination: Address) -> None:
+        self.heard[self.partner] = self.clock()
+        self.forward(buffer, segment_size, destination)
+
+    def forward(self, buffer: memoryview, segment_size: int, destination: Address) -> None:
+        """Send, and count what the socket took."""
+        size, count = len(buffer), self._table.send(buffer, segment_size, destination)
+        self.datagrams += count
+        self.bytes_in += size
+        self.bytes_out += size - count * PREFIX.size
 
     def abort(self) -> None:
         """Out of the table, if it is still ours; idempotent."""
         if self._table.routes.get(self.allocation_id) is self:
             del self._table.routes[self.allocation_id]
-            del self._table.deliver[self.allocation_id]
 
 
 class RouteTable:
     """From a datagram to the allocation it is addressed to: the data path of the forward plane.
 
     Attributes:
-        routes, deliver: by id; `deliver` is `Route.deliver`, one look-up away.
+        routes: by id.
         socket: attached by the plane actor, None while there is none.
         counters: drops and registrations, by reason.
         held_bytes: of datagrams that wait for an address, all allocations together.
@@ -96,7 +131,6 @@ class RouteTable:
 
     def __init__(self, *, invented_ids: bool = False) -> None:
         self.routes: dict[int, Route] = {}
-        self.deliver: dict[int, Deliver] = {}
         self.socket: UdpSocket | None = None
         self.address: Address | None = None
         self.counters: Counter[str] = Counter()
@@ -110,11 +144,13 @@ class RouteTable:
             self.counters["short"] += datagrams(buffer, segment_size) or 1
             return
         if size <= segment_size or one_prefix(buffer, segment_size):
-            deliver = self.deliver.get(PREFIX.unpack_from(buffer)[0])
-            if deliver is not None:
-                deliver(buffer, segment_size, source)
-            else:
+            route = self.routes.get(PREFIX.unpack_from(buffer)[0])
+            if route is None:
                 self._without_route(buffer, segment_size, source)
+            elif route.destination is not None and source == route.source:
+                route.carry(buffer, segment_size, route.destination)
+            else:
+                route.deliver(buffer, segment_size, source)
             return
         self.counters["mixed_runs"] += 1
         for start, end in runs_of_one_prefix(buffer, segment_size):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -71,8 +72,9 @@ class Segmentation:
         return True
 
     @staticmethod
+    @lru_cache(maxsize=256)
     def ancillary(segment_size: int) -> list[tuple[int, int, bytes]]:
-        """The control message that makes `sendmsg` cut the buffer."""
+        """The control message that makes `sendmsg` cut the buffer; the same list every time."""
         return [(SOL_UDP, UDP_SEGMENT, _SIZE.pack(segment_size))]
 
 
