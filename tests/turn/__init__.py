@@ -1,0 +1,1 @@
+"""The TURN door over real sockets."""
