@@ -254,8 +254,8 @@ class Allocation:
         elif endpoint.stream:
             for datagram in datagrams:
                 length = len(datagram)
-                framed = (head, length.to_bytes(2, "big"), datagram, bytes(-length & 3))
-                endpoint.send(b"".join(framed), self.client)
+                parts = (head, length.to_bytes(2, "big"), datagram, bytes(-length & 3))
+                endpoint.send(b"".join(parts), self.client)
         else:
             whole = head + segment_size.to_bytes(2, "big")
             framed_run = [b"".join((whole, datagram)) for datagram in datagrams[:-1]]
