@@ -45,6 +45,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         "listen": "edge.listen",
         "listen_tcp": "edge.listen_tcp",
         "listen_rendezvous": "rendezvous.listen",
+        "listen_turn": "turn.listen",
         "debug_listen": "metrics.listen",
         "metrics_dump": "metrics.dump",
         "metrics_interval": "metrics.interval_seconds",
@@ -98,6 +99,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
 @click.option(
     "--listen-rendezvous", multiple=True, metavar="HOST:PORT", help="TCP address for services."
 )
+@click.option("--listen-turn", multiple=True, metavar="HOST:PORT", help="UDP address for TURN.")
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
 @click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
 @click.option("--advertise-forward", metavar="IP:PORT", help="Address agents send forward data to.")

@@ -42,6 +42,7 @@ class Kind(Enum):
     PATH = "a path"
     ADDRESS = "host:port"
     SECRET = "a secret"
+    TABLE = "a table of names and secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,8 @@ def _setting(key: str, field: FieldInfo, default: object) -> Setting:
     bounds = _bounds(metadata, is_list)
     if is_list:
         annotation, metadata = _unwrap(get_args(annotation)[0], [])
+    if get_origin(annotation) is dict:
+        annotation = dict
     is_optional = False
     if get_origin(annotation) in (Union, UnionType):
         is_optional = True
@@ -180,6 +183,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> tuple[Kind, tuple[str, ...]]:
         Path: Kind.PATH,
         Endpoint: Kind.ADDRESS,
         SecretStr: Kind.SECRET,
+        dict: Kind.TABLE,
         str: Kind.TEXT,
     }
     kind = simple[annotation]

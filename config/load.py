@@ -162,11 +162,11 @@ def _from_text(source: str, key: str, text: str, gathered: _Gathered) -> None:
     if setting is None:
         return
     value: object = text.strip()
-    if setting.is_list:
+    if setting.is_list or setting.kind is Kind.TABLE:
         try:
-            value = _list_from_text(text.strip())
+            value = (_list_from_text if setting.is_list else _table_from_text)(text.strip())
         except ValueError:
-            _refuse(source, setting, text, gathered)
+            _refuse(source, setting, "" if setting.kind is Kind.TABLE else text, gathered)
             return
     _put(source, setting, value, Path.cwd(), gathered)
 
@@ -182,6 +182,14 @@ def _list_from_text(text: str) -> list[object]:
             raise ValueError("not a list")
         return items
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _table_from_text(text: str) -> dict[str, object]:
+    """A JSON object of texts; empty text is the empty table."""
+    table = json.loads(text or "{}")
+    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        raise ValueError("not a table of texts")
+    return table
 
 
 # Single values --------------------------------------------------------------------------------
@@ -240,6 +248,8 @@ def _has_scalar_type(setting: Setting, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if setting.kind is Kind.NUMBER:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if setting.kind is Kind.TABLE:
+        return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     return isinstance(value, str)
 
 

@@ -80,6 +80,8 @@ def toml_value(value: object) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(toml_value(v) for v in value)}]"
+    if isinstance(value, dict):
+        return "{}"  # only defaults are shown, and no table has one
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

@@ -56,7 +56,7 @@ def plan_reload(old: Settings, new: Settings) -> ReloadPlan:
         _put(merged, key, after if setting.is_live else before)
         if before == after:
             continue
-        hidden = setting.kind is Kind.SECRET
+        hidden = setting.kind in (Kind.SECRET, Kind.TABLE)
         change = Change(key, _shown(before, hidden=hidden), _shown(after, hidden=hidden))
         if setting.is_live:
             live.append(change)

@@ -30,6 +30,7 @@ from config.setting_types import (
     Room,
     Seconds,
 )
+from config.turn_settings import TurnSettings
 
 
 class LogSettings(Room):
@@ -104,6 +105,7 @@ class Settings(Room):
     log: LogSettings = Field(LogSettings(), description="Logging.")
     edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
     rendezvous: RendezvousSettings = Field(RendezvousSettings(), description="The rendezvous door.")
+    turn: TurnSettings = Field(TurnSettings(), description="The TURN door.")
     control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")
     demo: DemoSettings = Field(DemoSettings(), description="Demonstration.")

@@ -37,6 +37,8 @@ class DoorContext:
         meters: what is counted, for operators.
         access: place of the access log; empty: none is kept.
         key_log: of TLS secrets, when the settings name one.
+        present: the settings as they were read last; those that are live may be taken from there
+            when the door is reloaded. None: they never change.
     """
 
     system: ActorSystem
@@ -46,6 +48,7 @@ class DoorContext:
     meters: Meters = field(default_factory=Meters)
     access: str = ""
     key_log: KeyLog | None = None
+    present: Callable[[], Settings] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ class Composition:
             self._meters,
             "/observe/access" if observed.access_log else "",
             self._key_log,
+            lambda: self._settings,
         )
         for kind in self._kinds:
             door = kind.open(context)

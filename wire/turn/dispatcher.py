@@ -55,8 +55,8 @@ class Host(Protocol):
     def open_pair(self, family: int) -> tuple[Relay, Relay] | int:
         """Bind an even port, and hold the next one."""
 
-    def opened(self, allocation: Allocation) -> None:
-        """It exists; before its client is told."""
+    def opened(self, allocation: Allocation) -> bool:
+        """It exists; before its client is told. False: it cannot be served."""
 
     def closed(self, allocation: Allocation, why: str) -> None:
         """It is over; its addresses are free."""
@@ -224,7 +224,9 @@ class Dispatcher:
         attributes += failed
         answer = self._success(message, request, *attributes)
         allocation.transaction_id, allocation.reply = message.transaction_id, answer
-        self._host.opened(allocation)
+        if not self._host.opened(allocation):
+            self.close(allocation, "no_actor")
+            raise Refused(508, "no_actor")
         return answer
 
     def _elsewhere(self, request: _Request) -> Refused:

@@ -31,7 +31,7 @@ class TurnRules:
     max_per_source: int = 1024
     max_permissions: int = 256
     max_channels: int = 256
-    last_channel: int = limits.LAST_OLD_CHANNEL
+    last_channel: int = limits.LAST_CHANNEL
     mobility: bool = True
     one_per_user: bool = False
     alternates: tuple[Address, ...] = ()

@@ -6,9 +6,10 @@ from actors.transport.addresses import Address
 from actors.transport.udp.bind import bind_udp
 from actors.transport.udp.packet_info import AskedAddress
 from actors.transport.udp.prefixed import PrefixedSocket
-from actors.transport.udp.udp_socket import UdpSocket, UdpStatistics
+from actors.transport.udp.udp_socket import RECEIVE_BUFFER, UdpSocket, UdpStatistics
 
 __all__ = [
+    "RECEIVE_BUFFER",
     "Address",
     "AskedAddress",
     "PrefixedSocket",

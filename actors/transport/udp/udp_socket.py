@@ -61,6 +61,8 @@ FLUSH_CALLS: Final = 64
 
 #: One UDP datagram, or what UDP_GRO puts together, is never longer; nor is a run much longer.
 _CALL_BYTES: Final = 65_536
+#: See `UdpSocket`.
+RECEIVE_BUFFER: Final = 2 * _CALL_BYTES
 #: Room for the segment size and for where it was sent to.
 _CONTROL_BYTES: Final = 128
 _NOBODY: Final[Address] = ("", -1)
@@ -107,6 +109,8 @@ class UdpSocket:
         offload: False: one datagram per call, both ways.
         answering: False: nobody asks us by this socket, so it is all the same which of our
             addresses is written to.
+        buffer: for receiving, of `RECEIVE_BUFFER` bytes; sockets of one event loop may share one.
+            None: one of its own.
         on_drained: called after the last `on_batch` of a wake-up.
     """
 
@@ -119,6 +123,7 @@ class UdpSocket:
         guard: Guard = unguarded,
         offload: bool = True,
         answering: bool = True,
+        buffer: memoryview | None = None,
     ) -> None:
         self.on_batch = on_batch
         self.on_drained = on_drained
@@ -135,7 +140,7 @@ class UdpSocket:
         self._control = self._coalescing or self._answering
         self._packet_info = PacketInfo()
         # A run is gathered in the first half; a call needs room for the longest datagram.
-        self._view = memoryview(bytearray(2 * _CALL_BYTES))
+        self._view = memoryview(bytearray(RECEIVE_BUFFER)) if buffer is None else buffer
         self._receive_calls = self._send_calls = 0
         #: Bytes of the single datagrams that come; 0: runs come, or few datagrams.
         self._expected = self._smaller = 0
@@ -166,14 +171,17 @@ class UdpSocket:
 
     def abort(self) -> None:
         """Close now; what is held is lost. Idempotent."""
-        if self._closed:
-            return
+        if not self._closed:
+            self.detach().close()
+
+    def detach(self) -> socket.socket:
+        """Let go of the socket without closing it: it was lent. What is held is lost."""
         self._closed = True
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._backlog.clear()
         self._held = self._held_bytes = 0
-        self._sock.close()
+        return self._sock
 
     def statistics(self) -> UdpStatistics:
         """The counters as one tuple."""

@@ -81,8 +81,9 @@ class MemoryHost:
             return second
         return first, second
 
-    def opened(self, allocation: Allocation) -> None:
+    def opened(self, allocation: Allocation) -> bool:
         """See `Host`."""
+        return True
 
     def closed(self, allocation: Allocation, why: str) -> None:
         """See `Host`."""
