@@ -33,6 +33,7 @@ from actors.control.limits import (
 )
 from actors.control.messages import AuditRecord, Unavailable
 from actors.control.operator_messages import QueryAudit
+from actors.control.store.requests import AppendAudit, FindAudit
 from actors.observe.meters import Meters
 from actors.runtime import (
     DEFERRED,
@@ -214,7 +215,7 @@ class AuditActor(Actor):
             if not batch:
                 return True
             try:
-                await self._backend.record_audit(batch)
+                await self._backend.ask(AppendAudit(batch))
             except BackendError as exc:
                 self._last_error = str(exc)[:300]
                 most = self._attempts
@@ -248,7 +249,7 @@ class AuditActor(Actor):
         while self._queries:
             wanted, reply = self._queries.popleft()
             try:
-                reply.send(await self._backend.query_audit(wanted))
+                reply.send(await self._backend.ask(FindAudit(wanted)))
             except BackendError as exc:
                 reply.send(Refusal(Unavailable(str(exc))))
 

@@ -1,28 +1,26 @@
-"""What the control actors need from whoever keeps the state: an interface and its records.
+"""What the control actors need from whoever keeps the state: records, errors, and the way to it.
 
-The embedded backend (`embedded.py`) keeps it in SQLite inside this daemon; a gRPC backend asks an
-OutRelay controller. The registry, policy and audit actors know only this module. A backend has an
-actor of its own (the first child of control) that owns its resources; a `ControlBackend` object is
-only the typed way to it, made anew by every incarnation that uses it.
-
-All methods wait a bounded time and raise nothing but a `BackendError`. Times are wall-clock
-milliseconds. Every method may be called again after a failure; changes are idempotent.
+The embedded backend (`store/embedded.py`) keeps it in SQLite inside this daemon; a gRPC backend
+(`remote/backend.py`) asks an OutRelay controller. Either has an actor of its own, the first child
+of control, that owns its resources and answers the requests of `store/requests.py` and
+`store/fleet_requests.py`: these are the interface. Times are wall-clock milliseconds; changes are
+idempotent.
 
 Source: protocol sheet ORP 4.1, 4.2; 6.2 R19 to R21.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TypeVar
 
-from actors.control.limits import AUDIT_ATTEMPTS
-from actors.control.messages import AuditRecord
+from actors.control.limits import AUDIT_ATTEMPTS, RELAY_ALIVE_SECONDS, STORE_TIMEOUT_SECONDS
 from actors.control.policy.rule import Rule
-from actors.runtime import Actor, ActorRef, ChildSpec
+from actors.runtime import Actor, ActorRef, ChildSpec, NoAnswer, ReplyError, Request
+
+R = TypeVar("R")
 
 
 class BackendError(Exception):
@@ -161,91 +159,63 @@ class AuditFilter:
     limit: int = 100
 
 
-class ControlBackend(ABC):
-    """What the control actors need from whoever keeps the state: an interface and its records.
+# The way to it.
 
-    Attributes:
+
+class Backend:
+    """The actor that keeps the state, as the control actors ask it: by the requests of `store`.
+
+    Two actors answer them: the `StoreActor` from its database, the `ControllerLink` from a remote
+    controller. An object is made anew by every incarnation that uses it.
+
+    Args:
+        actor: the one that answers.
+        timeout: seconds one request may take.
+        relay_alive_seconds: a relay without a heartbeat for so long is left out; 0: never.
         confirms_late: what is published counts from the first attempt on, also while the backend
             is away: its outage must not cost agents their connection. Otherwise a service is
             confirmed when it is stored.
     """
 
-    confirms_late: ClassVar[bool] = False
+    def __init__(
+        self,
+        actor: ActorRef,
+        *,
+        timeout: float = STORE_TIMEOUT_SECONDS,
+        relay_alive_seconds: float = RELAY_ALIVE_SECONDS,
+        confirms_late: bool = False,
+    ) -> None:
+        self.confirms_late = confirms_late
+        self._actor = actor
+        self._timeout = timeout
+        self._alive_ms = int(relay_alive_seconds * 1000)
 
-    # Registry.
-
-    @abstractmethod
-    async def upsert_relay(self, relay: Relay, now_ms: int) -> int | None:
-        """Announce this relay; repeated as a heartbeat, which keeps all its services alive.
-
-        Answer: how many services of this relay the backend has; None: it does not say.
-        """
-
-    @abstractmethod
-    async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:
-        """Publish services, at most `BATCH`. Per service: an error text, empty when stored."""
-
-    @abstractmethod
-    async def deregister_agents(self, agents: Sequence[Withdrawal]) -> None:
-        """Withdraw agents, at most `BATCH`."""
-
-    @abstractmethod
-    async def deregister_stale(self, relay_id: str, before_ms: int) -> int:
-        """Withdraw what this relay published before that time. Answer: how many services."""
-
-    @abstractmethod
-    async def resolve(
-        self, names: Sequence[tuple[str, str]], now_ms: int
-    ) -> tuple[tuple[ServiceRecord, ...], ...]:
-        """Providers of each (tenant, name), newest first; relays believed dead left out."""
-
-    async def relays(self) -> tuple[Relay, ...]:
-        """Relays that announced themselves; dead ones may be among them."""
-        return ()
-
-    def watch_losses(self, watcher: ActorRef) -> None:
-        """Tell `watcher` `BackendRestored` whenever that happens. The default never forgets."""
-        del watcher
-
-    # Policy.
-
-    @abstractmethod
-    def watch_policy(self, watcher: ActorRef) -> None:
-        """Tell `watcher` `PolicyChanged` after every change, until it or the backend ends."""
-
-    @abstractmethod
-    async def load_policy(self) -> PolicySource:
-        """The rules, and what was kept for the policy actor."""
-
-    @abstractmethod
-    def keep_file_rules(self, kept: FileRules) -> None:
-        """Keep the last good rules of the files over a restart of the policy actor."""
-
-    @abstractmethod
-    async def add_rule(self, rule: Rule) -> str:
-        """Store a rule; an empty id gets a fresh one, created_ms is set. Answer: the id.
+    async def ask(self, request: Request[R]) -> R:
+        """The answer, within the time a request may take; every request may be repeated.
 
         Raises:
-            DuplicateRule: the id exists.
+            BackendError: it refused, or (`BackendUnavailable`) could not be asked.
         """
+        try:
+            return await self._actor.ask(request, timeout=self._timeout)
+        except ReplyError as exc:
+            if isinstance(exc.refusal, BackendError):
+                raise exc.refusal from None
+            raise
+        except NoAnswer as exc:
+            raise BackendUnavailable(str(exc)) from exc
 
-    @abstractmethod
-    async def remove_rule(self, tenant: str, rule_id: str) -> bool:
-        """Remove a rule. False when the tenant has none with this id."""
+    def tell(self, message: object) -> None:
+        """A plain message of `store`; lost while the actor is away."""
+        self._actor.try_tell(message)
 
-    # Audit.
-
-    @abstractmethod
-    async def record_audit(self, records: Sequence[AuditRecord]) -> None:
-        """Append records, at most `AUDIT_BATCH`. All or none."""
-
-    @abstractmethod
-    async def query_audit(self, wanted: AuditFilter) -> tuple[AuditRecord, ...]:
-        """Matching records, newest first."""
+    def alive_since(self, now_ms: int) -> int:
+        """Relays that were not heard of since then are believed dead; 0: none is."""
+        return max(1, now_ms - self._alive_ms) if self._alive_ms else 0
 
 
 #: Makes the backend object for one incarnation of a control actor, in its `init`.
-Connect = Callable[[Actor], ControlBackend]
+Connect = Callable[[Actor], Backend]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Doors import this module and nothing else of `actors.control`. References to the three actors are
 handed to a door as a `ControlPlane`.
 
-Sources: protocol sheet ORP 3.2, 3.3, 4.1 to 4.4; architecture section 4.
+Sources: protocol sheet ORP 3.2, 3.3, 4.1 to 4.4.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Later children depend on earlier ones. Registry, policy and audit keep their mai
 restart, so that what doors ask meanwhile waits instead of failing; the pauses between restarts
 stay below the second a new stream may wait (docs/chaos.md, 16).
 
-Source: architecture section 4.
+Source: docs/architecture.md, "The tree".
 """
 
 from __future__ import annotations

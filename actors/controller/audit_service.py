@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import grpc
 
-from actors.control.backend import AuditFilter
+from actors.control.backend import AuditFilter, Backend
 from actors.control.limits import MAX_AUDIT_ROWS
 from actors.control.messages import AuditRecord, Unavailable
 from actors.control.operator_messages import QueryAudit
 from actors.control.remote.codec import audit_message, audit_of
+from actors.control.store.requests import AppendAudit
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.limits import CALL_SECONDS, MAX_BATCH, MAX_TEXT
 from actors.controller.request_checks import Refused, bad_request, required
-from actors.controller.store_access import ControllerStore
 from actors.runtime import ActorRef, ReplyError, RuntimeFault
 from wire.orp import control_pb2, fleet_pb2
 
@@ -34,9 +34,7 @@ class AuditService:
         wall_ms: wall-clock milliseconds.
     """
 
-    def __init__(
-        self, store: ControllerStore, audit: ActorRef, *, wall_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, store: Backend, audit: ActorRef, *, wall_ms: Callable[[], int]) -> None:
         self._store = store
         self._audit = audit
         self._wall_ms = wall_ms
@@ -58,7 +56,7 @@ class AuditService:
         del call
         if not request.HasField("event"):
             raise bad_request("event is required")
-        await self._store.record_audit([self._record(request.event)])
+        await self._store.ask(AppendAudit([self._record(request.event)]))
         return control_pb2.RecordAuditResponse()
 
     async def record_batch(
@@ -69,7 +67,7 @@ class AuditService:
         if len(request.events) > MAX_BATCH:
             raise bad_request(f"{len(request.events)} events, at most {MAX_BATCH} are allowed")
         if request.events:
-            await self._store.record_audit([self._record(event) for event in request.events])
+            await self._store.ask(AppendAudit([self._record(event) for event in request.events]))
         return fleet_pb2.RecordBatchResponse()
 
     def _record(self, event: control_pb2.AuditEvent) -> AuditRecord:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from actors.control.backend import BackendError
+from actors.control.backend import Backend, BackendError
 from actors.control.limits import FORGET_SECONDS
+from actors.control.store.fleet_requests import ExpireDead
 from actors.controller.limits import SWEEPS_PER_LIFE
-from actors.controller.store_access import ControllerStore
 from actors.runtime import Actor, handles
 
 
@@ -57,7 +57,7 @@ class ExpiryActor(Actor):
         ref = self.system.ref(self._store_path)
         if ref is None:
             raise LookupError(f"{self.path}: there is no {self._store_path}")
-        self._store = ControllerStore(ref)
+        self._store = Backend(ref, relay_alive_seconds=0)
         self.start_timer(self._alive, _Sweep(), "sweep")
 
     def describe(self) -> dict[str, object]:
@@ -73,10 +73,12 @@ class ExpiryActor(Actor):
     async def _sweep(self, message: _Sweep) -> None:
         now = self._wall_clock()
         try:
-            gone = await self._store.expire(
-                int((now - self._alive) * 1000),
-                int((now - max(FORGET_SECONDS, self._alive)) * 1000),
-                silent_too=self._silent_too,
+            gone = await self._store.ask(
+                ExpireDead(
+                    int((now - self._alive) * 1000),
+                    int((now - max(FORGET_SECONDS, self._alive)) * 1000),
+                    silent_too=self._silent_too,
+                )
             )
         except BackendError as error:
             self._failures += 1

@@ -7,14 +7,16 @@ Source: protocol sheet ORP 4.1 (Policy), 4.2; 6.2 R22, R23, R29.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
+from actors.control.backend import Backend
 from actors.control.limits import MAX_RULES
 from actors.control.remote.codec import rule_message, rule_of
+from actors.control.store.requests import DeleteRule, InsertRule, LoadRules
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.request_checks import bad_request, exhausted, required
 from actors.controller.state import SNAPSHOT_END, RuleChange, Rules, added
-from actors.controller.store_access import ControllerStore
 from actors.controller.watches import Watches
 from wire.orp import control_pb2
 
@@ -31,7 +33,7 @@ class PolicyService:
 
     def __init__(
         self,
-        store: ControllerStore,
+        store: Backend,
         rules: Rules,
         watches: Watches[RuleChange],
         *,
@@ -67,15 +69,17 @@ class PolicyService:
             raise bad_request(problem)
         if len(self._rules) >= MAX_RULES:
             raise exhausted(f"there are {MAX_RULES} rules already")
-        return control_pb2.AddPolicyResponse(id=await self._store.add_rule(rule))
+        return control_pb2.AddPolicyResponse(
+            id=await self._store.ask(InsertRule(rule.as_stored(int(time.time() * 1000))))
+        )
 
     async def remove(
         self, call: Call, request: control_pb2.RemovePolicyRequest
     ) -> control_pb2.RemovePolicyResponse:
         """Remove a rule of a tenant."""
         del call
-        removed = await self._store.remove_rule(
-            required("tenant", request.tenant), required("id", request.id)
+        removed = await self._store.ask(
+            DeleteRule(required("tenant", request.tenant), required("id", request.id))
         )
         return control_pb2.RemovePolicyResponse(removed=removed)
 
@@ -85,7 +89,7 @@ class PolicyService:
         """The rules of a tenant by creation time, from the store: what was added is there."""
         del call
         tenant = required("tenant", request.tenant)
-        source = await self._store.load_policy()
+        source = await self._store.ask(LoadRules())
         return control_pb2.ListPoliciesResponse(
             rules=[rule_message(rule) for rule in source.rules if rule.tenant == tenant]
         )

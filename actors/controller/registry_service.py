@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from actors.control.backend import Registration, Relay, ServiceRecord, Withdrawal
+from actors.control.backend import Backend, Registration, Relay, ServiceRecord, Withdrawal
 from actors.control.limits import MAX_SERVICE_NAME
 from actors.control.remote.codec import (
     HEARTBEATS,
@@ -19,11 +19,18 @@ from actors.control.remote.codec import (
     provider_message,
     service_id,
 )
+from actors.control.store.fleet_requests import FindRelays
+from actors.control.store.requests import (
+    DeregisterAgents,
+    DeregisterStale,
+    FindProviders,
+    RegisterServices,
+    UpsertRelay,
+)
 from actors.controller.dispatch import Call, Streamed, Unary, Writer
 from actors.controller.limits import MAX_RELAY_TEXT, MAX_TEXT, MAX_WATCHED_NAMES
 from actors.controller.request_checks import bad_request, required
 from actors.controller.state import ProviderChange
-from actors.controller.store_access import ControllerStore
 from actors.controller.watches import Watches
 from wire.orp import control_pb2, fleet_pb2
 
@@ -43,7 +50,7 @@ class RegistryService:
 
     def __init__(
         self,
-        store: ControllerStore,
+        store: Backend,
         watches: Watches[ProviderChange],
         *,
         admit: Callable[[], None],
@@ -86,7 +93,7 @@ class RegistryService:
         registration = Registration(
             tenant, name, agent_uri, relay_id, request.local_addr, self._wall_ms()
         )
-        (problem,) = await self._store.register_services([registration])
+        (problem,) = await self._store.ask(RegisterServices([registration]))
         if problem:
             raise bad_request(problem)
         return control_pb2.RegisterServiceResponse(service_id=service_id(tenant, name))
@@ -101,7 +108,7 @@ class RegistryService:
             required("relay_id", request.relay_id, most=MAX_RELAY_TEXT),
         )
         call.speak_for(withdrawal.relay_id)
-        await self._store.deregister_agents([withdrawal])
+        await self._store.ask(DeregisterAgents([withdrawal]))
         return control_pb2.DeregisterAgentResponse()
 
     async def resolve(
@@ -109,7 +116,9 @@ class RegistryService:
     ) -> control_pb2.ResolveResponse:
         """Providers, those of the caller's region first, then the newest. None is no error."""
         name = (required("tenant", request.tenant), required("service_name", request.service_name))
-        (rows,) = await self._store.resolve([name], self._wall_ms())
+        (rows,) = await self._store.ask(
+            FindProviders([name], self._store.alive_since(self._wall_ms()))
+        )
         ranked = sorted(rows, key=_nearness(request.caller_region))[:MAX_RESOLVED]
         regions = [
             row.relay_region if _REGION.fullmatch(row.relay_region) else "" for row in ranked
@@ -130,8 +139,8 @@ class RegistryService:
         if len(relay.region) > MAX_RELAY_TEXT:
             raise bad_request("region is too long")
         call.speak_for(relay.id)
-        counted = await self._store.announce(
-            relay, self._wall_ms(), heartbeats=call.metadata.get(HEARTBEATS) == "1"
+        counted = await self._store.ask(
+            UpsertRelay(relay, self._wall_ms(), heartbeats=call.metadata.get(HEARTBEATS) == "1")
         )
         call.trailing[SERVICES] = str(counted)
         return control_pb2.UpsertRelayResponse()
@@ -161,7 +170,7 @@ class RegistryService:
         """Withdraw what an earlier life of a relay published."""
         relay_id = required("relay_id", request.relay_id, most=MAX_RELAY_TEXT)
         call.speak_for(relay_id)
-        gone = await self._store.deregister_stale(relay_id, request.before_unix_ms)
+        gone = len(await self._store.ask(DeregisterStale(relay_id, request.before_unix_ms)))
         return fleet_pb2.WithdrawStaleResponse(services=gone)
 
     async def clock(self, call: Call, request: fleet_pb2.ClockRequest) -> fleet_pb2.ClockResponse:
@@ -174,7 +183,7 @@ class RegistryService:
     ) -> fleet_pb2.ListRelaysResponse:
         """The relays that announced themselves."""
         del call, request
-        rows = await self._store.relays()
+        rows = await self._store.ask(FindRelays())
         relays = [fleet_pb2.Relay(id=r.id, region=r.region, endpoint=r.endpoint) for r in rows]
         return fleet_pb2.ListRelaysResponse(relays=relays)
 

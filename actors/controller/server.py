@@ -8,7 +8,7 @@ listens only once it has both.
 Its place below control comes after the store: when the store restarts, so does this actor, and its
 watchers begin anew with a snapshot.
 
-Source: protocol sheet ORP 4.1, 4.2; 6.2 R28, R29; architecture section 4.
+Source: protocol sheet ORP 4.1, 4.2; 6.2 R28, R29.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from actors.control.backend import BackendError, PolicyChanged, ProvidersChanged
-from actors.control.store.fleet_requests import MAX_RELAYS
+from actors.control.backend import Backend, BackendError, PolicyChanged, ProvidersChanged
+from actors.control.store.fleet_requests import MAX_RELAYS, FindRelays, WatchProviders
+from actors.control.store.requests import LoadRules, WatchPolicy
 from actors.controller.audit_service import AuditService
 from actors.controller.dispatch import Dispatcher
 from actors.controller.grpc_server import GrpcServer, ServerTls
@@ -28,7 +29,6 @@ from actors.controller.port import Port
 from actors.controller.registry_service import RegistryService
 from actors.controller.request_checks import exhausted
 from actors.controller.state import Endpoints, ProviderChange, RuleChange, Rules
-from actors.controller.store_access import ControllerStore
 from actors.controller.watches import Watches
 from actors.runtime import (
     Actor,
@@ -112,10 +112,10 @@ class ControllerServer(Actor):
         with naming("control.serve.listen"):
             await self._port.free()
             await self._port.probe()
-        self._store = ControllerStore(self._at(self._store_path))
+        self._store = Backend(self._at(self._store_path), relay_alive_seconds=0)
         self._audit = self._at(self._audit_path)
-        self._store.watch_providers(self.ref)
-        self._store.watch_policy(self.ref)
+        self._store.tell(WatchProviders(self.ref))
+        self._store.tell(WatchPolicy(self.ref))
 
     async def continue_(self) -> None:
         """Load, then listen.
@@ -124,8 +124,8 @@ class ControllerServer(Actor):
             BackendError: the store does not answer.
             OSError: the address cannot be used, or a certificate file cannot be read.
         """
-        self._endpoints = Endpoints(await self._store.relays(), MAX_RELAYS)
-        self._rules.replace((await self._store.load_policy()).rules)
+        self._endpoints = Endpoints(await self._store.ask(FindRelays()), MAX_RELAYS)
+        self._rules.replace((await self._store.ask(LoadRules())).rules)
         settings = self._settings
         self._dispatcher = Dispatcher(
             failed=self.guard("rpc", _raise),
@@ -189,7 +189,7 @@ class ControllerServer(Actor):
         while self._load_again:
             self._load_again = False
             try:
-                source = await self._store.load_policy()
+                source = await self._store.ask(LoadRules())
             except BackendError as error:
                 self.log.warning("rules not loaded: {}", error)
                 self.start_timer(RETRY_SECONDS, _LoadRules(), "load")

@@ -6,7 +6,7 @@
     ├─ server      ControllerServer: the gRPC listener
     └─ expiry      ExpiryActor: withdraws what dead relays published
 
-Source: architecture section 4; protocol sheet ORP 4; 6.2 R19.
+Source: protocol sheet ORP 4; 6.2 R19.
 """
 
 from __future__ import annotations

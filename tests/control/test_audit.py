@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from actors.control.actor_backend import ActorBackend
 from actors.control.audit import AuditActor
-from actors.control.backend import AuditFilter, BackendSpec, BackendUnavailable
+from actors.control.backend import AuditFilter, Backend, BackendSpec, BackendUnavailable
 from actors.control.messages import AuditRecord, Decide, Unavailable
 from actors.control.operator_messages import QueryAudit
 from actors.control.store.embedded import embedded_backend
+from actors.control.store.requests import AppendAudit
 from actors.runtime import (
     Actor,
     ActorRef,
@@ -21,10 +21,13 @@ from actors.runtime import (
     ChildSpec,
     Intensity,
     ReplyError,
+    Request,
     Supervisor,
 )
 from tests.conftest import eventually, run
 from tests.control.rig import Rig, running
+
+R = TypeVar("R")
 
 
 def record(n: int) -> AuditRecord:
@@ -112,22 +115,17 @@ def test_no_record_is_lost_when_an_actor_dies(tmp_path: Path, name: str, verb: s
     run(main())
 
 
-class Broken(ActorBackend):
+class Broken(Backend):
     """A store that takes no records for a while."""
 
     broken = False
     attempts = 0
 
-    async def record_audit(self, records: Sequence[AuditRecord]) -> None:
+    async def ask(self, request: Request[R]) -> R:
         if Broken.broken:
-            Broken.attempts += 1
+            Broken.attempts += isinstance(request, AppendAudit)
             raise BackendUnavailable("disk full")
-        await super().record_audit(records)
-
-    async def query_audit(self, wanted: AuditFilter) -> tuple[AuditRecord, ...]:
-        if Broken.broken:
-            raise BackendUnavailable("disk full")
-        return await super().query_audit(wanted)
+        return await super().ask(request)
 
 
 def broken() -> BackendSpec:

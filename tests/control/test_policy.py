@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     AuditFilter,
+    Backend,
     BackendSpec,
     BackendUnavailable,
-    PolicySource,
 )
 from actors.control.messages import Decide, Decision, P2PMode
 from actors.control.operator_messages import (
@@ -28,9 +29,12 @@ from actors.control.operator_messages import (
 from actors.control.policy.match import NO_MATCH, NO_SNAPSHOT
 from actors.control.policy.rule import Effect, Rule
 from actors.control.store.embedded import embedded_backend
-from actors.runtime import Actor, ReplyError
+from actors.control.store.requests import InsertRule, LoadRules
+from actors.runtime import Actor, ReplyError, Request
 from tests.conftest import eventually, run
 from tests.control.rig import Rig, running
+
+R = TypeVar("R")
 
 CALLER = "outrelay://acme/agent/00000000-0000-0000-0000-000000000002"
 
@@ -141,8 +145,8 @@ def test_a_rule_of_somebody_else_at_the_store_comes_into_force(tmp_path: Path) -
     async def main() -> None:
         async with running(tmp_path / "c.db") as rig:
             await decide(rig)
-            store = ActorBackend(rig.ref("/control/store"))
-            await store.add_rule(stored("s"))
+            store = Backend(rig.ref("/control/store"))
+            await store.ask(InsertRule(stored("s").as_stored(int(time.time() * 1000))))
             await eventually(lambda: rig.describe("policy")["store_rules"] == 1)
             assert await decide(rig) == "allow s"
 
@@ -220,15 +224,15 @@ def test_without_readable_files_everything_is_denied_until_they_are_repaired(
     run(main())
 
 
-class Silent(ActorBackend):
+class Silent(Backend):
     """A backend whose rules cannot be loaded."""
 
     silent = True
 
-    async def load_policy(self) -> PolicySource:
-        if Silent.silent:
+    async def ask(self, request: Request[R]) -> R:
+        if Silent.silent and isinstance(request, LoadRules):
             raise BackendUnavailable("nobody answers")
-        return await super().load_policy()
+        return await super().ask(request)
 
 
 def test_without_the_store_everything_is_denied_and_then_served(tmp_path: Path) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
+    Backend,
     BackendSpec,
     BackendUnavailable,
-    Registration,
-    ServiceRecord,
-    Withdrawal,
 )
 from actors.control.messages import (
     AgentUp,
@@ -28,9 +25,12 @@ from actors.control.messages import (
 )
 from actors.control.registry import registry
 from actors.control.store.embedded import embedded_backend
-from actors.runtime import Actor, AskTimeout, ReplyError
+from actors.control.store.requests import DeregisterAgents, FindProviders, RegisterServices
+from actors.runtime import Actor, AskTimeout, ReplyError, Request
 from tests.conftest import eventually, run
 from tests.control.rig import Rig, running
+
+R = TypeVar("R")
 
 
 def rows(path: Path) -> list[tuple[str, str, str]]:
@@ -417,28 +417,15 @@ def test_providers_at_another_relay(tmp_path: Path) -> None:
     run(main())
 
 
-class Failing(ActorBackend):
+class Failing(Backend):
     """The embedded backend behind a line that can be cut."""
 
     cut = False
 
-    def _check(self) -> None:
-        if Failing.cut:
+    async def ask(self, request: Request[R]) -> R:
+        if Failing.cut and isinstance(request, RegisterServices | DeregisterAgents | FindProviders):
             raise BackendUnavailable("the line is cut")
-
-    async def register_services(self, registrations: Sequence[Registration]) -> tuple[str, ...]:
-        self._check()
-        return await super().register_services(registrations)
-
-    async def deregister_agents(self, agents: Sequence[Withdrawal]) -> None:
-        self._check()
-        await super().deregister_agents(agents)
-
-    async def resolve(
-        self, names: Sequence[tuple[str, str]], now_ms: int
-    ) -> tuple[tuple[ServiceRecord, ...], ...]:
-        self._check()
-        return await super().resolve(names, now_ms)
+        return await super().ask(request)
 
 
 def failing(path: Path) -> BackendSpec:

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.control.actor_backend import ActorBackend
 from actors.control.audit_usage import ROW_BYTES
-from actors.control.backend import AuditFilter, Registration, Relay
+from actors.control.backend import AuditFilter, Backend, Registration, Relay
 from actors.control.messages import AuditRecord
 from actors.control.policy.rule import Effect, Rule
 from actors.control.retention import PORTION_ROWS, ForgetGone, PruneAudit, Retention, Usage
 from actors.control.store.database import IN_MEMORY, open_database
 from actors.control.store.requests import (
     AppendAudit,
+    FindAudit,
     InsertRule,
     RegisterServices,
     UpsertRelay,
@@ -182,7 +182,7 @@ def test_a_database_of_before_is_counted(tmp_path: Path) -> None:
 @asynccontextmanager
 async def store(
     path: Path, limits: Retention, meters: Meters
-) -> AsyncIterator[tuple[ActorSystem, ActorBackend]]:
+) -> AsyncIterator[tuple[ActorSystem, Backend]]:
     system = ActorSystem("test", seed=1)
 
     def actor() -> StoreActor:
@@ -193,7 +193,7 @@ async def store(
     await system.start(lambda: Supervisor([ChildSpec("store", actor)]))
     ref = system.ref("/store")
     assert ref is not None
-    yield system, ActorBackend(ref, relay_alive_seconds=0)
+    yield system, Backend(ref, relay_alive_seconds=0)
     await system.stop()
 
 
@@ -204,15 +204,15 @@ def test_the_store_stays_small_under_a_flood(tmp_path: Path) -> None:
         meters = Meters()
         path = tmp_path / "c.db"
         async with store(path, Retention(0, 1000, 0), meters) as (_, backend):
-            await backend.record_audit([record(1, "small")])
+            await backend.ask(AppendAudit([record(1, "small")]))
             largest = 0
             for portion in range(100):
                 at = NOW_MS + portion * 200
-                await backend.record_audit([record(at + n, "flood") for n in range(200)])
+                await backend.ask(AppendAudit([record(at + n, "flood") for n in range(200)]))
                 largest = max(largest, int(meters.gauges["store_file_bytes"]()))
             await eventually(lambda: meters.gauges["audit_kept_records"]() == 1000)
-            assert len(await backend.query_audit(AuditFilter("small", limit=0))) == 1
-            assert len(await backend.query_audit(AuditFilter("flood", limit=0))) == 999
+            assert len(await backend.ask(FindAudit(AuditFilter("small", limit=0)))) == 1
+            assert len(await backend.ask(FindAudit(AuditFilter("flood", limit=0)))) == 999
             assert meters.counters["audit_pruned_total"] == 19_001
             assert meters.gauges["audit_kept_bytes"]() < 1000 * 400
             assert largest < 10_000_000
@@ -225,10 +225,10 @@ def test_what_is_too_old_goes_at_the_start(tmp_path: Path) -> None:
         meters = Meters()
         async with store(tmp_path / "c.db", limits, meters) as (_, backend):
             if not records:
-                await backend.record_audit([record(NOW_MS - n * DAY_MS) for n in range(1500)])
+                await backend.ask(AppendAudit([record(NOW_MS - n * DAY_MS) for n in range(1500)]))
                 return
             await eventually(lambda: meters.gauges["audit_kept_records"]() == records)
-            assert len(await backend.query_audit(AuditFilter("acme", limit=0))) == records
+            assert len(await backend.ask(FindAudit(AuditFilter("acme", limit=0)))) == records
 
     run(main(FOREVER, 0))
     run(main(Retention(90 * 86_400, 0, 0), 91))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
-from actors.control.actor_backend import ActorBackend
 from actors.control.backend import (
     AuditFilter,
+    Backend,
     BackendUnavailable,
     DuplicateRule,
     FileRules,
@@ -26,7 +27,21 @@ from actors.control.messages import AuditRecord
 from actors.control.policy.rule import Effect, Rule
 from actors.control.store import store as store_module
 from actors.control.store.database import open_database
-from actors.control.store.requests import FindProviders, StoreRequest, UpsertRelay
+from actors.control.store.requests import (
+    AppendAudit,
+    DeleteRule,
+    DeregisterAgents,
+    DeregisterStale,
+    FindAudit,
+    FindProviders,
+    InsertRule,
+    KeepFileRules,
+    LoadRules,
+    RegisterServices,
+    StoreRequest,
+    UpsertRelay,
+    WatchPolicy,
+)
 from actors.control.store.store import StoreActor
 from actors.runtime import (
     Actor,
@@ -52,7 +67,7 @@ class Watcher(Actor):
 
 
 @asynccontextmanager
-async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, ActorBackend]]:
+async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, Backend]]:
     system = ActorSystem("test", seed=1)
     await system.start(
         lambda: Supervisor(
@@ -66,7 +81,7 @@ async def store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, ActorB
     ref = system.ref("/store")
     assert ref is not None
     try:
-        yield system, ref, ActorBackend(ref)
+        yield system, ref, Backend(ref)
     finally:
         await system.stop()
 
@@ -86,18 +101,20 @@ def record(n: int, caller: str = "u1", target: str = "web", tenant: str = "acme"
 def test_everything_survives_a_reopening(tmp_path: Path) -> None:
     async def write() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.upsert_relay(RELAY, 10)
-            await backend.register_services([registration("u1")])
-            await backend.add_rule(allow("p1"))
-            await backend.record_audit([record(1)])
+            await backend.ask(UpsertRelay(RELAY, 10))
+            await backend.ask(RegisterServices([registration("u1")]))
+            await backend.ask(InsertRule(allow("p1").as_stored(int(time.time() * 1000))))
+            await backend.ask(AppendAudit([record(1)]))
 
     async def read() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            ((found,),) = await backend.resolve([("acme", "web")], 10)
+            ((found,),) = await backend.ask(
+                FindProviders([("acme", "web")], backend.alive_since(10))
+            )
             assert (found.agent_uri, found.relay_id) == ("u1", "r1")
             assert (found.relay_region, found.relay_endpoint) == ("eu", "192.0.2.1:7443")
-            assert [rule.id for rule in (await backend.load_policy()).rules] == ["p1"]
-            assert await backend.query_audit(AuditFilter("acme")) == (record(1),)
+            assert [rule.id for rule in (await backend.ask(LoadRules())).rules] == ["p1"]
+            assert await backend.ask(FindAudit(AuditFilter("acme"))) == (record(1),)
 
     run(write())
     run(read())
@@ -106,25 +123,29 @@ def test_everything_survives_a_reopening(tmp_path: Path) -> None:
 def test_providers(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.upsert_relay(RELAY, 200_000)
-            await backend.upsert_relay(Relay("r2", "us", "192.0.2.2:7443"), 1)
+            await backend.ask(UpsertRelay(RELAY, 200_000))
+            await backend.ask(UpsertRelay(Relay("r2", "us", "192.0.2.2:7443"), 1))
             rows = [registration("u1", at=1), registration("u2", at=3), registration("u3", at=2)]
-            assert await backend.register_services(rows) == ("", "", "")
-            await backend.register_services([registration("u4", relay="r2")])
-            await backend.register_services([registration("u5", relay="nobody knows")])
+            assert await backend.ask(RegisterServices(rows)) == ("", "", "")
+            await backend.ask(RegisterServices([registration("u4", relay="r2")]))
+            await backend.ask(RegisterServices([registration("u5", relay="nobody knows")]))
             names = [("acme", "web"), ("other", "web"), ("acme", "none")]
-            web, other, none = await backend.resolve(names, 200_000)
+            web, other, none = await backend.ask(FindProviders(names, backend.alive_since(200_000)))
             assert [row.agent_uri for row in web] == ["u2", "u3", "u1"]  # r2 is silent for long
             assert (other, none) == ((), ())
             # The agent moved: the old relay's withdrawal does not touch the new row.
-            await backend.register_services([registration("u1", at=9, relay="r2")])
-            await backend.deregister_agents([Withdrawal("acme", "u1", "r1")])
-            await backend.upsert_relay(Relay("r2", "us", "192.0.2.2:7443"), 200_000)
-            ((first, *_),) = await backend.resolve([("acme", "web")], 200_000)
+            await backend.ask(RegisterServices([registration("u1", at=9, relay="r2")]))
+            await backend.ask(DeregisterAgents([Withdrawal("acme", "u1", "r1")]))
+            await backend.ask(UpsertRelay(Relay("r2", "us", "192.0.2.2:7443"), 200_000))
+            ((first, *_),) = await backend.ask(
+                FindProviders([("acme", "web")], backend.alive_since(200_000))
+            )
             assert (first.agent_uri, first.relay_id) == ("u1", "r2")
-            await backend.deregister_agents([Withdrawal("acme", "u1", "r2")])
-            assert await backend.deregister_stale("r1", 3) == 1
-            (web,) = await backend.resolve([("acme", "web")], 200_000)
+            await backend.ask(DeregisterAgents([Withdrawal("acme", "u1", "r2")]))
+            assert len(await backend.ask(DeregisterStale("r1", 3))) == 1
+            (web,) = await backend.ask(
+                FindProviders([("acme", "web")], backend.alive_since(200_000))
+            )
             assert {row.agent_uri for row in web} == {"u2", "u4"}
 
     run(main())
@@ -133,10 +154,12 @@ def test_providers(tmp_path: Path) -> None:
 def test_a_repeated_registration_keeps_the_address_the_first_one_told(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.upsert_relay(RELAY, 10)
-            await backend.register_services([registration("u1")])
-            await backend.register_services([Registration("acme", "web", "u1", "r1", "", 5)])
-            ((found,),) = await backend.resolve([("acme", "web")], 10)
+            await backend.ask(UpsertRelay(RELAY, 10))
+            await backend.ask(RegisterServices([registration("u1")]))
+            await backend.ask(RegisterServices([Registration("acme", "web", "u1", "r1", "", 5)]))
+            ((found,),) = await backend.ask(
+                FindProviders([("acme", "web")], backend.alive_since(10))
+            )
             assert (found.local_address, found.updated_ms) == ("127.0.0.1:80", 5)
 
     run(main())
@@ -145,13 +168,13 @@ def test_a_repeated_registration_keeps_the_address_the_first_one_told(tmp_path: 
 def test_a_service_the_database_refuses_does_not_take_the_others_with_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.upsert_relay(RELAY, 10)
+            await backend.ask(UpsertRelay(RELAY, 10))
             # Two different services that give one row id.
             rows = [registration("u1@v", "web"), registration("v", "web@u1"), registration("u2")]
-            first, second, third = await backend.register_services(rows)
+            first, second, third = await backend.ask(RegisterServices(rows))
             assert (first, third) == ("", "")
             assert "UNIQUE" in second
-            (found,) = await backend.resolve([("acme", "web")], 10)
+            (found,) = await backend.ask(FindProviders([("acme", "web")], backend.alive_since(10)))
             assert {row.agent_uri for row in found} == {"u1@v", "u2"}
 
     run(main())
@@ -160,11 +183,10 @@ def test_a_service_the_database_refuses_does_not_take_the_others_with_it(tmp_pat
 def test_rules_are_ordered_by_creation_also_when_the_clock_steps_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_system, ref, _):
-            seconds = iter([100.0, 50.0, 50.0])
-            backend = ActorBackend(ref, wall_clock=lambda: next(seconds))
-            for name in ("z", "y", "a"):
-                assert await backend.add_rule(allow(name)) == name
-            rules = (await backend.load_policy()).rules
+            backend = Backend(ref)
+            for name, now_ms in (("z", 100_000), ("y", 50_000), ("a", 50_000)):
+                assert await backend.ask(InsertRule(allow(name).as_stored(now_ms))) == name
+            rules = (await backend.ask(LoadRules())).rules
             assert [rule.id for rule in rules] == ["z", "y", "a"]
             assert sorted(rule.created_ms for rule in rules) == [100_000, 100_001, 100_002]
 
@@ -177,19 +199,19 @@ def test_adding_and_removing_rules(tmp_path: Path) -> None:
             Watcher.changes = 0
             watcher = system.ref("/watcher")
             assert watcher is not None
-            backend.watch_policy(watcher)
-            fresh = await backend.add_rule(allow())
+            backend.tell(WatchPolicy(watcher))
+            fresh = await backend.ask(InsertRule(allow().as_stored(int(time.time() * 1000))))
             assert len(fresh) == 36
-            await backend.add_rule(allow("p"))
+            await backend.ask(InsertRule(allow("p").as_stored(int(time.time() * 1000))))
             with pytest.raises(DuplicateRule, match="'p' exists"):
-                await backend.add_rule(allow("p"))
-            assert not await backend.remove_rule("other", "p")
-            assert await backend.remove_rule("acme", "p")
-            assert not await backend.remove_rule("acme", "p")
+                await backend.ask(InsertRule(allow("p").as_stored(int(time.time() * 1000))))
+            assert not await backend.ask(DeleteRule("other", "p"))
+            assert await backend.ask(DeleteRule("acme", "p"))
+            assert not await backend.ask(DeleteRule("acme", "p"))
             await eventually(lambda: Watcher.changes == 3)
             system.kill(watcher)
             await eventually(lambda: system.find("/store").actor.describe()["policy_watchers"] == 0)  # type: ignore[union-attr]  # it runs
-            await backend.add_rule(allow())
+            await backend.ask(InsertRule(allow().as_stored(int(time.time() * 1000))))
 
     run(main())
 
@@ -197,13 +219,13 @@ def test_adding_and_removing_rules(tmp_path: Path) -> None:
 def test_the_store_holds_the_file_rules_and_loses_them_with_itself(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (system, ref, backend):
-            assert (await backend.load_policy()).file_rules is None
+            assert (await backend.ask(LoadRules())).file_rules is None
             kept = FileRules((Path("a.toml"),), (allow("f"),))
-            backend.keep_file_rules(kept)
-            assert (await backend.load_policy()).file_rules is kept
+            backend.tell(KeepFileRules(kept))
+            assert (await backend.ask(LoadRules())).file_rules is kept
             system.kill(ref)
             await ref.started(timeout=5)
-            assert (await backend.load_policy()).file_rules is None
+            assert (await backend.ask(LoadRules())).file_rules is None
 
     run(main())
 
@@ -211,12 +233,12 @@ def test_the_store_holds_the_file_rules_and_loses_them_with_itself(tmp_path: Pat
 def test_audit_queries(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.record_audit([record(n) for n in range(10)])
-            await backend.record_audit([record(3, caller="u2"), record(4, target="db")])
-            await backend.record_audit([record(9, tenant="other")])
+            await backend.ask(AppendAudit([record(n) for n in range(10)]))
+            await backend.ask(AppendAudit([record(3, caller="u2"), record(4, target="db")]))
+            await backend.ask(AppendAudit([record(9, tenant="other")]))
 
             async def found(**more: object) -> list[int]:
-                rows = await backend.query_audit(AuditFilter("acme", **more))  # type: ignore[arg-type]
+                rows = await backend.ask(FindAudit(AuditFilter("acme", **more)))  # type: ignore[arg-type]
                 return [row.at for row in rows]
 
             assert await found() == [9, 8, 7, 6, 5, 4, 4, 3, 3, 2, 1, 0]
@@ -233,7 +255,7 @@ def test_audit_queries(tmp_path: Path) -> None:
 def test_many_requests_at_once_share_commits(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (system, ref, backend):
-            await backend.upsert_relay(RELAY, 1)
+            await backend.ask(UpsertRelay(RELAY, 1))
             requests = [UpsertRelay(Relay(f"r{n}", "", "e"), n) for n in range(200)]
             async with asyncio.TaskGroup() as group:
                 for request in requests:
@@ -284,7 +306,7 @@ class OpenStore(StoreActor):
 
 
 @asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, ActorBackend]]:
+async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, Backend]]:
     system = ActorSystem("test", seed=1)
     await system.start(
         lambda: Supervisor(
@@ -294,7 +316,7 @@ async def open_store(path: Path) -> AsyncIterator[tuple[ActorSystem, ActorRef, A
     ref = system.ref("/store")
     assert ref is not None
     try:
-        yield system, ref, ActorBackend(ref)
+        yield system, ref, Backend(ref)
     finally:
         await system.stop()
 
@@ -308,10 +330,14 @@ def test_killed_in_the_middle_of_a_statement(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with open_store(tmp_path / "c.db") as (system, ref, backend):
-            await backend.upsert_relay(RELAY, 1)
-            await backend.register_services([registration("u1")])
+            await backend.ask(UpsertRelay(RELAY, 1))
+            await backend.ask(RegisterServices([registration("u1")]))
             asked = [asyncio.create_task(ref.ask(Slow(), timeout=30)) for _ in range(3)]
-            asked.append(asyncio.create_task(backend.add_rule(allow("p"))))
+            asked.append(
+                asyncio.create_task(
+                    backend.ask(InsertRule(allow("p").as_stored(int(time.time() * 1000))))
+                )
+            )
             await asyncio.sleep(0.05)
             began = asyncio.get_running_loop().time()
             system.kill(ref)
@@ -323,9 +349,11 @@ def test_killed_in_the_middle_of_a_statement(tmp_path: Path) -> None:
             assert isinstance(asked[3].exception(), BackendUnavailable)
             await ref.started(timeout=10)
             await eventually(lambda: _store_threads() == 1, what="one thread")
-            ((found,),) = await backend.resolve([("acme", "web")], 1)
+            ((found,),) = await backend.ask(
+                FindProviders([("acme", "web")], backend.alive_since(1))
+            )
             assert found.agent_uri == "u1"
-            assert (await backend.load_policy()).rules == ()
+            assert (await backend.ask(LoadRules())).rules == ()
         with closing(open_database(str(tmp_path / "c.db"))) as connection:
             assert connection.execute("SELECT uri FROM agents").fetchall() == [("u1",)]
 
@@ -342,12 +370,12 @@ def test_requests_that_do_not_fit_are_refused(
             slow = [asyncio.create_task(ref.ask(Slow(), timeout=30)) for _ in range(2)]
             await asyncio.sleep(0.02)
             with pytest.raises(BackendUnavailable, match="2 requests are waiting"):
-                await backend.upsert_relay(RELAY, 1)
+                await backend.ask(UpsertRelay(RELAY, 1))
             system.kill(ref)
             await asyncio.wait(slow)
             assert all(isinstance(task.exception(), ActorDown) for task in slow)
             await ref.started(timeout=5)
-            await backend.upsert_relay(RELAY, 1)
+            await backend.ask(UpsertRelay(RELAY, 1))
 
     run(main())
 
@@ -357,8 +385,8 @@ def test_odd_text_is_stored_as_it_is_or_marked(tmp_path: Path) -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
             odd = 'nul \0 quote " back \\ line \u2028 smile \U0001f600'
             records = [record(1, target=odd), record(0, target="half \ud800")]
-            await backend.record_audit(records)
-            first, second = await backend.query_audit(AuditFilter("acme"))
+            await backend.ask(AppendAudit(records))
+            first, second = await backend.ask(FindAudit(AuditFilter("acme")))
             assert first.target == odd
             assert second.target == "half ?"
 
@@ -368,25 +396,27 @@ def test_odd_text_is_stored_as_it_is_or_marked(tmp_path: Path) -> None:
 def test_many_rows_come_in_and_out_complete(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, _, backend):
-            await backend.upsert_relay(RELAY, 10)
+            await backend.ask(UpsertRelay(RELAY, 10))
             rows = [registration(f"u{n:03}", at=n) for n in range(250)]
-            assert await backend.register_services(rows) == ("",) * 250
+            assert await backend.ask(RegisterServices(rows)) == ("",) * 250
             names = [("acme", f"other{n}") for n in range(120)]
-            found = await backend.resolve([*names, ("acme", "web")], 10)
+            found = await backend.ask(
+                FindProviders([*names, ("acme", "web")], backend.alive_since(10))
+            )
             assert found[:-1] == ((),) * 120
             assert [row.updated_ms for row in found[-1]] == list(range(249, -1, -1))
-            await backend.deregister_agents(
-                [Withdrawal("acme", f"u{n:03}", "r1") for n in range(240)]
+            await backend.ask(
+                DeregisterAgents([Withdrawal("acme", f"u{n:03}", "r1") for n in range(240)])
             )
-            (left,) = await backend.resolve([("acme", "web")], 10)
+            (left,) = await backend.ask(FindProviders([("acme", "web")], backend.alive_since(10)))
             assert [row.agent_uri for row in left] == [f"u{n}" for n in range(249, 239, -1)]
             for n in range(1203):
-                await backend.add_rule(allow(f"p{n}"))
-            rules = (await backend.load_policy()).rules
+                await backend.ask(InsertRule(allow(f"p{n}").as_stored(int(time.time() * 1000))))
+            rules = (await backend.ask(LoadRules())).rules
             assert [rule.id for rule in rules] == [f"p{n}" for n in range(1203)]
             for start in range(0, 1200, 200):
-                await backend.record_audit([record(n) for n in range(start, start + 200)])
-            everything = await backend.query_audit(AuditFilter("acme", limit=0))
+                await backend.ask(AppendAudit([record(n) for n in range(start, start + 200)]))
+            everything = await backend.ask(FindAudit(AuditFilter("acme", limit=0)))
             assert [each.at for each in everything] == list(range(1199, -1, -1))
 
     run(main())
@@ -396,16 +426,21 @@ def test_a_bug_in_a_request_crashes_the_store_and_harms_no_other_request(tmp_pat
     async def main() -> None:
         async with open_store(tmp_path / "c.db") as (system, ref, backend):
             tasks = [
-                asyncio.create_task(backend.upsert_relay(RELAY, 1)),
+                asyncio.create_task(backend.ask(UpsertRelay(RELAY, 1))),
                 asyncio.create_task(ref.ask(Broken(), timeout=5)),
-                asyncio.create_task(backend.register_services([registration("u1")])),
+                asyncio.create_task(backend.ask(RegisterServices([registration("u1")]))),
             ]
             await asyncio.wait(tasks, timeout=5)
             assert isinstance(tasks[1].exception(), ActorDown)
             await ref.started(timeout=5)
             assert tasks[0].exception() is None
-            await backend.register_services([registration("u2")])
-            assert len((await backend.resolve([("acme", "web")], 1))[0]) >= 1
+            await backend.ask(RegisterServices([registration("u2")]))
+            assert (
+                len(
+                    (await backend.ask(FindProviders([("acme", "web")], backend.alive_since(1))))[0]
+                )
+                >= 1
+            )
             (exited,) = [e for e in system.events.history if "ZeroDivision" in str(e.fields)][:1]
             assert "a bug" in str(exited.fields)
 
@@ -416,18 +451,23 @@ def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after_it(tmp_path: 
     async def main() -> None:
         async with open_store(tmp_path / "c.db") as (_, ref, backend):
             tasks = [
-                asyncio.create_task(backend.upsert_relay(RELAY, 1)),
+                asyncio.create_task(backend.ask(UpsertRelay(RELAY, 1))),
                 asyncio.create_task(ref.ask(Vanishing(), timeout=5)),
-                asyncio.create_task(backend.upsert_relay(RELAY, 2)),
+                asyncio.create_task(backend.ask(UpsertRelay(RELAY, 2))),
             ]
             await asyncio.wait(tasks, timeout=5)
             # Requests of the same transaction may fail with it, but none is left unanswered.
             errors = [task.exception() for task in tasks]
             assert "disk is full" in str(errors[1])
             assert all(error is None or "disk is full" in str(error) for error in errors)
-            await backend.upsert_relay(RELAY, 3)
-            await backend.register_services([registration("u1")])
-            assert len((await backend.resolve([("acme", "web")], 3))[0]) == 1
+            await backend.ask(UpsertRelay(RELAY, 3))
+            await backend.ask(RegisterServices([registration("u1")]))
+            assert (
+                len(
+                    (await backend.ask(FindProviders([("acme", "web")], backend.alive_since(3))))[0]
+                )
+                == 1
+            )
 
     run(main())
 
@@ -435,10 +475,10 @@ def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after_it(tmp_path: 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     async def main() -> None:
         async with store(tmp_path / "c.db") as (_, ref, backend):
-            await backend.upsert_relay(RELAY, 1)
+            await backend.ask(UpsertRelay(RELAY, 1))
             with closing(sqlite3.connect(tmp_path / "c.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
-                waiting = asyncio.create_task(backend.register_services([registration("u1")]))
+                waiting = asyncio.create_task(backend.ask(RegisterServices([registration("u1")])))
                 await asyncio.sleep(0.05)
                 assert not waiting.done()
                 other.execute("COMMIT")

@@ -17,8 +17,8 @@ from uuid import UUID
 
 import pytest
 
-from actors.control.actor_backend import ActorBackend
-from actors.control.backend import Registration, Relay
+from actors.control.backend import Backend, Registration, Relay
+from actors.control.store.requests import RegisterServices, UpsertRelay
 from actors.edge.settings import EdgeSettings
 from actors.pki.certificates import agent_identity
 from actors.runtime import ActorSystem
@@ -403,10 +403,14 @@ def test_a_relay_that_asks_another_one(pki: PkiFixture, tmp_path: Path) -> None:
             async with relay(pki, tmp_path, settings=edge) as running:
                 store = running.system.ref("/control/store")
                 assert store is not None
-                backend = ActorBackend(store, relay_alive_seconds=0)
+                backend = Backend(store, relay_alive_seconds=0)
                 now = int(time.time() * 1000)
-                await backend.upsert_relay(Relay("r2", "", f"127.0.0.1:{other.address[1]}"), now)
-                await backend.register_services([Registration("acme", "far", far, "r2", "", now)])
+                await backend.ask(
+                    UpsertRelay(Relay("r2", "", f"127.0.0.1:{other.address[1]}"), now)
+                )
+                await backend.ask(
+                    RegisterServices([Registration("acme", "far", far, "r2", "", now)])
+                )
                 pair = await GoodPair(running, pki).open()
                 for turn in range(20):
                     ids = range(1000 + 4 * turn, 1004 + 4 * turn)

@@ -47,6 +47,13 @@ from actors.control.operator_messages import (
 from actors.control.policy.match import NO_SNAPSHOT, RuleSet
 from actors.control.policy.rule import Rule
 from actors.control.policy.rules_toml import RulesError, load_rules
+from actors.control.store.requests import (
+    DeleteRule,
+    InsertRule,
+    KeepFileRules,
+    LoadRules,
+    WatchPolicy,
+)
 from actors.observe.meters import Meters
 from actors.runtime import (
     DEFERRED,
@@ -139,7 +146,7 @@ class PolicyActor(Actor):
             raise LookupError(f"{self.path}: there is no sibling {self._audit_id}")
         self._audit = audit
         self._backend = self._connect(self)
-        self._backend.watch_policy(self.ref)
+        self._backend.tell(WatchPolicy(self.ref))
 
     def continue_(self) -> None:
         """Load what is in force; decisions asked for meanwhile wait, but not for long."""
@@ -228,7 +235,7 @@ class PolicyActor(Actor):
         async def work() -> None:
             files = self._files if message.files is None else message.files
             try:
-                await self._apply(await self._read(files), await self._backend.load_policy())
+                await self._apply(await self._read(files), await self._backend.ask(LoadRules()))
             except (RulesError, BackendError) as exc:
                 reply.send(Refusal(PolicyRefused(self._report(exc))))
             else:
@@ -248,7 +255,9 @@ class PolicyActor(Actor):
 
         async def work() -> None:
             try:
-                rule_id = await self._backend.add_rule(message.rule)
+                rule_id = await self._backend.ask(
+                    InsertRule(message.rule.as_stored(int(time.time() * 1000)))
+                )
             except BackendError as exc:
                 reply.send(Refusal(PolicyRefused((str(exc),))))
             else:
@@ -263,7 +272,7 @@ class PolicyActor(Actor):
 
         async def work() -> None:
             try:
-                removed = await self._backend.remove_rule(message.tenant, message.rule_id)
+                removed = await self._backend.ask(DeleteRule(message.tenant, message.rule_id))
             except BackendError as exc:
                 reply.send(Refusal(PolicyRefused((str(exc),))))
             else:
@@ -302,7 +311,7 @@ class PolicyActor(Actor):
     async def _load_missing(self) -> None:
         """Put the backend's rules in force; on failure report, and try again later."""
         try:
-            source = await self._backend.load_policy()
+            source = await self._backend.ask(LoadRules())
             kept = self._kept or source.file_rules or await self._read(self._files)
             await self._apply(kept, source)
         except (RulesError, BackendError) as exc:
@@ -328,7 +337,7 @@ class PolicyActor(Actor):
         else:
             snapshot = await asyncio.to_thread(_compiled, self._snapshot, rules)
         if source.file_rules is not kept:
-            self._backend.keep_file_rules(kept)
+            self._backend.tell(KeepFileRules(kept))
         self._kept = kept
         self._files = kept.files
         self._store_rules = source.rules

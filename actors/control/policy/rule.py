@@ -5,7 +5,8 @@ Source: protocol sheet ORP 4.2 (PolicyRule), 4.4, 6.2 R23.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from actors.control.limits import MAX_PATTERN
@@ -46,6 +47,10 @@ class Rule:
     created_ms: int = 0
     p2p_mode: P2PMode = P2PMode.ALLOWED
     relay_mode: RelayMode = RelayMode.SPLICE
+
+    def as_stored(self, now_ms: int) -> Rule:
+        """The rule as a store takes it: with an id of its own, if it has none, and its time."""
+        return replace(self, id=self.id or str(uuid.uuid4()), created_ms=now_ms)
 
     def problem(self) -> str:
         """What makes this rule unusable for a store, or an empty string."""

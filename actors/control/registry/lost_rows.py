@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from actors.control.backend import BackendError, ControlBackend
+from actors.control.backend import Backend, BackendError
 from actors.control.limits import BATCH
 from actors.control.registry.agents import Agent, AgentTable, Service
 from actors.control.registry.publisher import Publisher
+from actors.control.store.requests import FindProviders
 from actors.runtime import Actor, OwnedTask
 
 
@@ -35,7 +36,7 @@ class LostRows:
     def __init__(
         self,
         actor: Actor,
-        backend: ControlBackend,
+        backend: Backend,
         *,
         table: AgentTable,
         publisher: Publisher,
@@ -71,7 +72,9 @@ class LostRows:
         repaired, left = 0, iter(ours)
         while names := tuple(islice(left, BATCH)):
             try:
-                found = await self._backend.resolve(names, self._wall_ms())
+                found = await self._backend.ask(
+                    FindProviders(names, self._backend.alive_since(self._wall_ms()))
+                )
             except BackendError:
                 return  # the next heartbeat finds it again
             for name, rows in zip(names, found, strict=True):

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from actors.control.backend import BackendError, ControlBackend, Relay
+from actors.control.backend import Backend, BackendError, Relay
 from actors.control.registry.lost_rows import LostRows
+from actors.control.store.requests import DeregisterStale, UpsertRelay
 from actors.runtime import Actor
 
 #: Seconds after which a failed heartbeat or withdrawal is tried again.
@@ -36,7 +37,7 @@ class Presence:
     def __init__(
         self,
         actor: Actor,
-        backend: ControlBackend,
+        backend: Backend,
         relay: Relay,
         *,
         heartbeat: float,
@@ -69,7 +70,7 @@ class Presence:
             self._wake.clear()
             try:
                 self._lost_rows.before()
-                counted = await self._backend.upsert_relay(self._relay, self._wall_ms())
+                counted = await self._backend.ask(UpsertRelay(self._relay, self._wall_ms()))
             except BackendError as exc:
                 self.failures += 1
                 if not failing:  # an outage is two lines, not one a second
@@ -91,7 +92,7 @@ class Presence:
         failing = False
         while True:
             try:
-                gone = await self._backend.deregister_stale(self._relay.id, before_ms)
+                gone = len(await self._backend.ask(DeregisterStale(self._relay.id, before_ms)))
             except BackendError as exc:
                 self.failures += 1
                 if not failing:

@@ -19,14 +19,15 @@ from collections.abc import Callable
 from itertools import islice
 
 from actors.control.backend import (
+    Backend,
     BackendError,
-    ControlBackend,
     Registration,
     Withdrawal,
 )
 from actors.control.limits import BATCH, MAX_WITHDRAWALS
 from actors.control.messages import RegisterRefused
 from actors.control.registry.agents import Agent, AgentTable, Service
+from actors.control.store.requests import DeregisterAgents, RegisterServices
 from actors.runtime import Actor, OwnedTask, Refusal, Reply
 
 #: Seconds between two attempts while the backend fails; doubles from the first to the second.
@@ -66,7 +67,7 @@ class Publisher:
     def __init__(
         self,
         actor: Actor,
-        backend: ControlBackend,
+        backend: Backend,
         *,
         relay_id: str,
         table: AgentTable,
@@ -195,7 +196,7 @@ class Publisher:
         for uri in batch:
             del self._withdrawals[uri]
         try:
-            await self._backend.deregister_agents(tuple(batch.values()))
+            await self._backend.ask(DeregisterAgents(tuple(batch.values())))
         except BackendError:
             self._withdrawals = batch | self._withdrawals
             raise
@@ -218,7 +219,7 @@ class Publisher:
             for each in batch
         ]
         try:
-            errors = await self._backend.register_services(registrations)
+            errors = await self._backend.ask(RegisterServices(registrations))
         except BackendError:
             for publication in batch:
                 self._keep(publication)

@@ -56,6 +56,7 @@ from actors.control.registry.presence import Presence
 from actors.control.registry.publisher import Publisher
 from actors.control.registry.ranking import rank_providers
 from actors.control.registry.remote_providers import RemoteProviders, Rows
+from actors.control.store.fleet_requests import FindRelays, WatchLosses
 from actors.runtime import (
     DEFERRED,
     Actor,
@@ -149,7 +150,7 @@ class RegistryActor(Actor):
         self._remote = RemoteProviders(
             self, self._backend, relay_id=self._relay.id, wall_ms=self._wall_ms
         )
-        self._backend.watch_losses(self.ref)
+        self._backend.tell(WatchLosses(self.ref))
         self.start_timer(self._grace, _GraceOver())
         self._lost_rows = LostRows(
             self,
@@ -388,7 +389,7 @@ class RegistryActor(Actor):
 
     async def _list_relays(self, reply: Reply[tuple[FleetRelay, ...]]) -> None:
         try:
-            rows = await self._backend.relays()
+            rows = await self._backend.ask(FindRelays())
         except BackendError as error:
             reply.send(Refusal(Unavailable(str(error))))
         else:

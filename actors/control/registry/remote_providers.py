@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 
-from actors.control.backend import BackendError, ControlBackend, ServiceRecord
+from actors.control.backend import Backend, BackendError, ServiceRecord
 from actors.control.limits import (
     BATCH,
     LOOKUP_PATIENCE_SECONDS,
@@ -24,6 +24,7 @@ from actors.control.limits import (
     REMOTE_FRESH_SECONDS,
     REMOTE_STALE_SECONDS,
 )
+from actors.control.store.requests import FindProviders
 from actors.runtime import Actor, OwnedTask
 
 #: (tenant, service name)
@@ -59,7 +60,7 @@ class RemoteProviders:
     def __init__(
         self,
         actor: Actor,
-        backend: ControlBackend,
+        backend: Backend,
         *,
         relay_id: str,
         wall_ms: Callable[[], int],
@@ -108,7 +109,9 @@ class RemoteProviders:
                 del self._wanted[name]
             error: BackendError | None = None
             try:
-                answers = await self._backend.resolve(tuple(batch), self._wall_ms())
+                answers = await self._backend.ask(
+                    FindProviders(tuple(batch), self._backend.alive_since(self._wall_ms()))
+                )
             except BackendError as exc:
                 error = exc
                 self.failures += 1

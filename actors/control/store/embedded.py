@@ -1,14 +1,13 @@
 """The embedded backend: a `StoreActor` beside the other control actors.
 
-Source: protocol sheet ORP 4.1, 4.3; architecture section 4.
+Source: protocol sheet ORP 4.1, 4.3.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from actors.control.actor_backend import ActorBackend
-from actors.control.backend import BackendSpec, ControlBackend
+from actors.control.backend import Backend, BackendSpec
 from actors.control.limits import RELAY_ALIVE_SECONDS
 from actors.control.retention import Retention
 from actors.control.store.store import StoreActor
@@ -38,12 +37,12 @@ def embedded_backend(
     """
     path = str(database)
 
-    def connect(actor: Actor) -> ControlBackend:
+    def connect(actor: Actor) -> Backend:
         place = actor.path.rpartition("/")[0] + "/" + STORE
         store = actor.system.ref(place)
         if store is None:
             raise LookupError(f"{actor.path}: there is no {place}")
-        return ActorBackend(store, relay_alive_seconds=relay_alive_seconds)
+        return Backend(store, relay_alive_seconds=relay_alive_seconds)
 
     def store() -> StoreActor:
         return StoreActor(path, retention=retention, meters=meters)

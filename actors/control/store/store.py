@@ -11,7 +11,7 @@ A request waits in the mailbox only until it is handed to the database thread. W
 ends, requests without an answer fail at once with `ActorDown`; those already committed stay
 committed, all others are undone or never began.
 
-Source: protocol sheet ORP 4.3; architecture section 4.
+Source: protocol sheet ORP 4.3.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from actors.control.limits import (
 )
 from actors.control.retention import ForgetGone, PruneAudit, Retention, Usage
 from actors.control.store.database import IN_MEMORY, Database, Outcome
-from actors.control.store.fleet_requests import ExpireDead, FindRelays, WatchProviders
+from actors.control.store.fleet_requests import ExpireDead, FindRelays, WatchLosses, WatchProviders
 from actors.control.store.requests import (
     AppendAudit,
     DeleteRule,
@@ -285,6 +285,10 @@ class StoreActor(Actor):
     @handles(KeepFileRules)
     def _keep(self, message: KeepFileRules) -> None:
         self._kept = message.kept
+
+    @handles(WatchLosses)
+    def _watch_losses(self, _: WatchLosses) -> None:
+        """What was committed is there after every restart: there is nothing to tell."""
 
     @handles(WatchPolicy)
     def _watch(self, message: WatchPolicy) -> None:
