@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -254,6 +254,56 @@ def test_a_move_that_fails_goes_on_where_it_was(
             assert says(systems[1], "/link", "promoted") == 0
 
     run(main(), timeout=60)
+
+
+def test_what_is_consumed_during_a_move_that_fails_is_credited(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """Else the path it goes back to stays short of credit, and stalls when that was the window."""
+    size = 16 * MEBIBYTE
+
+    async def main() -> None:
+        async def send(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(bytes(size))
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(send, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with (
+            relay(pki, tmp_path, rules=RULES.format(mode="forbidden")) as running,
+            agent_systems(running, pki, port) as (address, systems),
+        ):
+            with socket.socket() as slow:
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                slow.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(slow, address)
+                streams = link_of(systems[1])._table.streams
+                await eventually(lambda: any(one.unconsumed for one in streams.values()))
+                (stream,) = streams.values()
+                await stands_still(lambda: stream.received)
+                held = stream.unconsumed
+                assert stream.suspend()
+                got = 0
+                while stream.unconsumed > held // 100:
+                    got += len(await loop.sock_recv(slow, 65536))
+                stream.rollback()
+                async with asyncio.timeout(30):
+                    while chunk := await loop.sock_recv(slow, 65536):
+                        got += len(chunk)
+                assert got == size
+        server.close()
+
+    run(main(), timeout=60)
+
+
+async def stands_still(figure: Callable[[], int]) -> None:
+    """Until it has not changed for a while."""
+    before = -1
+    while before != figure():
+        before = figure()
+        await asyncio.sleep(0.2)
 
 
 @pytest.mark.timeout(90)

@@ -59,6 +59,8 @@ class ResumableStream(Stream):
         #: The relay's path while another one is tried, and how much it was given.
         self._former: Stream | None = None
         self._former_sent = 0
+        #: Of what it brought, consumed meanwhile: it gets the credit if the stream comes back.
+        self._former_consumed = 0
         self._direct = False
         self._awaited: tuple[int, asyncio.Future[None]] | None = None
         #: URI of the other agent; empty while it is not known.
@@ -113,6 +115,7 @@ class ResumableStream(Stream):
             return False
         self._path, self._former = None, path
         self._former_sent = self.sent - sum(map(len, self._behind))
+        self._former_consumed = 0
         self._behind.clear()
         path.pause()
         path.forget_callbacks()
@@ -128,6 +131,8 @@ class ResumableStream(Stream):
         if former.connection.closed is not None or replay is None:
             self.park()
             return
+        if self._former_consumed:
+            former.consume(self._former_consumed)
         self._behind = deque(replay)
         self._catch_up()
         if self._running:
@@ -433,6 +438,8 @@ class ResumableStream(Stream):
         self._stale -= stale
         if self._path is not None and count > stale:
             self._path.consume(count - stale)
+        elif self._former is not None:
+            self._former_consumed += count - stale
 
     def abort(self, code: int = ResetCode.SOURCE_FAILED) -> None:
         path = self._path
