@@ -27,6 +27,7 @@ from config.fields import Kind, Setting, groups_table, settings_table
 from config.paths import IN_MEMORY, MAX_SOCKET_PATH_BYTES, state_paths
 from config.renamed import RENAMED, RENAMED_GROUPS, advice
 from config.schema import Settings
+from config.setting_types import TlsDoorRoom
 
 ENVIRONMENT_PREFIX = "TRUNKLINE_"
 #: Names the file when no --config is given.
@@ -373,6 +374,7 @@ def _check_surroundings(
         ("node.tls.key", tls.key),
         ("node.tls.ca", tls.ca),
         *_control_files(settings),
+        *_door_files(settings),
         *(("control.policy.files", file) for file in settings.control.policy.files),
     ]
     for key, path in named:
@@ -382,6 +384,15 @@ def _check_surroundings(
             complain(key, f"{path}: no such file")
         elif not os.access(path, os.R_OK):
             complain(key, f"{path}: not readable by this user")
+
+
+def _door_files(settings: Settings) -> list[tuple[str, Path | None]]:
+    return [
+        (f"{name}.{key}", getattr(room, key))
+        for name, room in settings
+        if isinstance(room, TlsDoorRoom)
+        for key in ("tls_certificate", "tls_key")
+    ]
 
 
 def _control_files(settings: Settings) -> list[tuple[str, Path | None]]:

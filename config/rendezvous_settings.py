@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from config.setting_types import MEBIBYTE, Address, DoorRoom, OptionalPath, Seconds
+from config.setting_types import MEBIBYTE, Address, OptionalPath, Seconds, TlsDoorRoom
 
 
 def _network(text: str) -> str:
@@ -44,7 +44,7 @@ PortRange = Annotated[
 SecondsOrNever = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 
 
-class RendezvousSettings(DoorRoom):
+class RendezvousSettings(TlsDoorRoom):
     """The rendezvous door: TCP services that register for a port here, and their users."""
 
     wiring: ClassVar[str] = "actors.rendezvous.wiring"
@@ -80,10 +80,7 @@ class RendezvousSettings(DoorRoom):
     )
     tls: Literal["off", "on", "required"] = Field(
         "off",
-        description=(
-            "on = services may speak TLS on the same port, with the certificate of node.tls; "
-            "required = they must."
-        ),
+        description=("on = services may speak TLS on the same port, required = they must."),
     )
     client_certificates: Literal["off", "required"] = Field(
         "off", description="required = TLS needs a client certificate that node.tls.ca vouches for."

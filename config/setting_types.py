@@ -9,7 +9,7 @@ Source: protocol sheet ORP 1.1 (names).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    model_validator,
 )
 
 from config.endpoint import Endpoint, parse_endpoint
@@ -80,3 +81,25 @@ class DoorRoom(Room):
     """
 
     wiring: ClassVar[str]
+
+
+class TlsDoorRoom(DoorRoom):
+    """The table of a door whose clients need not know the CA of the relay network."""
+
+    tls_certificate: OptionalPath = Field(
+        None,
+        description=(
+            "Certificate chain that this door shows, leaf first, such as one of a public CA. "
+            "Empty: that of node.tls."
+        ),
+        json_schema_extra=LIVE,
+    )
+    tls_key: OptionalPath = Field(
+        None, description="Its private key (PKCS#8 PEM).", json_schema_extra=LIVE
+    )
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both of tls_certificate and tls_key, or none")
+        return self

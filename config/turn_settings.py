@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from config.rendezvous_settings import PortRange
-from config.setting_types import LIVE, MEBIBYTE, Address, DoorRoom, Seconds
+from config.setting_types import LIVE, MEBIBYTE, Address, Seconds, TlsDoorRoom
 
 
 def _network(text: str) -> str:
@@ -27,7 +27,7 @@ Network = Annotated[str, AfterValidator(_network)]
 Host = Annotated[str, AfterValidator(_host)]
 
 
-class TurnSettings(DoorRoom):
+class TurnSettings(TlsDoorRoom):
     """The TURN door: STUN and TURN for WebRTC, Firezone and whoever is behind a NAT."""
 
     wiring: ClassVar[str] = "actors.turn.wiring"
@@ -43,9 +43,7 @@ class TurnSettings(DoorRoom):
     listen_tls: tuple[Address, ...] = Field(
         (),
         max_length=16,
-        description=(
-            "The same over TLS, usually 0.0.0.0:5349 or :443, with the certificate of node.tls."
-        ),
+        description="The same over TLS, usually 0.0.0.0:5349 or :443.",
     )
     realm: str = Field(
         "trunkline",

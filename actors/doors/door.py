@@ -32,7 +32,8 @@ class DoorContext:
     Attributes:
         system: where its actors will live.
         settings: of the whole daemon; the door's own are the attribute of its name.
-        identity: certificate of this node, and whom it trusts.
+        identity: certificate to show: of this node, or the door's own where its settings name one
+            (`TlsDoorRoom`); and whom this node trusts.
         control: finds the control actors; asked when the door starts, after control did.
         meters: what is counted, for operators.
         access: place of the access log; empty: none is kept.

@@ -14,6 +14,7 @@ from typing import Final
 from cryptography import x509
 
 from actors.transport.certificate_path import IdentityRejected, validate_path
+from actors.transport.peer_policy import PeerPolicy
 from actors.transport.tcp.tls_context import client_context, server_context
 from actors.transport.tls import SERVER, TlsIdentity, TlsMaterialError
 
@@ -42,6 +43,37 @@ def judge_own(
     try:
         server_context(identity, ["h2"])
         client_context(identity, ["h2"])
+    except ssl.SSLError as error:
+        raise TlsMaterialError(f"{certificate}: TLS cannot use it: {error.reason}") from None
+
+
+def judge_shown(identity: TlsIdentity, certificate: Path) -> None:
+    """Refuse what no client could accept, of a certificate whose CA we need not know.
+
+    Args:
+        certificate: where it was read from, for the reason.
+
+    Raises:
+        TlsMaterialError: out of date, not for TLS servers, or TLS cannot use it.
+    """
+    leaf, now = identity.chain[0], datetime.now(UTC)
+    if leaf.not_valid_after_utc < now:
+        raise TlsMaterialError(
+            f"{certificate}: expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        )
+    if leaf.not_valid_before_utc > now:
+        raise TlsMaterialError(
+            f"{certificate}: is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        )
+    try:
+        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        usages = None
+    if usages is not None and SERVER not in usages:
+        meaning = _MEANING["wrong_purpose"].format(purpose="server")
+        raise TlsMaterialError(f"{certificate}: {meaning}")
+    try:
+        server_context(identity, (), policy=PeerPolicy.SERVER_ONLY)
     except ssl.SSLError as error:
         raise TlsMaterialError(f"{certificate}: TLS cannot use it: {error.reason}") from None
 

@@ -6,19 +6,24 @@ reload, with the file and the reason, by the verifier that judges peers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from cryptography import x509
+
 from actors.files.ownership import check_secret
-from actors.transport.own_certificate import judge_own
+from actors.transport.own_certificate import judge_own, judge_shown
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, TlsMaterialError
 from config.schema import Settings
+from config.setting_types import TlsDoorRoom
 from wire.orp.identity import IdentityError, RelayUri, parse_identity
 
 
 def configured_identity(settings: Settings) -> TlsIdentity | None:
     """The certificate of this relay as settings name it; None: they name none.
 
-    The certificates towards a controller, and of the served one, are judged on the way.
+    The certificates towards a controller, of the served one, and those that doors show instead, are
+    judged on the way.
 
     Raises:
         TlsMaterialError, OSError: see `load_relay_identity`.
@@ -29,10 +34,34 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
     served = control.serve.tls
     if served.certificate is not None and served.key is not None and served.ca is not None:
         check_served(served.certificate, served.key, served.ca)
+    door_identities(settings)
     if tls.certificate is None or tls.key is None or tls.ca is None:
         return None
     dials = bool(settings.edge.relays.accept)
     return load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
+
+
+def door_identities(
+    settings: Settings, authorities: tuple[x509.Certificate, ...] = ()
+) -> dict[str, TlsIdentity]:
+    """What doors show that have a certificate of their own, by the name of the door.
+
+    Args:
+        authorities: of the relay network: whom these doors trust.
+
+    Raises:
+        TlsMaterialError, OSError: see `load_relay_identity`; any CA may have made it.
+    """
+    result: dict[str, TlsIdentity] = {}
+    for name, room in settings:
+        if not isinstance(room, TlsDoorRoom) or room.tls_certificate is None:
+            continue
+        if room.tls_key is not None:  # as settings demand
+            check_secret(room.tls_key)
+            identity = TlsIdentity.load(room.tls_certificate, room.tls_key)
+            judge_shown(identity, room.tls_certificate)
+            result[name] = replace(identity, authorities=authorities)
+    return result
 
 
 def load_relay_identity(

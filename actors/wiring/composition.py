@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from actors.observe.tree import observe_spec
 from actors.runtime import ActorSystem, ChildSpec, StartRefused
 from actors.transport.key_log import KeyLog
 from actors.transport.quic.engines import EngineUnavailable, select
-from actors.transport.tls import TlsIdentity
+from actors.transport.tls import TlsIdentity, TlsMaterialError
 from actors.wiring.announced import announced
+from actors.wiring.certificates import door_identities
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
 from config.fields import door_modules
@@ -70,7 +72,8 @@ class Composition:
         port: where the controller is served, if settings want it.
 
     Raises:
-        OSError: the key log cannot be written.
+        OSError: the key log cannot be written, or a door's key is not ours alone.
+        TlsMaterialError: the certificate of a door cannot be used.
         StartRefused: the QUIC engine that settings name does not work here.
     """
 
@@ -87,6 +90,8 @@ class Composition:
         self._settings = settings
         self._kinds = kinds
         self._identity = identity
+        #: Instead of it, by door.
+        self._shown = door_identities(settings, identity.authorities)
         self._database = database
         self._policy_files = list(policy_files)
         self._port = port
@@ -115,7 +120,8 @@ class Composition:
             lambda: self._settings,
         )
         for kind in self._kinds:
-            door = kind.open(context)
+            shown = self._shown.get(kind.name, self._identity)
+            door = kind.open(replace(context, identity=shown))
             if door is not None:
                 self.doors[kind.name] = door
         return [
@@ -195,8 +201,12 @@ class Composition:
     def reload(self, settings: Settings, identity: TlsIdentity) -> None:
         """What was read and judged is used from now on."""
         self._settings, self._identity = settings, identity
-        for door in self.doors.values():
-            door.reload(identity)
+        try:
+            self._shown = door_identities(settings, identity.authorities)
+        except (TlsMaterialError, OSError) as error:  # it was judged a moment ago
+            logger.error("{}; that door goes on showing what it has", error)
+        for name, door in self.doors.items():
+            door.reload(self._shown.get(name, identity))
 
     def abort(self) -> None:
         """Release what outlives the tree."""

@@ -58,7 +58,7 @@ def test_every_setting_is_described_and_has_a_unit_in_its_name() -> None:
         assert setting.description.endswith((".", ")")), key
         name = key.rpartition(".")[2]
         if setting.kind is Kind.NUMBER:
-            assert name.endswith("_seconds"), key
+            assert name.endswith("_seconds") or "_per_second" in name, key
         if setting.kind is Kind.INTEGER:
             assert name.endswith("_bytes") or name.startswith("max_"), key
         assert f"`{name}`" in reference.render_reference()

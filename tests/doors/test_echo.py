@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import DatagramFrameReceived, QuicEvent
 
+from actors.pki.certificates import create_ca, create_leaf, relay_identity
 from tests.system.daemon import ROOT, RunningDaemon, daemon
 
 PROGRAM = ("-m", "tests.doors.serve")
@@ -57,12 +59,12 @@ class _Client(QuicConnectionProtocol):
     answer: asyncio.Future[bytes]
 
 
-async def _echo_datagrams(running: RunningDaemon, address: list[Any]) -> None:
+async def _echo_datagrams(ca: Path, address: list[Any]) -> None:
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=["echo"], max_datagram_frame_size=16_383,
         server_name="localhost",
     )  # fmt: skip
-    configuration.load_verify_locations(str(running.state / "pki" / "ca.crt"))
+    configuration.load_verify_locations(str(ca))
     host, port = address
     async with (
         asyncio.timeout(20),
@@ -86,7 +88,7 @@ def test_a_door_is_a_folder_and_a_line(tmp_path: Path) -> None:
         running.wait_for(rf"on 127\.0\.0\.1:{address[1]} \(TCP\)")
         client = _connect(address)
         running.wait_for(rf"on 127\.0\.0\.1:{datagrams['address'][1]} \(QUIC\)")
-        asyncio.run(_echo_datagrams(running, datagrams["address"]))
+        asyncio.run(_echo_datagrams(running.state / "pki" / "ca.crt", datagrams["address"]))
         # The tree, as the inspector and `ctl tree` have it.
         (connection,) = (p for p in running.tree() if p.startswith("/echo/connections/c"))
         # Metrics and readiness.
@@ -101,7 +103,7 @@ def test_a_door_is_a_folder_and_a_line(tmp_path: Path) -> None:
         _connect(address).close()
         running.ctl("kill", "/echo/datagrams")
         _wait(lambda: running.tree()["/echo/datagrams"]["state"] == "running")
-        asyncio.run(_echo_datagrams(running, datagrams["address"]))
+        asyncio.run(_echo_datagrams(running.state / "pki" / "ca.crt", datagrams["address"]))
         client.sendall(b"still")
         assert client.recv(5) == b"still"
         # Reload reaches it.
@@ -130,6 +132,46 @@ def test_a_door_is_a_folder_and_a_line(tmp_path: Path) -> None:
     assert connection.startswith("/echo/connections/c")
 
 
+class _OwnCertificate:
+    """Of a CA that the relay network does not know."""
+
+    def __init__(self, directory: Path) -> None:
+        self.chain, self.key, self.ca = (
+            directory / name for name in ("door.crt", "door.key", "door-ca.crt")
+        )
+        self.renew()
+
+    def renew(self) -> None:
+        """By another CA each time."""
+        now = datetime.now(UTC)
+        ca = create_ca(now)
+        leaf = create_leaf(ca, relay_identity("eu", "door"), lifetime=timedelta(days=1), now=now)
+        self.ca.write_bytes(ca.certificate_pem())
+        self.chain.write_bytes(leaf.certificate_pem())
+        self.key.touch(mode=0o600)
+        self.key.write_bytes(leaf.key_pem())
+
+
+@pytest.mark.timeout(120)
+def test_a_door_shows_a_certificate_of_its_own_and_a_new_one_after_a_reload(
+    tmp_path: Path,
+) -> None:
+    own = _OwnCertificate(tmp_path)
+    options = ("--set", f"echo.tls_certificate={own.chain}", "--set", f"echo.tls_key={own.key}")
+    with daemon(tmp_path, *ECHO, *options, program=PROGRAM) as running:
+        running.wait_for("demo: curl")  # the edge shows that of the relay network
+        address = _doors(running)["echo"]["listening"][1]["address"]
+        asyncio.run(_echo_datagrams(own.ca, address))
+        own.renew()
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("reloaded: ")
+        asyncio.run(_echo_datagrams(own.ca, address))
+        own.chain.write_bytes(b"not a certificate")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(r"reload refused: not usable PEM: one of \S+door.crt")
+        asyncio.run(_echo_datagrams(own.ca, address))
+
+
 def test_serve_check_knows_the_settings_of_a_further_door() -> None:
     def check(*assignments: str) -> subprocess.CompletedProcess[str]:
         options = [part for one in assignments for part in ("--set", one)]
@@ -140,5 +182,7 @@ def test_serve_check_knows_the_settings_of_a_further_door() -> None:
     wrong = check("echo.listen=nowhere")
     assert wrong.returncode == 2
     assert "echo.listen" in wrong.stderr
+    half = check("echo.tls_certificate=/dev/null")
+    assert "echo: set both of tls_certificate and tls_key, or none" in half.stderr
     unknown = check("echo.lisen=127.0.0.1:0")
     assert "did you mean echo.listen?" in unknown.stderr

@@ -15,14 +15,14 @@ from actors.runtime import Actor, ChildSpec, DynamicSupervisor, Restart, Supervi
 from actors.transport.gate import Place
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor, listen_tcp
 from actors.transport.tls import TlsIdentity
-from config.setting_types import DoorRoom, OptionalAddress
+from config.setting_types import OptionalAddress, TlsDoorRoom
 from tests.doors.echo.datagrams import DatagramListener, make_endpoint
 
 CHUNK = 4096
 LIMITS = AcceptLimits(most=64, most_per_source=64)
 
 
-class EchoSettings(DoorRoom):
+class EchoSettings(TlsDoorRoom):
     """The echo door of the tests."""
 
     wiring: ClassVar[str] = "tests.doors.echo.wiring"
