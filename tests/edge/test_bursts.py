@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.edge.connection.stream_acceptor import STREAMS_PER_TURN
+from actors.edge.settings import EdgeSettings
 from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
@@ -43,5 +44,31 @@ def test_a_burst_of_opens_leaves_the_loop_to_others(
             assert 0 < most <= STREAMS_PER_TURN
             for stream in opened:
                 assert await stream.first_frame() == reject.SERVICE_NOT_FOUND
+
+    run(main(), timeout=40)
+
+
+def test_streams_that_wait_for_their_turn_are_bounded(pki: PkiFixture, tmp_path: Path) -> None:
+    """Also such that are over before it comes: they count as streams no more."""
+    bound, burst = 50, 400
+
+    async def main() -> None:
+        settings = EdgeSettings(region="local", max_streams_per_agent=bound)
+        async with relay(pki, tmp_path, settings=settings) as running:
+            agent = running.agent(pki, pki.consumer)
+            await agent.connect(running.address)
+            for _ in range(burst):
+                stream = agent.connection.open_stream()
+                assert stream is not None
+                stream.write(b"O")
+                stream.reset(1)
+            await eventually(
+                lambda: (
+                    running.counters.get("first_frame_reset", 0)
+                    + running.counters.get("stream_crowded_out", 0)
+                    == burst
+                )
+            )
+            assert running.counters["stream_crowded_out"] >= burst - bound - 2 * STREAMS_PER_TURN
 
     run(main(), timeout=40)

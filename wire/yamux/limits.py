@@ -43,6 +43,8 @@ class Limits:
             What is late for a stream that was is free, up to the credit it had.
         max_idle: frames within a second without payload, credit, begin or end of a stream; one more
             ends the session. Peers in good faith send one for each stream they accept.
+        frames_per_turn: frames of the peer that are looked at in one call of `receive`; the owner
+            calls again when others had their turn. A read of small frames costs a second at once.
         ping_interval: least time between two PINGs of ours.
         keepalive: PING after this much silence; 0 turns it off.
         ping_timeout: silence after a PING until the peer is taken for dead.
@@ -68,6 +70,7 @@ class Limits:
     max_pongs: int = 64
     max_unknown: int = 10_000
     max_idle: int = 20_000
+    frames_per_turn: int = 256
     ping_interval: float = 0.005
     keepalive: float = 10.0
     ping_timeout: float = 10.0

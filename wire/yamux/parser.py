@@ -25,7 +25,11 @@ class FrameParser:
         self.pending = 0
 
     def feed(self, data: bytes) -> None:
-        """More bytes; the ones before were all used."""
+        """More bytes, behind what was not used yet."""
+        if self._position < len(self._data):
+            if not data:
+                return
+            data = self._data[self._position :] + data
         self._data = self._partial + data if self._partial else data
         self._partial = b""
         self._position = 0

@@ -5,6 +5,8 @@ Source: protocol sheet rendezvous 2.1 to 2.5.
 
 from __future__ import annotations
 
+from typing import Final
+
 from wire.yamux.errors import YamuxError
 from wire.yamux.events import (
     DataReceived,
@@ -22,6 +24,9 @@ from wire.yamux.parser import FrameParser
 from wire.yamux.stream_lives import StreamLives
 from wire.yamux.stream_state import StreamState
 
+#: What is smaller is joined with what follows: each event costs its owner more than a copy.
+_CRUMBS: Final = 4096
+
 
 class Receiver:
     """What the peer says, frame by frame, and what becomes of it.
@@ -31,6 +36,7 @@ class Receiver:
         peer_going_away: the peer accepts none.
         unknown_frames: frames for streams that are not there (late ones are normal).
         late_bytes: payload behind the FIN of its stream.
+        more: bytes wait because `frames_per_turn` were looked at.
     """
 
     def __init__(self, limits: Limits, lives: StreamLives, now: float) -> None:
@@ -47,6 +53,7 @@ class Receiver:
         self.peer_going_away = False
         self.unknown_frames = 0
         self.late_bytes = 0
+        self.more = False
         self._second = now  # the one that `_unknown_seen` is about
         self._unknown_seen = 0
         self._idle_seen = 0
@@ -59,14 +66,19 @@ class Receiver:
         """
         if now - self._second >= 1.0:
             self._second, self._unknown_seen, self._idle_seen = now, 0, 0
-        parser = self._parser
+        parser, left = self._parser, self._limits.frames_per_turn
         parser.feed(data)
+        self.more = False
         while True:
             if parser.pending:
                 self._payload(parser.payload(), events)
                 if parser.pending:
                     return False
                 self._frame_done(now, events)
+            if not left:
+                self.more = True
+                return False
+            left -= 1
             found = parser.next_header()
             if found is None:
                 return False
@@ -117,7 +129,7 @@ class Receiver:
                 self._lives.reset(stream)
                 events.append(StreamReset(stream.stream_id, 0))
             else:
-                events.append(DataReceived(stream.stream_id, data))
+                _append(events, stream.stream_id, data)
 
     def _frame_done(self, now: float, events: list[Event]) -> None:
         stream, self._current = self._current, None
@@ -212,3 +224,12 @@ class Receiver:
                 self._outbox.urgent(answer)
         elif flags & Flag.ACK:
             events.extend(StreamFinished(stream_id) for stream_id in self._pings.answered(token))
+
+
+def _append(events: list[Event], stream_id: int, data: bytes) -> None:
+    """The bytes, in one event with crumbs of the same stream before them."""
+    last = events[-1] if events else None
+    if type(last) is DataReceived and last.stream_id == stream_id and len(last.data) < _CRUMBS:
+        events[-1] = DataReceived(stream_id, last.data + data)
+    else:
+        events.append(DataReceived(stream_id, data))

@@ -257,6 +257,11 @@ class Session:
         return events
 
     @property
+    def more(self) -> bool:
+        """True when `receive` left bytes for its next call, which may bring no new ones."""
+        return self._receiver.more and not self.dead
+
+    @property
     def wants_to_send(self) -> bool:
         """True when `data_to_send` would return something."""
         if self.dead:

@@ -61,7 +61,8 @@ class StreamAcceptor(Actor):
         self._bringer = (tenant, identity)
         #: Streams without a complete first message. Bound: `EdgeQuotas.opening`.
         self._opening = 0
-        #: Streams that wait for their turn, and are not read. Bound: the streams of the connection.
+        #: Streams that wait for their turn, and are not read. Bound: `max_streams_per_agent`, those
+        #: included that are over already; one more is reset.
         self._arrived: deque[tuple[Stream, _Then]] = deque()
         self._taken = 0  # in this turn
         #: Streams and halves that went to an actor of their own, until it ends.
@@ -79,8 +80,12 @@ class StreamAcceptor(Actor):
                 self.start_timer(0.0, _TakeMore(), "take")
             self._taken += 1
             self._read_message(stream, then)
-        else:
+        elif len(self._arrived) < self._door.settings.max_streams_per_agent:
             self._arrived.append((stream, then))
+        else:
+            self._count("stream_crowded_out")
+            stream.abort(ResetCode.DEADLINE)
+            self._barren()
 
     @handles(_TakeMore)
     def _take_more(self, _: _TakeMore) -> None:

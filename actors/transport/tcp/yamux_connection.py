@@ -125,8 +125,25 @@ class YamuxConnection(Connection, asyncio.Protocol):
             return
         self._reads += 1
         self._bytes_in += len(data)
+        self._receive(data)
+        if self.session.more and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _receive(self, data: bytes) -> None:
         self._deliver(self.session.receive(data, self._loop.time()))
         self.schedule_transmit()
+
+    def _go_on(self) -> None:
+        """Others had their turn: look at what is left of the last read."""
+        transport = self._transport
+        if self._closed is not None or transport is None:
+            return
+        self._receive(b"")
+        if self.session.more:
+            self._loop.call_soon(self._go_on)
+        else:
+            transport.resume_reading()
 
     def eof_received(self) -> None:
         """TLS ended; nothing can be sent any more either."""
@@ -134,6 +151,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._transport = None
+        while self._closed is None and self.session.more:
+            self._deliver(self.session.receive(b"", self._loop.time()))
         self._unblock()
         if exc is None:
             self._end(CloseReason("peer", text="connection closed"))

@@ -43,6 +43,8 @@ class Ours:
         for frame in frames:
             data = frame.encode() if isinstance(frame, Frame) else frame
             events += self.session.receive(data, self.now)
+            while self.session.more:
+                events += self.session.receive(b"", self.now)
         self.take(events)
         return events
 

@@ -67,7 +67,10 @@ class Owner:
         self.held: dict[int, bytes] = {}
 
     def hear(self, data: bytes) -> None:
-        for event in self.session.receive(data, self.now):
+        events = self.session.receive(data, self.now)
+        while self.session.more:
+            events += self.session.receive(b"", self.now)
+        for event in events:
             self._act(event)
 
     def _act(self, event: Event) -> None:
