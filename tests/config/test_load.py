@@ -185,7 +185,7 @@ def test_every_problem_is_reported_with_source_and_key(tmp_path: Path) -> None:
         ),
         ("[edge]\nmax_pending_handshakes = 5", "must not exceed max_pending_handshakes"),
         ('[node.tls]\nkey = "k"', "node.tls: set all of certificate, key and ca; missing: cert"),
-        ("[tern]\nport = 1", "tern: unknown setting; known groups: node, log, edge"),
+        ("[quux]\nport = 1", "quux: unknown setting; known groups: node, log, edge"),
         ("[log]\ncolour = 1", "log.colour: unknown setting; known in log: level, format"),
         ("[edge\n", "not valid TOML: "),
         ("x = 1\ny = ?\n", "line 2"),
