@@ -8,7 +8,7 @@ here. Doors never import each other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -116,6 +116,28 @@ class Commanded(Protocol):
 
     def commands(self) -> Mapping[str, DoorCommand]:
         """By name, which begins with the door's: arguments and who asks; rows and result."""
+
+
+@runtime_checkable
+class Viewed(Protocol):
+    """A door that shows whom it serves: rows for `ctl agents`, `ctl services` and `ctl streams`.
+
+    Whoever asks adds the door's name. A field that a door has nothing for is None. Times are
+    seconds; figures are totals, so that rates are the difference of two answers.
+    """
+
+    def agents(self) -> Iterable[Row]:
+        """Who is connected: agent, tenant, remote, transport, seconds, services, streams,
+        bytes_in, bytes_out, path.
+        """
+
+    def services(self) -> Iterable[Row]:
+        """What is offered here: service, tenant, provider, target, streams, path."""
+
+    def streams(self) -> Iterable[Row]:
+        """What is carried: stream, tenant, consumer, provider, service, method, state, mode,
+        seconds, bytes_up and bytes_down (from the consumer and to it), path.
+        """
 
 
 @dataclass(frozen=True, slots=True)

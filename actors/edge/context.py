@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from actors.control.messages import ControlPlane
 from actors.edge.forward.context import ForwardContext
@@ -21,6 +22,9 @@ from actors.observe.records import StreamRecord
 from actors.runtime import ActorRef
 from wire.orp.events import PeerFrame
 from wire.orp.replay import RingBudget
+
+if TYPE_CHECKING:
+    from actors.edge.pair_account import PairAccount
 
 
 class ByteCounter:
@@ -75,6 +79,7 @@ class EdgeContext:
         connections: the newest connection of every connected agent, by URI.
         services: what each of those agents provides, the confirmed names.
         pairs: which stream ids live here.
+        accounts: of all streams that are being opened or carried.
         ring_budget: shared by the replay rings of all pairs.
         quotas: what one agent and one tenant may fill.
         halves: finds the dynamic supervisor of returning halves.
@@ -104,6 +109,7 @@ class EdgeContext:
     connections: dict[str, ActorRef] = field(default_factory=dict)
     services: dict[str, Mapping[str, object]] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
+    accounts: set[PairAccount] = field(default_factory=set)
     ring_budget: RingBudget = field(init=False)
     quotas: EdgeQuotas = field(init=False)
     _serial: int = 0

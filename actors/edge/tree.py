@@ -19,7 +19,7 @@ listeners, and a new listener finds its endpoint where the old one left it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
 
@@ -36,6 +36,7 @@ from actors.edge.relays.fleet import RelayFleet
 from actors.edge.relays.relay_link import RelayLink
 from actors.edge.resume.matcher import ResumeMatcher
 from actors.edge.settings import EdgeSettings
+from actors.edge.views import agent_rows, service_rows, stream_rows
 from actors.observe.meters import Meters
 from actors.runtime import (
     ActorRef,
@@ -53,6 +54,7 @@ from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.quic.engines import AIOQUIC, NATIVE
 from actors.transport.tcp import TcpEndpoint, TcpSettings, UnreadBudget
 from actors.transport.tls import TlsIdentity
+from wire.admin.messages import Row
 from wire.orp.close_codes import CloseCode
 from wire.orp.messages import ALPN
 
@@ -302,6 +304,15 @@ class Edge:
                 self._listener_places(), self._all_endpoints(), strict=True
             )
         ]
+
+    def agents(self) -> Iterable[Row]:
+        return agent_rows(self._system, self.door)
+
+    def services(self) -> Iterable[Row]:
+        return service_rows(self.door)
+
+    def streams(self) -> Iterable[Row]:
+        return stream_rows(self.door)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

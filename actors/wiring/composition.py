@@ -29,6 +29,7 @@ from actors.wiring.announced import announced
 from actors.wiring.certificates import door_identities
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
+from actors.wiring.views import Views
 from config.fields import door_modules
 from config.schema import Settings
 from wire.admin.arguments import Arguments
@@ -164,7 +165,7 @@ class Composition:
 
     def commands(self) -> Mapping[str, Command]:
         """What operators may ask about the doors."""
-        found: dict[str, Command] = {"doors": self._doors_command}
+        found: dict[str, Command] = {"doors": self._doors_command, **Views(self.doors).commands()}
         for door in self.doors.values():
             if isinstance(door, Commanded):
                 found |= door.commands()

@@ -124,6 +124,7 @@ class AgentConnection(StreamAcceptor):
             "tenant": self._identity.tenant,
             "remote": address_text(*self._connection.remote_address),
             "transport": self._connection.transport,
+            "certificate_ends": self._connection.peer.not_after.isoformat(),
             "generation": self._registration.generation,
             "session": self._session.state.value,
             "services": sorted(self._registration.services),

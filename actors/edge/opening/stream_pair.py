@@ -116,7 +116,7 @@ class StreamPair(ForwardedPair):
         if self._opening.ticket is not None:
             self.own(self._opening.ticket, "ticket")
         self._account = self.own(
-            PairAccount(self._door, self.now(), self._asked_row("")), "account"
+            PairAccount(self._door, self.now(), self._asked_row(""), self.path), "account"
         )
         stream = self._opening.stream
         stream.on_data = self._held.append

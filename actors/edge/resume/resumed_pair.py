@@ -45,7 +45,9 @@ class ResumedPair(SplicedPair):
         """Take both halves, or none: a half may be gone since the match."""
         first, second = self._halves
         self.own(self._ticket, "ticket")
-        self._account = self.own(PairAccount(self._door, self.now(), self._resumed_row), "account")
+        self._account = self.own(
+            PairAccount(self._door, self.now(), self._resumed_row, self.path), "account"
+        )
         if any(half.taken or half.gone for half in self._halves):
             self._door.counters["resume_missed"] += 1
             self._account.outcome, self._account.detail = "failed", "half gone"
