@@ -224,9 +224,9 @@ class ControlClient(Actor):
         session = self._session
         return {
             "peer": self._peer.initiator,
-            "served": session.served if session else 0,
-            "refused": session.refused if session else 0,
-            "in_flight": {str(k): v for k, v in session.in_flight.items()} if session else {},
+            "served": session.wire.served if session else 0,
+            "refused": session.wire.refused if session else 0,
+            "in_flight": {str(k): v for k, v in session.wire.in_flight.items()} if session else {},
         }
 
     def on_resource_failed(self, kind: str, error: Exception) -> bool:

@@ -14,6 +14,6 @@ several of which may be in flight; answers carry the request's id.
 `window` is optional: the number of parts the server may send before the client grants more with
 `credit`. It lets one connection carry several streams without a slow one blocking the others.
 
-Reading order: messages.py, lines.py, arguments.py, client.py. The operations are in actors/admin:
-tree_view.py, verbs.py, events.py, trace.py and watch.py.
+Reading order: messages.py, lines.py, arguments.py, client.py, server.py. The operations are in
+actors/admin: tree_view.py, verbs.py, events.py, trace.py and watch.py.
 """

@@ -6,6 +6,7 @@
     ├── LineTooLong       a line over the limit: the connection cannot go on
     ├── BadLine           a line that is no message of this protocol: answered, or ignored
     ├── BadArguments      a known message with wrong arguments: the request is refused
+    ├── AnswerTooLarge    an answer that no line can carry: the request fails
     └── Declined          a good request that is not done, for the reason it says
 
 On the wire an error is one of `ErrorCode`, with a message for people.
@@ -64,6 +65,12 @@ class BadLine(AdminError):
 
 class BadArguments(AdminError):
     """Arguments of a request that are missing, unknown, of a wrong type or out of range."""
+
+
+class AnswerTooLarge(AdminError):
+    """One row, or a result, is longer than a line may be."""
+
+    word = ErrorCode.TOO_LARGE
 
 
 class Declined(AdminError):
