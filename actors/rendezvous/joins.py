@@ -18,11 +18,22 @@ from typing import TypeAlias
 
 from actors.transport.quota import Ticket
 from actors.transport.stream import Stream
+from actors.transport.tcp.pump.reset import close_with_reset
 from actors.transport.tcp.tls_transport import TlsTransport
 from wire.rendezvous.line import Protocol
 
 #: A connection of a service: a socket, TLS over one, or a stream.
 End: TypeAlias = "socket.socket | TlsTransport | Stream"
+
+
+def reset_end(end: End) -> None:
+    """The service's side sees an error; idempotent."""
+    if isinstance(end, Stream):
+        end.abort(0)
+    elif isinstance(end, TlsTransport):
+        end.abort()
+    else:
+        close_with_reset(end)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from actors.transport.gate import NOBODY, Place
 from actors.transport.quic.rate_limit import RateLimit
 from actors.transport.tcp.acceptor import AcceptLimits, Acceptor
 from actors.transport.tcp.proxied import ProxiedArrivals, is_within
+from actors.transport.tcp.pump.reset import close_with_reset
 
 
 class PortListener(Actor):
@@ -41,7 +42,13 @@ class PortListener(Actor):
         )
         self._rate = RateLimit(settings.new_users_per_second)
         self._acceptor = self.own(
-            Acceptor(limits, arrivals.accepted, name=service.title, counters=door.events),
+            Acceptor(
+                limits,
+                arrivals.accepted,
+                name=service.title,
+                counters=door.events,
+                turn_away=close_with_reset,  # an end would be an answer
+            ),
             "acceptor",
         )
         self._acceptor.accepting = not service.refusing
@@ -69,7 +76,7 @@ class PortListener(Actor):
         if refusal:
             self._door.refused[refusal] += 1
             place.leave()
-            sock.close()
+            close_with_reset(sock)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         user = User(sock, address[:2], place, self.now())

@@ -22,7 +22,6 @@ from actors.rendezvous.pool_service import PoolService
 from actors.rendezvous.port_listener import PortListener
 from actors.rendezvous.service import Service
 from actors.rendezvous.service_actor import ServiceActor
-from actors.rendezvous.user_pair import reset_end
 from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Restart, Supervisor
 from wire.rendezvous.line import Protocol
 
@@ -84,9 +83,4 @@ class _Record:
         door, service = self._door, self._service
         if door.services.get(service.id) is service:
             del door.services[service.id]
-        service.lease.abort()
-        while service.tickets:
-            service.tickets.pop().abort()
-        if service.end is not None:  # its actor never began
-            end, service.end = service.end, None
-            reset_end(end)
+        service.abort()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.rendezvous.access import NOBODY, Client
-from actors.rendezvous.joins import End
+from actors.rendezvous.joins import End, reset_end
 from actors.rendezvous.ports import PortLease
 from actors.runtime import ActorRef
 from actors.transport.gate import Place
@@ -46,6 +46,12 @@ class User:
         """Nobody serves it: it sees an error; idempotent."""
         self.place.leave()
         close_with_reset(self.sock)
+
+
+def _turn_away(user: User) -> bool:
+    """The service has no actor."""
+    user.abort()
+    return False
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ class Service:
     throttles: tuple[Throttle, ...]
     since: float
     users: Callable[[], ActorRef | None] = field(default=lambda: None, repr=False)
-    user_came: Callable[[User], bool | None] = field(default=lambda _: False, repr=False)
+    user_came: Callable[[User], bool | None] = field(default=_turn_away, repr=False)
     pair_over: Callable[[], object] = field(default=lambda: None, repr=False)
     refuse_users: Callable[[], object] = field(default=lambda: None, repr=False)
     waiting: Callable[[], int] = field(default=lambda: 0, repr=False)
@@ -92,6 +98,24 @@ class Service:
     bytes_in: int = 0
     bytes_out: int = 0
     served: int = 0
+
+    def abort(self) -> None:
+        """What it holds itself is given back; idempotent. Also when its actors never began."""
+        self.lease.abort()
+        while self.tickets:
+            self.tickets.pop().abort()
+        end, self.end = self.end, None
+        if end is not None:
+            reset_end(end)
+
+    def __del__(self) -> None:
+        self.abort()
+
+    def forget_actor(self) -> None:
+        """Its actor ended: it is called no more."""
+        self.user_came = _turn_away
+        self.pair_over = lambda: None
+        self.waiting = lambda: 0
 
     @property
     def port(self) -> int:

@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from actors.rendezvous.context import RendezvousContext
+from actors.rendezvous.joins import reset_end
 from actors.rendezvous.service import Service, User
-from actors.rendezvous.user_pair import reset_end
 from actors.runtime import Actor, MailboxSpec, shutdown
 from actors.transport.tcp.pump.reset import close_with_reset
 
@@ -62,6 +62,19 @@ def keep_alive(sock: socket.socket, seconds: float, deadline: float) -> None:
             return  # it is gone already: reading tells
 
 
+class _Callbacks:
+    """What the record has of its actor, as a resource: nobody is given to a dead one."""
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def abort(self) -> None:
+        """Whoever comes from now on is told so; idempotent."""
+        self._service.forget_actor()
+
+
 class ServiceActor(Actor, ABC):
     mailbox = MailboxSpec(bound=64)
 
@@ -76,6 +89,7 @@ class ServiceActor(Actor, ABC):
         service.user_came = self.guard("user", self.user_came)
         service.pair_over = self.guard("pair", self.pair_over)
         service.waiting = self.waiting
+        self.own(_Callbacks(service), "service")
         self.begin()
 
     def describe(self) -> dict[str, object]:

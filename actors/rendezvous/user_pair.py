@@ -12,49 +12,81 @@ import socket
 
 from actors.rendezvous.account import UserAccount
 from actors.rendezvous.context import RendezvousContext
-from actors.rendezvous.joins import End
+from actors.rendezvous.joins import End, reset_end
 from actors.rendezvous.service import Service, User
 from actors.runtime import Actor, ChildRefused, ChildSpec, MailboxSpec, Restart, shutdown
 from actors.transport.stream import Stream
 from actors.transport.tcp.pump import SocketPair, StreamPump
-from actors.transport.tcp.pump.reset import close_with_reset
-from actors.transport.tcp.tls_transport import TlsTransport
 from wire.errors import LocalError
 from wire.proxy_protocol.header import encode, header_of
+
+
+class _Ends:
+    """Both ends until the actor has them. One that is killed before it began has no `init`, and
+    owns nothing: then they are reset when nobody keeps them any more.
+    """
+
+    __slots__ = ("_end", "_user")
+
+    def __init__(self, user: User, end: End) -> None:
+        self._user: User | None = user
+        self._end: End | None = end
+
+    def take(self) -> tuple[User, End]:
+        """They are somebody else's now."""
+        user, end = self._user, self._end
+        self._user = self._end = None
+        assert user is not None
+        assert end is not None
+        return user, end
+
+    def abort(self) -> None:
+        """Both see an error; idempotent."""
+        user, end = self._user, self._end
+        self._user = self._end = None
+        if user is not None:
+            user.abort()
+        if end is not None:
+            reset_end(end)
+
+    def __del__(self) -> None:
+        self.abort()
 
 
 class UserPair(Actor):
     """One user and the connection, or the stream, of the service that serves it.
 
     Args:
-        end: of the service; taken over, like the user's socket.
+        ends: the user and the service's end.
         early: bytes of the service that were read before.
     """
 
     mailbox = MailboxSpec(bound=4)
 
     def __init__(
-        self, door: RendezvousContext, service: Service, user: User, end: End, early: bytes
+        self, door: RendezvousContext, service: Service, ends: _Ends, early: bytes
     ) -> None:
         self._door = door
         self._service = service
-        self._user = user
-        self._end = end
+        self._ends = ends
         self._early = early
+        self._host = ""
         self._account: UserAccount | None = None
 
     def init(self) -> None:
         """Couple."""
-        door, user, service = self._door, self._user, self._service
+        door, service = self._door, self._service
+        user, end = self._ends.take()
+        self._host = user.address[0]
         account = self._account = self.own(UserAccount(door, service, user), "account")
         front = _front(service, user) + user.early
         early, self._early, user.early = self._early, b"", b""
         limits, throttles = door.settings.quiet, service.throttles
         pump: SocketPair | StreamPump
-        if isinstance(self._end, Stream):
+        if isinstance(end, Stream):
             pump = StreamPump(
                 user.sock,
-                self._end,
+                end,
                 on_end=self._ended,
                 guard=self.guard,
                 code=0,
@@ -63,13 +95,13 @@ class UserPair(Actor):
             )
             account.carrier = self.own(pump, "pump")
             if front:
-                self._end.write(front)
+                end.write(front)
             pump.start(early)
         else:
-            assert isinstance(self._end, socket.socket)
+            assert isinstance(end, socket.socket)
             pump = SocketPair(
                 user.sock,
-                self._end,
+                end,
                 pipes=door.pipes,
                 on_end=self._ended,
                 guard=self.guard,
@@ -84,7 +116,7 @@ class UserPair(Actor):
         carrier = None if self._account is None else self._account.carrier
         return {
             "service": self._service.title,
-            "user": self._user.address[0],
+            "user": self._host,
             "bytes_in": 0 if carrier is None else carrier.bytes_in,
             "bytes_out": 0 if carrier is None else carrier.bytes_out,
         }
@@ -112,10 +144,10 @@ def pair(
     door: RendezvousContext, service: Service, user: User, end: End, early: bytes = b""
 ) -> bool:
     """Give a user to the service. False: it cannot be served, and both ends were reset."""
-    users = service.users()
+    users, ends = service.users(), _Ends(user, end)
     spec = ChildSpec(
         f"u{door.next_serial()}",
-        lambda: UserPair(door, service, user, end, early),
+        lambda: UserPair(door, service, ends, early),
         restart=Restart.TEMPORARY,
         shutdown=1.0,
     )
@@ -125,18 +157,6 @@ def pair(
         door.system.start_child(users, spec)
     except ChildRefused as refused:
         door.refused[f"user_{refused.why}"] += 1
-        user.place.leave()
-        close_with_reset(user.sock)
-        reset_end(end)
+        ends.abort()
         return False
     return True
-
-
-def reset_end(end: End) -> None:
-    """The service's side sees an error; idempotent."""
-    if isinstance(end, Stream):
-        end.abort(0)
-    elif isinstance(end, TlsTransport):
-        end.abort()
-    else:
-        close_with_reset(end)

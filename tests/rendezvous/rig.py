@@ -172,6 +172,8 @@ class Relay:
     async def listens(self, port: int) -> bool:
         try:
             (await Peer.connect(port)).close()
+        except ConnectionResetError:
+            return True  # and whoever comes is turned away
         except OSError:
             return False
         return True

@@ -69,7 +69,7 @@ def test_a_client_has_its_own_ports_services_and_visitors(tmp_path: Path) -> Non
             assert await asks(it, f"token={SECRET} port={base + 4}") == ["ok", str(base + 4)]
             assert await asks(it, f"token={SECRET}") == ["ok", str(base + 3)]
             assert await asks(it, f"token={SECRET}") == ["ok", "error too_many_services"]
-            assert await it.turned_away(base + 4) == "eof"
+            assert await it.turned_away(base + 4) == "reset"
             assert it.refused("visitor_not_allowed") == 1
             assert (await it.multiplex())[1] == base + 1
 

@@ -501,7 +501,7 @@ def test_r14_quotas_hold_and_are_counted() -> None:
             for _ in range(2):
                 await it.connect(port)
                 await service.frame()
-            assert await it.turned_away(port) == "eof"
+            assert await it.turned_away(port) == "reset"
             assert it.door.events["refused_pending_limit"] == 1
             for _ in range(3):
                 await it.connect()
@@ -525,7 +525,7 @@ def test_r15_drain_refuses_newcomers_and_waits_for_who_is_here() -> None:
             for one in served:
                 await one.say(b"x")
                 assert await one.user.exactly(1) == b"x"
-                assert not await it.listens(one.port) or (await it.turned_away(one.port) == "eof")
+                assert not await it.listens(one.port) or (await it.turned_away(one.port) == "reset")
             assert await (await it.say(b"multiplex\n")).end() == "eof"
             assert it.refused("draining") == 1
             assert not draining.done()

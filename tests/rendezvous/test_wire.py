@@ -225,7 +225,7 @@ def test_a_service_that_drains_keeps_its_users_and_gets_no_more() -> None:
             await service.frame()
             await service.send(Frame(GO_AWAY).encode())
             await eventually(lambda: next(iter(it.door.services.values())).refusing)
-            assert await (await it.connect(port)).end() == "eof"
+            assert await it.turned_away(port) == "reset"
             await user.send(b"x")
             assert (await service.frame()).payload == b"x"
             await service.send(Frame(DATA, FIN, 1, payload=b"y").encode())

@@ -54,7 +54,9 @@ class Locals:
 
 
 class _EndGuard:
-    """The relay's end until the pump has it."""
+    """An end until the pump has it. An actor that is killed before it began owns nothing: then
+    it is reset when nobody keeps it any more.
+    """
 
     __slots__ = ("end",)
 
@@ -69,12 +71,16 @@ class _EndGuard:
             close_with_reset(self.end)
         self.end = None
 
+    def __del__(self) -> None:
+        self.abort()
+
 
 class UserBridge(Actor):
     """One user of a forwarded service: the relay's end and a connection to the local server.
 
     Args:
-        remote: the relay's end, with what came of it; awaited first when it is made for this user.
+        remote: the relay's end; or what makes it for this user, with what came of it.
+        early: bytes that came of the relay's end, when it is there.
         late: wait with the local server until `remote` is there. Else it is dialled first.
     """
 
@@ -85,20 +91,23 @@ class UserBridge(Actor):
         self,
         locals_: Locals,
         pipes: PipePool,
-        remote: Callable[[], Awaitable[tuple[End, bytes]]] | Stream,
+        remote: Callable[[], Awaitable[tuple[End, bytes]]] | End,
         *,
+        early: bytes = b"",
         late: bool = True,
     ) -> None:
         self._locals = locals_
         self._pipes = pipes
+        there = remote if isinstance(remote, Stream | socket.socket) else None
+        self._end = _EndGuard(there)
         self._remote = remote
+        self._early = early
         self._late = late
         self._pump: SocketPair | StreamPump | None = None
 
     def init(self) -> None:
         """Own what is there."""
-        there = self._remote if isinstance(self._remote, Stream) else None
-        self._end = self.own(_EndGuard(there), "relay")
+        self.own(self._end, "relay")
         self._near = self.own(_EndGuard(None), "local")
 
     def describe(self) -> dict[str, object]:
@@ -111,11 +120,11 @@ class UserBridge(Actor):
 
     async def continue_(self) -> None:
         """Dial, and couple."""
-        early = b""
+        early, self._early = self._early, b""
         try:
             if not self._late:
                 self._near.end = await self._locals.connect()
-            if not isinstance(self._remote, Stream):
+            if not isinstance(self._remote, Stream | socket.socket):
                 self._end.end, early = await self._remote()
             if self._late:
                 self._near.end = await self._locals.connect()

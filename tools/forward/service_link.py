@@ -251,7 +251,11 @@ class ServiceLink(Actor):
 
         async def made() -> tuple[End, bytes]:
             sock = await join(relay, service.protocol, known, service.options)
-            return sock, await self._after_ok(sock)
+            try:
+                return sock, await self._after_ok(sock)
+            except BaseException:
+                sock.close()
+                raise
 
         return made
 
@@ -290,24 +294,18 @@ class ServiceLink(Actor):
                 end, data = await made()
                 assert isinstance(end, socket.socket)
                 sock = end
-            taken = sock
-
-            async def remote() -> tuple[End, bytes]:
-                return taken, data
-
             try:
                 if not data:
-                    data = await asyncio.get_running_loop().sock_recv(taken, _READ)
-                    if not data:
-                        taken.close()
-                        return
+                    data = await asyncio.get_running_loop().sock_recv(sock, _READ)
+                if data and self._bridge(sock, data):
+                    return
             except BaseException:
-                taken.close()
+                sock.close()
                 raise
-            if not self._bridge(remote):
-                taken.close()
+            sock.close()
 
         async def keep(sock: socket.socket | None, data: bytes) -> None:
+            waiting.discard(sock)
             while not self._leave.is_set():
                 began = self.now()
                 await member(sock, data)
@@ -315,6 +313,7 @@ class ServiceLink(Actor):
                 if self.now() - began < 0.01:
                     await asyncio.sleep(0.05)  # members that end at once must not be a storm
 
+        waiting: set[socket.socket | None] = {first}
         try:
             async with asyncio.TaskGroup() as group:
                 for n in range(self._service.idle):
@@ -323,11 +322,16 @@ class ServiceLink(Actor):
             why = str(errors.exceptions[0])
         else:
             why = _DRAINED
+        finally:
+            if first in waiting:  # its task was cancelled before it began
+                first.close()
         return why
 
     # Users.
 
-    def _bridge(self, remote: Callable[[], Awaitable[tuple[End, bytes]]] | Stream) -> bool:
+    def _bridge(
+        self, remote: Callable[[], Awaitable[tuple[End, bytes]]] | End, early: bytes = b""
+    ) -> bool:
         bridges = self.system.ref(self._bridges)
         self._serial += 1
         late = self._service.protocol is not Protocol.EVENT
@@ -338,7 +342,7 @@ class ServiceLink(Actor):
                 bridges,
                 ChildSpec(
                     f"u{self.incarnation}.{self._serial}",
-                    lambda: UserBridge(self._locals, self._pipes, remote, late=late),
+                    lambda: UserBridge(self._locals, self._pipes, remote, early=early, late=late),
                     restart=Restart.TEMPORARY,
                     shutdown=1.0,
                 ),

@@ -65,6 +65,7 @@ class Acceptor:
         counters: `refused_` and a reason, `gave_way`, `handshake_failed_timeout`, `accept_failed`,
             `out_of_descriptors`.
         log: writes a line about refusals; None: the general log.
+        turn_away: ends a connection that is not taken.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Acceptor:
         name: str,
         counters: Counter[str] | None = None,
         log: Callable[[str], object] | None = None,
+        turn_away: Callable[[socket.socket], object] = socket.socket.close,
     ) -> None:
+        self._turn_away = turn_away
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.accepting = True
         self.gate = Gate(limits.most, limits.most_per_source, self.counters, yields=limits.yields)
@@ -152,14 +155,14 @@ class Acceptor:
     def _accepted(self, sock: socket.socket, address: Any) -> None:
         if not self.accepting:
             self.counters["refused_not_accepting"] += 1
-            sock.close()
+            self._turn_away(sock)
             return
         source = source_of(address[0]) if isinstance(address, tuple) else ""
         now = asyncio.get_running_loop().time()
         place = self.gate.enter(source, now)
         if place is None:
             self.refusals.note("too many of one address" if source else "too many", source)
-            sock.close()
+            self._turn_away(sock)
             return
         sock.setblocking(False)
         if self._limits.deadline and self._sweeping is None:
