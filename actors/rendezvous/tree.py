@@ -177,7 +177,6 @@ class Rendezvous:
         ]
 
     def commands(self) -> Mapping[str, DoorCommand]:
-        """See `Commanded`."""
         return RendezvousCommands(self.door, f"{self._base}/services").commands()
 
     async def drain(self) -> None:

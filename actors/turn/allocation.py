@@ -69,8 +69,6 @@ class _Route:
 
 
 class Allocation(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=16)
 
     def __init__(self, door: TurnContext, record: Record) -> None:

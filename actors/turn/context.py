@@ -39,7 +39,8 @@ def _untold(_: StreamRecord) -> None:
 
 
 class TurnContext:
-    """See the module docstring; also the `Host` of the dispatcher.
+    """What all actors of the door share, and what the protocol machine asks of it. Also the `Host`
+    of the dispatcher.
 
     Attributes:
         dispatcher: the protocol machine, with the record of every allocation.
@@ -130,14 +131,12 @@ class TurnContext:
     # What the dispatcher asks for; see `wire.turn.dispatcher.Host`.
 
     def open_relay(self, family: int, *, even: bool = False) -> RelaySocket | int:
-        """See `Host`."""
         relay = self.ports.relay(family, even=even)
         if isinstance(relay, int) and relay == 508:
             self.events["bind_failed"] += 1
         return relay
 
     def open_pair(self, family: int) -> tuple[RelaySocket, RelaySocket] | int:
-        """See `Host`."""
         for _ in range(4):
             first = self.ports.relay(family, even=True)
             if isinstance(first, int):
@@ -197,7 +196,6 @@ class TurnContext:
         )  # fmt: skip
 
     def random(self, size: int) -> bytes:
-        """See `Host`."""
         return os.urandom(size)
 
 

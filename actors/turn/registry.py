@@ -48,8 +48,6 @@ class _Revive:
 
 
 class AllocationRegistry(Actor):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=100_000)
 
     def __init__(self, door: TurnContext) -> None:

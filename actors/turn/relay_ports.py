@@ -60,7 +60,7 @@ class RelaySocket:
 
 
 class RelayPorts:
-    """See the module docstring.
+    """Relayed addresses: bound before anybody hears of them, lent to allocations, kept from others.
 
     Attributes:
         open: relayed sockets at the moment.

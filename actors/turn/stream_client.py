@@ -56,8 +56,6 @@ class StreamEndpoint:
 
 
 class StreamClient(Actor, asyncio.Protocol):
-    """See the module docstring."""
-
     mailbox = MailboxSpec(bound=16)
 
     def __init__(self, door: TurnContext, arrived: Arrived) -> None:

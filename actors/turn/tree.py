@@ -172,11 +172,9 @@ class Turn:
 
     @property
     def draining(self) -> bool:
-        """See `Door`."""
         return self.door.dispatcher.draining
 
     def listening(self) -> list[Listening]:
-        """See `Door`."""
         places = [
             Listening("UDP, TURN", f"{self._base}/listeners/{name}", endpoint.bound)
             for name, endpoint in zip(self._names("udp", self._udp), self._udp, strict=True)

@@ -24,7 +24,7 @@ _CHANNEL, _CHANNEL_MASK = 0x40, 0xC0
 
 
 class UdpEndpoint:
-    """See `wire.turn.allocation.Endpoint`.
+    """The way back to a client by UDP: an `Endpoint` of the protocol machine.
 
     Attributes:
         wanted: the address of the settings.

@@ -71,7 +71,7 @@ def explain(error: DialFailed | OSError, transport: str) -> str:
 
 
 class Complaints:
-    """See the module docstring.
+    """What an agent says about relays that it cannot reach: why, in words, and what helps.
 
     Args:
         log: writes a line at WARNING.

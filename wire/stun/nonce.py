@@ -26,7 +26,7 @@ SIZE: Final = _TIME_END + 16
 
 
 class Nonces:
-    """See the module docstring.
+    """Nonces that need no memory: each says when it was made, and for whom, under our secret.
 
     Args:
         secret: random bytes.

@@ -84,7 +84,7 @@ class Bindings:
 
 
 class Allocation:
-    """See the module docstring.
+    """One allocation: a client's relayed addresses, its permissions and channels, its traffic.
 
     Attributes:
         number: of this allocation, unique in the process.

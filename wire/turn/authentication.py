@@ -37,7 +37,7 @@ class Proved(NamedTuple):
 
 
 class Authentication:
-    """See the module docstring.
+    """Who sent a request: the long-term credential mechanism, with MD5 and SHA-256.
 
     Args:
         realm: of this server.

@@ -53,7 +53,6 @@ class StaticUsers:
         self._hashes = {userhash(name, realm): name for name in self._users}
 
     def find(self, username: str, wall: float) -> Account | None:
-        """See `Find`."""
         name = opaque(username)
         password = self._users.get(name)
         return None if password is None else Account(name, username, (password,))
@@ -71,7 +70,6 @@ class RestSecrets:
         self._separator = separator
 
     def find(self, username: str, wall: float) -> Account | None:
-        """See `Find`."""
         until, _, name = username.partition(self._separator)
         if not until.isdigit():
             name, _, until = username.partition(self._separator)
@@ -93,7 +91,6 @@ class StampSecret:
         self._secret = secret
 
     def find(self, username: str, wall: float) -> Account | None:
-        """See `Find`."""
         until, colon, salt = username.partition(":")
         if not colon or ":" in salt or not _in_future(until, wall):
             return None

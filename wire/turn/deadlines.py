@@ -35,7 +35,8 @@ class Deadline:
 
 
 class Deadlines:
-    """See the module docstring.
+    """One queue for the deadlines of all allocations: permissions, channels, lifetimes,
+    reservations.
 
     Bound: one entry per thing; of those that were cancelled as many again, then they are taken out.
     """

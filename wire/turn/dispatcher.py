@@ -70,7 +70,7 @@ _Attributes: TypeAlias = tuple[a.Attribute, ...]
 
 
 class Dispatcher:
-    """See the module docstring.
+    """Answers what clients ask: one method per request, and the table of all allocations.
 
     Attributes:
         allocations: all, by number.

@@ -74,7 +74,7 @@ def embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 class PeerFilter:
-    """See the module docstring.
+    """Whom clients may reach through us: nobody inside, unless the operator lists it.
 
     Args:
         allowed, denied: networks of the operator.

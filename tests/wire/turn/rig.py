@@ -37,7 +37,6 @@ class MemoryRelay:
     closed: bool = False
 
     def close(self) -> None:
-        """See `Relay`."""
         self.closed = True
 
 
@@ -58,7 +57,6 @@ class MemoryHost:
     dice: random.Random = field(default_factory=lambda: random.Random(1))
 
     def open_relay(self, family: int, *, even: bool = False) -> MemoryRelay | int:
-        """See `Host`."""
         if family not in self.families:
             return 440
         if self.failures:
@@ -71,7 +69,6 @@ class MemoryHost:
         return relay
 
     def open_pair(self, family: int) -> tuple[MemoryRelay, MemoryRelay] | int:
-        """See `Host`."""
         first = self.open_relay(family, even=True)
         if isinstance(first, int):
             return first
@@ -82,15 +79,12 @@ class MemoryHost:
         return first, second
 
     def opened(self, allocation: Allocation) -> bool:
-        """See `Host`."""
         return True
 
     def closed(self, allocation: Allocation, why: str) -> None:
-        """See `Host`."""
         self.ended.append((allocation.number, why))
 
     def random(self, size: int) -> bytes:
-        """See `Host`."""
         return self.dice.randbytes(size)
 
     @property
@@ -108,21 +102,17 @@ class MemoryEndpoint:
         self.sent: list[tuple[bytes, SocketAddress]] = []
 
     def send(self, datagram: bytes, address: SocketAddress) -> int:
-        """See `Endpoint`."""
         self.sent.append((datagram, address))
         return 1
 
     def send_segments(
         self, segments: list[bytes], segment_size: int, address: SocketAddress
     ) -> int:
-        """See `Endpoint`."""
         self.sent += [(one, address) for one in segments]
         return len(segments)
 
 
 class Rig:
-    """See the module docstring."""
-
     def __init__(
         self, rules: TurnRules | None = None, *, reply_rate: float = 0.0, stream: bool = False
     ) -> None:
