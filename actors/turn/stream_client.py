@@ -64,6 +64,7 @@ class StreamClient(Actor, asyncio.Protocol):
         self._source: Any = arrived.address
         self._place: Place = arrived.place
         self._frames = Frames()
+        self._allocated = False
 
     def init(self) -> None:
         """Take the connection over."""
@@ -103,6 +104,8 @@ class StreamClient(Actor, asyncio.Protocol):
     def _received(self, data: bytes) -> None:
         self._place.heard()
         try:
+            if not self._allocated and (self._frames.rest or data)[0] & 0xC0:
+                raise StunError("first_bits")  # channel data of nobody, such as an HTTP request
             frames = self._frames.receive(data)
         except StunError as error:
             self._door.events[f"stream_{error.label}"] += 1
@@ -122,5 +125,6 @@ class StreamClient(Actor, asyncio.Protocol):
             answer = self._door.receive(frame, endpoint, source)
             if answer is not None:
                 endpoint.send(answer, source)
-            if endpoint.clients:
+            if endpoint.clients and not self._allocated:
+                self._allocated = True
                 self._place.proved()

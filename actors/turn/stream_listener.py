@@ -46,8 +46,11 @@ class StreamBinding:
         self.tls = tls
 
 
-class Arrived:
-    """A connection that an actor is about to take over."""
+class Arrived(asyncio.Protocol):
+    """A connection that an actor is about to take over; what comes meanwhile waits.
+
+    It waits in the kernel, but for TLS, where it may have come with the end of the handshake.
+    """
 
     def __init__(
         self, transport: PlainTransport | TlsTransport, address: Any, place: Place
@@ -56,10 +59,37 @@ class Arrived:
         self.address = address[:2]
         self.place = place
         self.tls = isinstance(transport, TlsTransport)
+        self._taker: asyncio.Protocol | None = None
+        self._held = b""  # one read: then it is paused
+        self._over = False
+        if self.tls:
+            transport.start(self)
 
-    def start(self, protocol: asyncio.Protocol) -> None:
-        """Deliver to this protocol."""
-        self.transport.start(protocol)
+    def start(self, taker: asyncio.Protocol) -> None:
+        """Deliver to it from now on, and what waited first."""
+        self._taker = taker
+        if not self.tls:
+            self.transport.start(self)
+        held, self._held = self._held, b""
+        if held:
+            taker.data_received(held)
+            self.transport.resume_reading()
+        if self._over:
+            taker.connection_lost(None)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._taker is not None:
+            self._taker.data_received(data)
+        else:
+            self._held += data
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._over = True
+        if self._taker is not None:
+            self._taker.connection_lost(exc)
 
 
 class _Handshake:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 from actors.doors.door import DoorContext, DoorKind
+from actors.turn.addresses import outgoing_hosts
 from actors.turn.settings import TurnSettings
 from actors.turn.tree import Turn
 from config.rendezvous_settings import parse_range
@@ -56,7 +56,9 @@ def turn_settings(room: Room) -> TurnSettings:
         OSError: as `open_turn`.
     """
     ports = parse_range(room.ports)
-    hosts = room.relay_addresses or _relay_hosts(room)
+    hosts = room.relay_addresses or outgoing_hosts(
+        (one.host, one.port) for one in (*room.listen, *room.listen_tcp, *room.listen_tls)
+    )
     last = limits.LAST_OLD_CHANNEL if room.old_channel_numbers else limits.LAST_CHANNEL
     return TurnSettings(
         realm=room.realm,
@@ -111,39 +113,3 @@ def _secret(path: Path) -> bytes:
     if not secret:
         raise OSError(f"turn.secret_files: {path} is empty; write the secret into it")
     return secret
-
-
-def _relay_hosts(room: Room) -> tuple[str, ...]:
-    """One address per family of those we listen at."""
-    found: dict[int, str] = {}
-    for one in (*room.listen, *room.listen_tcp, *room.listen_tls):
-        family = family_of(one.host)
-        if one.host not in ("0.0.0.0", "::", "", "*"):
-            found.setdefault(family, one.host)
-            continue
-        families = (1, 2) if one.host == "::" else (1,)
-        for wild in families:
-            host = _outgoing(wild)
-            if host:
-                found.setdefault(wild, host)
-    if not found:
-        raise OSError(
-            "turn.relay_addresses: this host has no address towards the Internet; set the ones "
-            "that peers shall send to"
-        )
-    return tuple(found[family] for family in sorted(found))
-
-
-def _outgoing(family: int) -> str:
-    """Which address of ours the default route leaves from; sends nothing."""
-    kind, somewhere = (
-        (socket.AF_INET, ("198.51.100.1", 9))
-        if family == 1
-        else (socket.AF_INET6, ("2001:db8::1", 9))
-    )
-    try:
-        with socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect(somewhere)
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""

@@ -13,6 +13,7 @@ import click
 PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "relay": "The rendezvous relay and its forwarder (lyondhill/relay).",
+        "turnserver": "coturn's turnserver, with its configuration file.",
     }
 )
 
