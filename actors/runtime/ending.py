@@ -59,7 +59,6 @@ def close_admission(cell: Cell, reason: ExitReason) -> None:
 def shut(cell: Cell) -> None:
     """Accept no more messages."""
     cell.open = False
-    cell.mailbox.release_senders()
 
 
 async def farewell(cell: Cell, reason: ExitReason) -> ExitReason:
@@ -190,7 +189,6 @@ def discard_mailbox(cell: Cell, reason: ExitReason) -> None:
         _discard(cell, item, reason)
     mailbox.queue = NO_QUEUE
     mailbox.reserved = 0
-    mailbox.release_senders()
 
 
 def _discard(cell: Cell, item: object, reason: ExitReason) -> None:

@@ -5,7 +5,7 @@
     RuntimeFault
     ├── AskFailed           an ask came to nothing, as any ask may: what most callers catch
     │   ├── NoAnswer        nobody answered; asking again later may help
-    │   │   ├── MailboxFull the target's mailbox is at its bound (policy reject or wait)
+    │   │   ├── MailboxFull the target's mailbox is at its bound (policy reject)
     │   │   ├── ActorDown   the target is dead, died meanwhile, or is between two incarnations
     │   │   └── AskTimeout  no answer before the deadline
     │   └── ReplyError      the target refused with a value; it lives on

@@ -145,8 +145,6 @@ async def serve(cell: Cell) -> ExitReason:
             if not queue or cell.suspended:
                 break
             item = queue.popleft()
-            if mailbox.senders is not None:
-                mailbox.made_room()
             kind = type(item)
             handler = handlers.get(kind)
             if handler is None:

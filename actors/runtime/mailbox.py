@@ -32,7 +32,6 @@ class Overflow(Enum):
     DROP_NEWEST = "drop_newest"  #: the new message is dropped and counted; an ask is refused
     DROP_OLDEST = "drop_oldest"  #: the oldest queued message is dropped; an ask fails at once
     COALESCE = "coalesce"  #: replaces the queued message of equal key; at the bound as REJECT
-    WAIT = "wait"  #: `await ref.send()` waits for room; `tell` sees `MailboxFull`
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,6 @@ class Mailbox:
         "received",
         "rejected",
         "reserved",
-        "senders",
         "sojourn",
         "spec",
         "system",
@@ -120,8 +118,6 @@ class Mailbox:
         self.system: deque[object] | None = None
         self.waiter: asyncio.Future[None] | None = None
         self._latest: dict[Hashable, Coalesced] | None = None
-        #: Futures of senders that wait for room (policy WAIT), oldest first.
-        self.senders: dict[asyncio.Future[bool], None] | None = None
         #: Ticks and notices among the queued messages.
         self.reserved = 0
         self.received = 0
@@ -247,49 +243,6 @@ class Mailbox:
                 self._latest.pop(item.key, None)
             return item.message
         return item
-
-    # Waiting for room (policy WAIT).
-
-    @property
-    def has_room(self) -> bool:
-        """True when one more user message fits."""
-        return len(self.queue) - self.reserved < self.bound
-
-    def room_waiter(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bool]:
-        """A future completed with True when there is room, or when the actor is gone.
-
-        A sender that does not use the room, because it was cancelled or its time is over, must
-        `leave`, or the next one in line would sleep beside a free slot.
-        """
-        if self.senders is None:
-            self.senders = {}
-        future = loop.create_future()
-        self.senders[future] = None
-        return future
-
-    def leave(self, room: asyncio.Future[bool]) -> None:
-        """A waiting sender gives up; the room it may have been given is the next one's."""
-        if self.senders is not None:
-            self.senders.pop(room, None)
-        self.made_room()
-
-    def made_room(self) -> None:
-        """Let the next waiting sender in, if there is room."""
-        senders = self.senders
-        if senders and self.has_room:
-            future = next(iter(senders))
-            del senders[future]
-            if not future.done():
-                future.set_result(True)
-        if not senders:
-            self.senders = None
-
-    def release_senders(self) -> None:
-        """Wake every waiting sender; each finds out by itself that the actor is gone."""
-        senders, self.senders = self.senders, None
-        for future in senders or ():
-            if not future.done():
-                future.set_result(True)
 
     def statistics(self) -> MailboxStatistics:
         """The counters, as one tuple."""

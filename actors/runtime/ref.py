@@ -10,7 +10,6 @@ Source: docs/runtime.md sections 1, 2 and 4.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from . import context
@@ -25,7 +24,6 @@ from .errors import (
     TooManyAsks,
 )
 from .lifecycle import State
-from .mailbox import Overflow
 from .messages import Refusal, Request
 from .reasons import ExitKind, ExitReason
 
@@ -92,7 +90,7 @@ class ActorRef:
         A message to a place where nobody runs becomes a dead letter and raises nothing.
 
         Raises:
-            MailboxFull: the mailbox is at its bound and its policy is reject or wait.
+            MailboxFull: the mailbox is at its bound and its policy is reject.
         """
         cell = self._cell
         if not cell.open:
@@ -112,41 +110,6 @@ class ActorRef:
                 cell.dead_letter(message, cell.closed_because())
                 return True
         return cell.mailbox.offer(message)
-
-    async def send(self, message: object, *, timeout: float) -> None:
-        """As `tell`, but a mailbox with policy WAIT makes the sender wait for room.
-
-        Raises:
-            MailboxFull: no room within `timeout` seconds, another policy, or the target is
-                one of the sender's own ancestors (which would dead-lock).
-            ActorDown: the target ended meanwhile.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while True:
-            cell = self._resolve()
-            if not cell.open:
-                raise cell.down()
-            mailbox = cell.mailbox
-            if mailbox.has_room or mailbox.spec.overflow is not Overflow.WAIT:
-                self.tell(message)
-                return
-            sender = context.current()
-            if sender is not None and cell.is_ancestor_of(sender):
-                break
-            room = mailbox.room_waiter(loop)
-            timer = cell.system.timers.at(deadline, partial(_no_room, room))
-            try:
-                if not await room:
-                    mailbox.leave(room)
-                    break
-            except asyncio.CancelledError:
-                mailbox.leave(room)
-                raise
-            finally:
-                cell.system.timers.cancel(timer)
-        mailbox.rejected += 1
-        raise MailboxFull(cell.path, mailbox.bound)
 
     async def ask(self, message: Request[R], *, timeout: float) -> R:
         """Send a request and wait for its answer, at most `timeout` seconds.
@@ -280,12 +243,6 @@ class PinnedRef(ActorRef):
             return True
         return super().try_tell(message)
 
-    async def send(self, message: object, *, timeout: float) -> None:
-        """As `ActorRef.send`; `ActorDown(incarnation)` once the incarnation ended."""
-        if self._stale():
-            raise self._down()
-        await super().send(message, timeout=timeout)
-
     async def ask(self, message: Request[R], *, timeout: float) -> R:
         """As `ActorRef.ask`; `ActorDown(incarnation)` once the incarnation ended."""
         if self._stale():
@@ -331,11 +288,6 @@ def check_cycle(caller: Cell, parent: Ask | None, target: Cell) -> None:
         if link.caller is target:
             raise AskCycle(target.path)
         link = link.parent
-
-
-def _no_room(room: asyncio.Future[bool]) -> None:
-    if not room.done():
-        room.set_result(False)
 
 
 __all__ = ["MAX_ASKS_OUT", "ActorRef", "PinnedRef"]

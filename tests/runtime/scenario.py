@@ -164,7 +164,7 @@ class Driver:
             if rng.random() < 0.3:
                 system.demonitor(ref, token)
         elif draw < 0.94:
-            await self.send(ref)
+            self.send(ref)
         else:
             self.start_child()
 
@@ -175,10 +175,10 @@ class Driver:
         number = self.numbers[ref.path] = self.numbers.get(ref.path, 0) + 1
         ref.try_tell(Note(self.sender, number))
 
-    async def send(self, ref: ActorRef) -> None:
+    def send(self, ref: ActorRef) -> None:
         number = self.numbers[ref.path] = self.numbers.get(ref.path, 0) + 1
         try:
-            await ref.send(Note(self.sender, number), timeout=0.5)
+            ref.tell(Note(self.sender, number))
         except RuntimeFault:
             pass
 

@@ -97,7 +97,6 @@ def test_2_2_ticks_and_downs_pass_a_full_mailbox_and_take_no_room() -> None:
     "overflow, served, rejected, dropped",
     [
         (Overflow.REJECT, ["a1", "a2"], 3, 0),
-        (Overflow.WAIT, ["a1", "a2"], 3, 0),
         (Overflow.DROP_NEWEST, ["a1", "a2"], 0, 3),
         (Overflow.DROP_OLDEST, ["!0", "!1"], 0, 3),
         # a2 replaced a1; b1 fitted; !0 and !1 have no key and no room
@@ -178,95 +177,6 @@ def test_2_3_a_mailbox_that_cannot_work_is_refused() -> None:
             with pytest.raises(ActorDown) as caught:
                 await system.start(lambda kind=kind: kind())  # type: ignore[misc]  # any actor can be a root
             assert BadChildSpec.__name__ in caught.value.reason.error
-
-    everywhere(scenario)
-
-
-def test_2_4_senders_wait_for_room_and_give_up_at_their_deadline() -> None:
-    async def scenario(sim: Simulation) -> None:
-        journal: list[str] = []
-        system = await tree(sim, probe("a", journal, kind=narrow(Overflow.WAIT)))
-        ref = at(system, "/a")
-        system.suspend(ref)
-        for text in ("1", "2"):
-            await ref.send(Say(text), timeout=1)
-        sending: list[asyncio.Task[None]] = []
-        for text in ("3", "4", "5"):
-            sending.append(asyncio.ensure_future(ref.send(Say(text), timeout=5)))
-            await asyncio.sleep(0.01)
-        began = sim.loop.time()
-        with pytest.raises(MailboxFull):
-            await ref.send(Say("never"), timeout=0.5)
-        assert 0.5 <= sim.loop.time() - began <= 0.51
-        system.resume(ref)
-        await asyncio.wait(sending)
-        await asyncio.sleep(0.01)
-        assert says(journal)[:2] == ["1", "2"]
-        assert sorted(says(journal)) == ["1", "2", "3", "4", "5"]
-        assert not list(mailbox_is_conserved(cell_at(system, "/a")))
-        await system.stop()
-
-    everywhere(scenario)
-
-
-def test_2_4_room_given_to_a_cancelled_sender_goes_to_the_next() -> None:
-    async def scenario(sim: Simulation) -> None:
-        journal: list[str] = []
-        system = await tree(sim, probe("a", journal, kind=narrow(Overflow.WAIT, bound=1)))
-        ref = at(system, "/a")
-        system.suspend(ref)
-        await ref.send(Say("first"), timeout=1)
-        unlucky = asyncio.ensure_future(ref.send(Say("unlucky"), timeout=60))
-        await asyncio.sleep(0.01)
-        patient = asyncio.ensure_future(ref.send(Say("patient"), timeout=60))
-        await asyncio.sleep(0.01)
-        # The room is made and its first taker cancelled before it could use it.
-        mailbox = cell_at(system, "/a").mailbox
-        senders = list(mailbox.senders or ())
-        senders[0].add_done_callback(lambda _: unlucky.cancel())
-        system.resume(ref)
-        began = sim.loop.time()
-        await patient
-        assert sim.loop.time() - began < 1.0
-        await asyncio.wait({unlucky})
-        assert mailbox.senders is None
-        await system.stop()
-
-    everywhere(scenario)
-
-
-def test_2_4_a_waiting_sender_hears_of_the_end() -> None:
-    async def scenario(sim: Simulation) -> None:
-        system = await tree(sim, probe("a", [], kind=narrow(Overflow.WAIT)))
-        ref = at(system, "/a")
-        system.suspend(ref)
-        for _ in range(2):
-            ref.tell(Say("x"))
-        sending = asyncio.ensure_future(ref.send(Say("y"), timeout=60))
-        await asyncio.sleep(0.01)
-        system.kill(ref)
-        with pytest.raises(ActorDown):
-            await sending
-        await system.stop()
-
-    everywhere(scenario)
-
-
-def test_2_4_nobody_waits_for_room_at_itself() -> None:
-    async def scenario(sim: Simulation) -> None:
-        system = await tree(sim, probe("a", [], kind=narrow(Overflow.WAIT, bound=1)))
-        ref = at(system, "/a")
-
-        async def talk_to_itself(actor: Probe) -> str:
-            await actor.ref.send(Say("fits"), timeout=5)
-            try:
-                await actor.ref.send(Say("does not"), timeout=5)
-            except MailboxFull:
-                return "refused"
-            return "sent"
-
-        assert await ref.ask(Get(talk_to_itself), timeout=1) == "refused"
-        await system.stop()
 
     everywhere(scenario)
 

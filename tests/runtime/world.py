@@ -355,12 +355,6 @@ class Merging(Subject):
     mailbox = MailboxSpec(bound=3, overflow=Overflow.COALESCE, key=by_sender)
 
 
-class Waiting(Subject):
-    """A small mailbox whose senders may wait."""
-
-    mailbox = MailboxSpec(bound=3, overflow=Overflow.WAIT)
-
-
 KINDS: tuple[type[Subject], ...] = (
     Subject,
     Subject,
@@ -369,7 +363,7 @@ KINDS: tuple[type[Subject], ...] = (
     Choosy,
     Strict,
     Merging,
-    Waiting,
+    Merging,
 )
 
 
