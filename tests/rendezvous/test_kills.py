@@ -16,9 +16,16 @@ import pytest
 from tests.conftest import eventually, run
 from tests.forward.test_forward import Running, echo, forwarding, local, of
 from tests.rendezvous.rig import Peer, Relay, relay
+from tools.forward import service_link
 
 PROTOCOLS = ("multiplex", "pool", "event")
 ROOT = "/rendezvous"
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_link, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(service_link, "LONGEST_PAUSE", 0.2)
 
 
 def victims(it: Relay) -> list[str]:

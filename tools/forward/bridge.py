@@ -53,7 +53,7 @@ class Locals:
         raise failure
 
 
-class _EndGuard:
+class EndGuard:
     """An end until the pump has it. An actor that is killed before it began owns nothing: then
     it is reset when nobody keeps it any more.
     """
@@ -79,9 +79,10 @@ class UserBridge(Actor):
     """One user of a forwarded service: the relay's end and a connection to the local server.
 
     Args:
-        remote: the relay's end; or what makes it for this user, with what came of it.
+        end: the relay's.
+        make: makes it for this user, with what came of it; None: it is there.
         early: bytes that came of the relay's end, when it is there.
-        late: wait with the local server until `remote` is there. Else it is dialled first.
+        late: wait with the local server until that is there. Else it is dialled first.
     """
 
     mailbox = MailboxSpec(bound=4)
@@ -91,16 +92,16 @@ class UserBridge(Actor):
         self,
         locals_: Locals,
         pipes: PipePool,
-        remote: Callable[[], Awaitable[tuple[End, bytes]]] | End,
+        end: EndGuard,
+        make: Callable[[], Awaitable[tuple[End, bytes]]] | None,
         *,
         early: bytes = b"",
         late: bool = True,
     ) -> None:
         self._locals = locals_
         self._pipes = pipes
-        there = remote if isinstance(remote, Stream | socket.socket) else None
-        self._end = _EndGuard(there)
-        self._remote = remote
+        self._end = end
+        self._make = make
         self._early = early
         self._late = late
         self._pump: SocketPair | StreamPump | None = None
@@ -108,7 +109,7 @@ class UserBridge(Actor):
     def init(self) -> None:
         """Own what is there."""
         self.own(self._end, "relay")
-        self._near = self.own(_EndGuard(None), "local")
+        self._near = self.own(EndGuard(None), "local")
 
     def describe(self) -> dict[str, object]:
         """Bytes."""
@@ -124,8 +125,8 @@ class UserBridge(Actor):
         try:
             if not self._late:
                 self._near.end = await self._locals.connect()
-            if not isinstance(self._remote, Stream | socket.socket):
-                self._end.end, early = await self._remote()
+            if self._make is not None:
+                self._end.end, early = await self._make()
             if self._late:
                 self._near.end = await self._locals.connect()
         except (OSError, TimeoutError) as error:

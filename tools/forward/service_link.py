@@ -19,11 +19,12 @@ from actors.transport.addresses import address_text
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tcp.plain_transport import PlainTransport
 from actors.transport.tcp.pump import PipePool
+from actors.transport.tcp.pump.reset import close_with_reset
 from actors.transport.tcp.settings import TcpSettings
 from actors.transport.tcp.tls_transport import TlsTransport
 from actors.transport.tcp.yamux_connection import YamuxConnection
 from config.endpoint import Endpoint
-from tools.forward.bridge import End, Locals, UserBridge
+from tools.forward.bridge import End, EndGuard, Locals, UserBridge
 from tools.forward.relay_socket import ANSWER_SECONDS, NotServed, join, past_ok, register
 from tools.forward.settings import ForwardedService
 from tools.forward.tls_lines import register_over_tls
@@ -254,7 +255,7 @@ class ServiceLink(Actor):
             try:
                 return sock, await self._after_ok(sock)
             except BaseException:
-                sock.close()
+                close_with_reset(sock)
                 raise
 
         return made
@@ -300,9 +301,9 @@ class ServiceLink(Actor):
                 if data and self._bridge(sock, data):
                     return
             except BaseException:
-                sock.close()
+                close_with_reset(sock)  # it may be a user's by now, whose byte is on its way
                 raise
-            sock.close()
+            close_with_reset(sock)
 
         async def keep(sock: socket.socket | None, data: bytes) -> None:
             waiting.discard(sock)
@@ -324,7 +325,7 @@ class ServiceLink(Actor):
             why = _DRAINED
         finally:
             if first in waiting:  # its task was cancelled before it began
-                first.close()
+                close_with_reset(first)
         return why
 
     # Users.
@@ -335,6 +336,11 @@ class ServiceLink(Actor):
         bridges = self.system.ref(self._bridges)
         self._serial += 1
         late = self._service.protocol is not Protocol.EVENT
+        end, make = EndGuard(None), None
+        if isinstance(remote, Stream | socket.socket):
+            end.end = remote
+        else:
+            make = remote
         try:
             if bridges is None:
                 raise ChildRefused(self._bridges, "user", "down")
@@ -342,7 +348,9 @@ class ServiceLink(Actor):
                 bridges,
                 ChildSpec(
                     f"u{self.incarnation}.{self._serial}",
-                    lambda: UserBridge(self._locals, self._pipes, remote, early=early, late=late),
+                    lambda: UserBridge(
+                        self._locals, self._pipes, end, make, early=early, late=late
+                    ),
                     restart=Restart.TEMPORARY,
                     shutdown=1.0,
                 ),
