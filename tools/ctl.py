@@ -28,6 +28,7 @@ from tools.ctl_running import (
     options,
     run,
 )
+from tools.ctl_turn import turn
 from tools.ctl_views import agents, services, streams
 from wire.admin.messages import Row
 
@@ -51,6 +52,7 @@ def cli(context: click.Context, socket: Path | None) -> None:
 cli.add_command(policy)
 cli.add_command(audit)
 cli.add_command(rendezvous)
+cli.add_command(turn)
 cli.add_command(agents)
 cli.add_command(services)
 cli.add_command(streams)

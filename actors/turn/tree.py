@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from loguru import logger
 
-from actors.doors.door import Carriers, Listening
+from actors.doors.door import Carriers, DoorCommand, Listening
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
 from actors.runtime import (
@@ -38,10 +38,12 @@ from actors.transport.peer_policy import PeerPolicy
 from actors.transport.tcp.tls_context import server_context
 from actors.transport.tls import TlsIdentity
 from actors.turn.context import TurnContext
+from actors.turn.operators import TurnCommands
 from actors.turn.registry import AllocationRegistry
 from actors.turn.settings import TurnSettings
 from actors.turn.stream_listener import ALPN, StreamBinding, StreamListener
 from actors.turn.udp_listener import UdpEndpoint, UdpListener
+from wire.admin.messages import Row
 
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
 #: An allocation that fails more often than that is given up, and its client hears 437.
@@ -173,6 +175,22 @@ class Turn:
     @property
     def draining(self) -> bool:
         return self.door.dispatcher.draining
+
+    def commands(self) -> Mapping[str, DoorCommand]:
+        """See `Commanded`."""
+        return TurnCommands(self.door).commands()
+
+    def agents(self) -> Iterable[Row]:
+        """See `Viewed`: nobody is connected for longer than an allocation."""
+        return ()
+
+    def services(self) -> Iterable[Row]:
+        """See `Viewed`: nothing is offered."""
+        return ()
+
+    def streams(self) -> Iterable[Row]:
+        """See `Viewed`."""
+        return TurnCommands(self.door).streams()
 
     def listening(self) -> list[Listening]:
         places = [
