@@ -358,8 +358,11 @@ class QuicEndpoint:
         connection.last_heard = now
         if connection.at_gate is not None and connection.datagrams_in:
             connection.at_gate.heard()
-        connection.datagrams_in += -(-len(data) // size)
+        count = -(-len(data) // size)
+        connection.datagrams_in += count
         connection.octets_in += len(data)
+        # CPU time: on a busy machine the time of the clock says nothing about the peer.
+        began = time.thread_time()
         try:
             if len(data) > size:
                 connection.engine.receive_segments(data, size, address, now)
@@ -367,6 +370,9 @@ class QuicEndpoint:
                 connection.engine.receive(data, address, now)
         except Exception:  # noqa: BLE001  # hostile input must cost its own connection only
             self._broken(connection)
+        if not connection.cost.spend(time.thread_time() - began, count, len(data)):
+            self.counters["closed_costly"] += connection.closed is None
+            connection.expel("too costly")
         self._dirty[connection] = None
 
     def _stranger(self, datagram: bytes, address: Address) -> QuicConnectionHandle | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actors.transport.connection import Connection, ConnectionStatistics
 from actors.transport.quic.admission import plain_host
@@ -26,6 +26,7 @@ from actors.transport.quic.engine import (
     StreamCredit,
 )
 from actors.transport.quic.quic_stream import QuicStreamHandle
+from actors.transport.quic.receive_cost import ReceiveCost
 from actors.transport.stream import CloseReason
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 def plain_address(address: Address | None) -> tuple[str, int]:
     """Host and port; IPv4-mapped IPv6 in dotted form."""
     return ("", 0) if address is None else (plain_host(address), address[1])
+
+
+PROTOCOL_VIOLATION: Final = 0x0A
 
 
 class QuicConnectionHandle(Connection):
@@ -58,6 +62,7 @@ class QuicConnectionHandle(Connection):
         self.established = False
         #: The address the peer wrote to first, when this host has several: answers leave from it.
         self.asked: AskedAddress | None = None
+        self.cost = ReceiveCost()
         self.datagrams_in = self.datagrams_out = 0
         self.octets_in = self.octets_out = 0
         self.on_established: Callable[[Established], None] | None = None
@@ -147,6 +152,14 @@ class QuicConnectionHandle(Connection):
         if self._closed is None:
             self.engine.close(0x100 + alert, slug, application=False)
             self._end(CloseReason("handshake", 0x100 + alert, False, slug))
+            self.schedule_transmit()
+
+    def expel(self, reason: str) -> None:
+        """Close as for a violation of the protocol (RFC 9000 section 20.1)."""
+        if self._closed is None:
+            self._local_reason = CloseReason("local", PROTOCOL_VIOLATION, False, reason)
+            self.engine.close(PROTOCOL_VIOLATION, reason, application=False)
+            self._end(self._local_reason)
             self.schedule_transmit()
 
     def abort(self) -> None:
