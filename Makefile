@@ -101,6 +101,12 @@ test: $(STAMP) ## every test that must pass
 soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
 	TRUNKLINE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -m pytest -m soak --timeout 0 --hypothesis-profile soak $(ARGS)
 
+.PHONY: programs
+programs: $(STAMP) ## real programs through the forwarder (as root: installs them with apt)
+	apt-get install -y -qq --no-install-recommends redis-server redis-tools openssh-server \
+	  openssh-client netcat-openbsd postgresql
+	BIN=$(BIN) tests/programs/rendezvous.sh
+
 .PHONY: simulate
 simulate: $(STAMP) ## seeded virtual-clock simulation with many seeds (SEEDS=5000)
 	$(PY) -m tests.runtime.simulate --seeds $(SEEDS) $(ARGS)

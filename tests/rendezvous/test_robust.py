@@ -537,3 +537,33 @@ def test_r15_drain_refuses_newcomers_and_waits_for_who_is_here() -> None:
                 await draining
 
     run(main())
+
+
+def test_a_user_that_does_not_read_stalls_its_own_stream_and_no_other() -> None:
+    async def main() -> None:
+        async with relay() as it:
+            service, port = await it.multiplex()
+            slow, quick = await it.connect(port), await it.connect(port)
+            assert [(await service.frame()).stream_id for _ in range(2)] == [1, 3]
+            slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            credit, sent, stalled = 262_144, 0, False
+            while not stalled and sent < 32 << 20:
+                while credit:
+                    data = Frame(DATA, 0, 1, payload=bytes(min(credit, 65_536)))
+                    await service.send(data.encode())
+                    sent, credit = sent + len(data.payload), credit - len(data.payload)
+                try:
+                    async with asyncio.timeout(0.3):
+                        credit += (await service.frame()).length
+                except TimeoutError:
+                    stalled = True
+            assert stalled, "a slow reader bounds its writer"
+            for turn in range(20):
+                await quick.send(bytes([turn]))
+                while (frame := await service.frame()).stream_id != 3:
+                    pass
+                assert frame.payload == bytes([turn])
+                await service.send(Frame(DATA, 0, 3, payload=bytes([turn])).encode())
+                assert await quick.exactly(1) == bytes([turn])
+
+    run(main(), timeout=40)
