@@ -16,7 +16,7 @@ from actors.transport.own_certificate import judge_own, judge_shown
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, TlsMaterialError
 from config.schema import Settings
 from config.setting_types import TlsDoorRoom
-from wire.orp.identity import IdentityError, RelayUri, parse_identity
+from wire.orp.identity import AgentUri, IdentityError, RelayUri, parse_identity
 
 
 def configured_identity(settings: Settings) -> TlsIdentity | None:
@@ -94,9 +94,19 @@ def load_relay_identity(
 def check_served(certificate: Path, key: Path, ca: Path) -> None:
     """The certificate of the served controller: whoever its name says, as a TLS server.
 
+    But no agent: relays refuse those. (Callers of `control.tls.require_relay = false` take others.)
+
     Raises:
         TlsMaterialError, OSError: see `load_relay_identity`.
     """
     check_secret(key)
     identity = TlsIdentity.load(certificate, key, ca)
     judge_own(identity, certificate, ca, SERVER)
+    try:
+        agent = isinstance(parse_identity(identity.uri), AgentUri)
+    except IdentityError:
+        return
+    if agent:
+        raise TlsMaterialError(
+            f"{certificate}: its identity is {identity.uri!r}, an agent; relays refuse that"
+        )

@@ -34,6 +34,7 @@ from tests.controller.rig import (
     server,
     watching,
 )
+from tests.edge.relay_rig import relay_leaf
 from wire.orp import control_pb2 as pb
 from wire.orp import fleet_pb2
 
@@ -228,17 +229,18 @@ def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, pki: Pk
         async with controller.run() as rig:
             before = await asyncio.to_thread(shown, controller)
             assert before == await asyncio.to_thread(shown, controller)
-            shutil.copy(pki.provider.certificate, files[0])
-            shutil.copy(pki.provider.key, files[1])
+            renewed = relay_leaf(pki, "r2")
+            shutil.copy(renewed.certificate, files[0])
+            shutil.copy(renewed.key, files[1])
             after = await asyncio.to_thread(shown, controller)
             assert after != before
             files[0].write_text("half written")
             assert await asyncio.to_thread(shown, controller) == after
-            # Nor is one that callers would refuse.
-            foreign = pki.foreign_agent
-            shutil.copy(foreign.certificate, files[0])
-            shutil.copy(foreign.key, files[1])
-            assert await asyncio.to_thread(shown, controller) == after
+            # Nor is one that callers would refuse: of another authority, or of an agent.
+            for refused in (pki.foreign_agent, pki.provider):
+                shutil.copy(refused.certificate, files[0])
+                shutil.copy(refused.key, files[1])
+                assert await asyncio.to_thread(shown, controller) == after
             shutil.copy(pki.relay.certificate, files[0])
             assert await asyncio.to_thread(shown, controller) == after
             shutil.copy(pki.relay.key, files[1])
