@@ -26,13 +26,10 @@ MOST = 10_000
 
 
 class TurnCommands:
-    """See the module docstring."""
-
     def __init__(self, door: TurnContext) -> None:
         self._door = door
 
     def commands(self) -> Mapping[str, DoorCommand]:
-        """See `Commanded`."""
         return {
             "turn_list": self._list,
             "turn_show": self._show,
@@ -41,7 +38,6 @@ class TurnCommands:
         }
 
     def streams(self) -> Iterable[Row]:
-        """See `Viewed`."""
         for one in self._door.dispatcher.allocations.values():
             yield {
                 "stream": str(one.number),

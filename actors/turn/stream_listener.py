@@ -78,7 +78,6 @@ class Arrived(asyncio.Protocol):
             taker.connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
         if self._taker is not None:
             self._taker.data_received(data)
         else:
@@ -86,7 +85,6 @@ class Arrived(asyncio.Protocol):
             self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
         self._over = True
         if self._taker is not None:
             self._taker.connection_lost(exc)

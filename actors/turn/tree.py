@@ -177,7 +177,6 @@ class Turn:
         return self.door.dispatcher.draining
 
     def commands(self) -> Mapping[str, DoorCommand]:
-        """See `Commanded`."""
         return TurnCommands(self.door).commands()
 
     def agents(self) -> Iterable[Row]:
@@ -189,7 +188,6 @@ class Turn:
         return ()
 
     def streams(self) -> Iterable[Row]:
-        """See `Viewed`."""
         return TurnCommands(self.door).streams()
 
     def listening(self) -> list[Listening]:
