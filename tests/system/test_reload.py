@@ -29,7 +29,6 @@ from tests.conftest import PkiFixture
 from tests.system.daemon import ROOT, RunningDaemon, daemon
 from tools.control_client import ControlClient, ControlError
 
-NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 RULE = '[[rule]]\nid = "{id}"\ntenant = "acme"\ncaller = "*"\ntarget = "*"\ndecision = "allow"\n'
 
@@ -64,7 +63,11 @@ class Files:
         self.certificate.write_bytes(leaf.certificate_pem())
         self.key.write_bytes(leaf.key_pem())
 
-    def issue(self, identity: str, *, since: datetime = NOW, ca: KeyPair | None = None) -> KeyPair:
+    def issue(
+        self, identity: str, *, since: datetime | None = None, ca: KeyPair | None = None
+    ) -> KeyPair:
+        # Not when the module was loaded: the CA is made when the first test asks for it.
+        since = since or datetime.now(UTC)
         return create_leaf(ca or authority(self.pki), identity, lifetime=DAY, now=since)
 
 
@@ -106,9 +109,10 @@ AGENT = agent_identity("acme", UUID(int=1))
 
 
 def _expired(files: Files) -> str:
-    """It began when the module was imported, for one second."""
+    """It was valid in the first second of the CA, which is backdated."""
     ca = authority(files.pki)
-    files.put(create_leaf(ca, RELAY, lifetime=timedelta(seconds=1), now=NOW))
+    began = ca.certificate.not_valid_before_utc
+    files.put(create_leaf(ca, RELAY, lifetime=timedelta(seconds=1), now=began))
     return f"{files.certificate}: expired at"
 
 
@@ -123,7 +127,7 @@ def _another_relay(files: Files) -> str:
 
 
 def _foreign(files: Files) -> str:
-    files.put(files.issue(RELAY, ca=create_ca(NOW)))
+    files.put(files.issue(RELAY, ca=create_ca(datetime.now(UTC))))
     return f"{files.certificate}: does not chain to {files.ca}"
 
 
