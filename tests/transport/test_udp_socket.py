@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+import time
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
@@ -16,6 +18,7 @@ from actors.runtime import Actor, ActorSystem, ChildSpec, Restart, Supervisor
 from actors.transport.udp import Address, PrefixedSocket, UdpSocket, bind_udp
 from actors.transport.udp import udp_socket as module
 from actors.transport.udp.segmentation import Segmentation
+from actors.transport.udp.udp_socket import RECEIVE_SECONDS
 from tests.conftest import eventually, run
 
 
@@ -290,6 +293,34 @@ def test_the_backlog_is_bounded_and_drops_are_counted(size: int) -> None:
         assert sender.statistics().held == 0
         assert sender.send(b"late", address) == 0
         peer.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [1200, 60])
+def test_datagrams_that_cost_much_leave_the_loop_to_others(size: int) -> None:
+    """They are as small and as few as allowed; only their handling takes long."""
+
+    async def scenario() -> None:
+        batches, turns, most = 0, 0, 0
+
+        def costly(buffer: memoryview, segment_size: int, address: Address) -> None:
+            nonlocal batches
+            batches += 1
+            time.sleep(RECEIVE_SECONDS / 2)
+
+        receiver = UdpSocket(bind_udp("127.0.0.1", 0), costly, offload=False)
+        with ExitStack() as stack:
+            # Of many senders, so that none is a run with the one before it.
+            for _ in range(40):
+                sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                sock.sendto(bytes(size), receiver.address)
+            while batches < 40:
+                before = batches
+                await asyncio.sleep(0)
+                most, turns = max(most, batches - before), turns + 1
+        receiver.abort()
+        assert most <= 4
 
     run(scenario())
 

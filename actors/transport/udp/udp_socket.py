@@ -27,6 +27,7 @@ import asyncio
 import errno
 import socket
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -49,6 +50,8 @@ Datagram: TypeAlias = bytes | bytearray | memoryview
 #: Receive calls per wake-up, and bytes, then the loop gets its turn. A call may return 64 KiB.
 RECEIVE_CALLS: Final = 128
 RECEIVE_BYTES: Final = 2 * 1024 * 1024
+#: The same for datagrams that cost more than they weigh: seconds in one wake-up.
+RECEIVE_SECONDS: Final = 0.02
 #: Single datagrams in a wake-up, and none coalesced, from which on many are asked for by one call.
 MANY: Final = 4
 #: Calls that brought smaller datagrams only, after which smaller ones are expected.
@@ -219,6 +222,7 @@ class UdpSocket:
         there: tuple[int, bytes] | None = None  # which address of ours the run was sent to
         total = calls = longest = 0
         runs = False
+        until = time.monotonic() + RECEIVE_SECONDS
         for _ in range(RECEIVE_CALLS):
             try:
                 if self._control:
@@ -269,7 +273,7 @@ class UdpSocket:
                     return
                 start = end = 0
                 sender = _NOBODY
-            if total >= RECEIVE_BYTES:
+            if total >= RECEIVE_BYTES or time.monotonic() >= until:
                 break
         if sender is not _NOBODY:
             self.on_batch(view[start:end], segment_size, sender)
@@ -281,6 +285,7 @@ class UdpSocket:
         many = many_receiver()
         assert many is not None
         total = 0
+        until = time.monotonic() + RECEIVE_SECONDS
         for _ in range(RECEIVE_CALLS):
             expected = self._expected
             try:
@@ -305,6 +310,8 @@ class UdpSocket:
                     return
             self._expect(longest)
             if count < SLOTS or total >= RECEIVE_BYTES or not self._expected:
+                return
+            if time.monotonic() >= until:
                 return
 
     def _expect(self, longest: int) -> None:
