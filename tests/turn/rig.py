@@ -122,6 +122,7 @@ class Client:
         self.plug = Plug("::1" if ":" in server[0] else "127.0.0.1")
         self.server = server
         self.user = user
+        self.realm = REALM
         self.nonce = b""
         self._serial = 0
         self.key = long_term_key(user, REALM, SETTINGS.users.get(user, "?"))
@@ -139,7 +140,7 @@ class Client:
             tid = self._serial.to_bytes(12, "big")
             identity = (
                 (a.USERNAME, self.user.encode()),
-                (a.REALM, REALM.encode()),
+                (a.REALM, self.realm.encode()),
                 (a.NONCE, self.nonce or b"?"),
             )
             self.transmit(
@@ -201,6 +202,7 @@ class StreamClient(Client):
     ) -> None:
         self.reader, self.writer = reader, writer
         self.user = user
+        self.realm = REALM
         self.nonce = b""
         self._serial = 0
         self.key = long_term_key(user, REALM, SETTINGS.users[user])

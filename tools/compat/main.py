@@ -13,6 +13,7 @@ import click
 PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "relay": "The rendezvous relay and its forwarder (lyondhill/relay).",
+        "firezone-relay": "Firezone's relay, with its flags and environment.",
         "turnserver": "coturn's turnserver, with its configuration file.",
     }
 )
@@ -25,7 +26,7 @@ class _Programs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in PROGRAMS:
             return None
-        command = importlib.import_module(f"tools.compat.{cmd_name}").cli
+        command = importlib.import_module(f"tools.compat.{cmd_name.replace('-', '_')}").cli
         assert isinstance(command, click.Command)
         return command
 
