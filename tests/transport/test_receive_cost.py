@@ -25,7 +25,9 @@ def test_a_connection_may_spend_what_its_datagrams_earn() -> None:
     cost = ReceiveCost()
     assert cost.spend(SAVED, 0, 0)
     assert cost.spend(10 * PER_DATAGRAM + 1000 * PER_BYTE, 10, 1000)
-    assert not cost.spend(PER_DATAGRAM + 1e-6, 1, 0)
+    assert not cost.spend(PER_DATAGRAM + PER_BYTE + 1e-6, 1, 1)
+    assert not cost.spend(0.0, 1_000_000, 1 << 30)  # nothing pays for it later
+    assert cost.overdrawn
     thrifty = ReceiveCost()
     assert thrifty.spend(0.0, 1_000_000, 1 << 30)
     assert not thrifty.spend(SAVED + 1e-6, 0, 0)  # no more is saved up

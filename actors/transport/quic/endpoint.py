@@ -361,6 +361,8 @@ class QuicEndpoint:
         count = -(-len(data) // size)
         connection.datagrams_in += count
         connection.octets_in += len(data)
+        if connection.cost.overdrawn:
+            return  # an engine that is closing looks at what comes as well
         # CPU time: on a busy machine the time of the clock says nothing about the peer.
         began = time.thread_time()
         try:

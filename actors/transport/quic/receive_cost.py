@@ -19,15 +19,21 @@ SAVED: Final = 0.25
 
 
 class ReceiveCost:
-    """The budget of one connection."""
+    """The budget of one connection.
 
-    __slots__ = ("_left",)
+    Attributes:
+        overdrawn: it was, once.
+    """
+
+    __slots__ = ("_left", "overdrawn")
 
     def __init__(self) -> None:
         self._left = SAVED
+        self.overdrawn = False
 
     def spend(self, seconds: float, datagrams: int, size: int) -> bool:
         """So many datagrams of together `size` bytes took so much CPU. False: it is overdrawn."""
         earned = datagrams * PER_DATAGRAM + size * PER_BYTE
         self._left = min(SAVED, self._left + earned - seconds)
-        return self._left >= 0
+        self.overdrawn = self.overdrawn or self._left < 0
+        return not self.overdrawn
