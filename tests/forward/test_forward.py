@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.rendezvous.service_actor import Leave
 from actors.runtime import ActorSystem
 from tests.conftest import eventually, run
 from tests.rendezvous.rig import QUICK, Peer, Relay, relay
@@ -195,6 +196,22 @@ def test_a_relay_that_is_lost_is_found_again_or_another_one(protocol: str) -> No
                 await echo(await running.port(service.title, 2), b"second")
 
     run(main(), timeout=40)
+
+
+def test_a_pool_that_the_relay_has_forgotten_is_registered_again() -> None:
+    async def main() -> None:
+        async with relay() as it, local() as server:
+            service = of(it, server, protocol="pool", idle=2)
+            async with forwarding(service) as running:
+                await running.port(service.title)
+                # Its members end in order, and its id is unknown: nobody says more.
+                (one,) = it.door.services
+                ref = it.system.ref(f"/rendezvous/services/{one}/service")
+                assert ref is not None
+                ref.tell(Leave())
+                await echo(await running.port(service.title, 2), b"x")
+
+    run(main())
 
 
 def test_a_relay_that_drains_keeps_the_users_and_loses_the_service() -> None:

@@ -39,6 +39,9 @@ LONGEST_PAUSE: Final = 20.0
 #: Served for so long, the next loss begins with the first pause again, seconds.
 STABLE_SECONDS: Final = 10.0
 _READ: Final = 64 * 1024
+#: A further connection of a pool that ends sooner, and without a user, was not wanted: there is no
+#: other word for a pool that is gone.
+KNOWN_SECONDS: Final = 1.0
 _DRAINED: Final = "drained"
 
 
@@ -291,6 +294,7 @@ class ServiceLink(Actor):
         made = self._joining(relay, registered.id)
 
         async def member(sock: socket.socket | None, data: bytes) -> None:
+            joined = self.now() if sock is None else None
             if sock is None:
                 end, data = await made()
                 assert isinstance(end, socket.socket)
@@ -304,15 +308,14 @@ class ServiceLink(Actor):
                 close_with_reset(sock)  # it may be a user's by now, whose byte is on its way
                 raise
             close_with_reset(sock)
+            if not data and joined is not None and self.now() - joined < KNOWN_SECONDS:
+                raise ConnectionResetError("the relay does not know the pool any more")
 
         async def keep(sock: socket.socket | None, data: bytes) -> None:
             waiting.discard(sock)
             while not self._leave.is_set():
-                began = self.now()
                 await member(sock, data)
                 sock, data = None, b""
-                if self.now() - began < 0.01:
-                    await asyncio.sleep(0.05)  # members that end at once must not be a storm
 
         waiting: set[socket.socket | None] = {first}
         try:
