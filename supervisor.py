@@ -46,6 +46,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
         "listen_tcp": "edge.listen_tcp",
         "listen_rendezvous": "rendezvous.listen",
         "listen_turn": "turn.listen",
+        "listen_peer": "peer.listen",
         "debug_listen": "metrics.listen",
         "metrics_dump": "metrics.dump",
         "metrics_interval": "metrics.interval_seconds",
@@ -100,6 +101,7 @@ def _flags(options: dict[str, object]) -> dict[str, object]:
     "--listen-rendezvous", multiple=True, metavar="HOST:PORT", help="TCP address for services."
 )
 @click.option("--listen-turn", multiple=True, metavar="HOST:PORT", help="UDP address for TURN.")
+@click.option("--listen-peer", multiple=True, metavar="HOST:PORT", help="Address for peers.")
 @click.option("--advertise", metavar="HOST:PORT", help="Address other relays reach this one at.")
 @click.option("--listen-forward", metavar="IP:PORT", help="UDP address of the forward plane.")
 @click.option("--advertise-forward", metavar="IP:PORT", help="Address agents send forward data to.")

@@ -20,6 +20,7 @@ from config.control_settings import ControlSettings
 from config.edge_settings import EdgeSettings
 from config.endpoint import Endpoint
 from config.node_settings import NodeSettings
+from config.peer_settings import PeerSettings
 from config.rendezvous_settings import RendezvousSettings
 from config.setting_types import (
     LIVE,
@@ -105,6 +106,7 @@ class Settings(Room):
     log: LogSettings = Field(LogSettings(), description="Logging.")
     edge: EdgeSettings = Field(EdgeSettings(), description="The ORP door.")
     rendezvous: RendezvousSettings = Field(RendezvousSettings(), description="The rendezvous door.")
+    peer: PeerSettings = Field(PeerSettings(), description="The peer door.")
     turn: TurnSettings = Field(TurnSettings(), description="The TURN door.")
     control: ControlSettings = Field(ControlSettings(), description="Registry, policy, audit.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics and health.")

@@ -1,0 +1,174 @@
+"""The subtree of the peer door, from plain values.
+
+::
+
+    peer              one_for_one
+    ├─ connections    dynamic: one PeerConnection per client
+    └─ listeners      one_for_one: one PeerListener per address
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from loguru import logger
+
+from actors.doors.door import Carriers, DoorCommand, Listening
+from actors.doors.stream_account import access_log
+from actors.observe.meters import Meters
+from actors.peer.connection import Leave
+from actors.peer.context import PeerContext
+from actors.peer.listener import Binding, PeerListener
+from actors.peer.operators import PeerCommands
+from actors.peer.peer_tls import PeerTls
+from actors.peer.settings import PeerSettings
+from actors.runtime import (
+    ActorRef,
+    ActorSystem,
+    Backoff,
+    ChildRefused,
+    ChildSpec,
+    DynamicSupervisor,
+    Intensity,
+    Supervisor,
+)
+from actors.transport.addresses import only_ipv6
+from actors.transport.tls import TlsIdentity
+
+#: While a part of the door is away newcomers wait.
+BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
+
+
+class PeerDoor:
+    """The wiring of one peer door: made before the tree, alive as long as the process.
+
+    Args:
+        listen: addresses for clients.
+        url: what this relay calls itself; the same on all pods.
+        secrets: those of the management servers.
+        read_secrets: gives them anew at a reload; raises OSError.
+        tls: how clients are met; None: without TLS.
+        log_place: place of the access log; empty: none is kept.
+        relay: name of this relay.
+    """
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        *,
+        listen: Sequence[tuple[str, int]],
+        url: str,
+        secrets: Sequence[str],
+        settings: PeerSettings,
+        read_secrets: Callable[[], Sequence[str]] | None = None,
+        tls: PeerTls | None = None,
+        meters: Meters | None = None,
+        log_place: str = "",
+        relay: str = "",
+        base: str = "/peer",
+    ) -> None:
+        self._system = system
+        self._base = base
+        self._tls = tls
+        self._read_secrets = read_secrets
+        self._bindings = [Binding(address) for address in listen]
+        self.door = PeerContext(
+            system,
+            settings,
+            url=url,
+            secrets=secrets,
+            place=self._connections,
+            meters=meters,
+            relay=relay,
+        )
+        self.door.access_log = access_log(system, log_place, self.door.meters)
+
+    def _connections(self) -> ActorRef:
+        ref = self._system.ref(f"{self._base}/connections")
+        if ref is None:
+            raise ChildRefused(self._base, "connections", "down")
+        return ref
+
+    def spec(self) -> ChildSpec:
+        """The door's subtree."""
+        addresses = [one.wanted for one in self._bindings]
+        listeners = [
+            ChildSpec(
+                name,
+                lambda binding=binding: PeerListener(  # type: ignore[misc]
+                    self.door, binding, self._tls, only_ipv6=only_ipv6(binding.wanted, addresses)
+                ),
+                backoff=BACKOFF,
+            )
+            for name, binding in zip(self._names(), self._bindings, strict=True)
+        ]
+        budget = Intensity(restarts=10, period=10.0)
+        most = self.door.settings.max_peers
+        children = [
+            ChildSpec("connections", lambda: DynamicSupervisor(max_children=most), backoff=BACKOFF),
+            ChildSpec(
+                "listeners", lambda: Supervisor(listeners, intensity=budget), backoff=BACKOFF
+            ),
+        ]
+        return ChildSpec(
+            self._base.rpartition("/")[2],
+            lambda: Supervisor(children, intensity=budget),
+            backoff=BACKOFF,
+        )
+
+    def _names(self) -> list[str]:
+        return ["tcp" if n == 0 else f"tcp-{n + 1}" for n in range(len(self._bindings))]
+
+    @property
+    def carriers(self) -> Carriers:
+        return Carriers((f"{self._base}/connections",))
+
+    @property
+    def draining(self) -> bool:
+        return self.door.draining
+
+    def listening(self) -> list[Listening]:
+        kind = "WebSocket over TLS" if self._tls else "WebSocket"
+        return [
+            Listening(kind, f"{self._base}/listeners/{name}", binding.bound)
+            for name, binding in zip(self._names(), self._bindings, strict=True)
+        ]
+
+    def commands(self) -> Mapping[str, DoorCommand]:
+        return PeerCommands(self.door, f"{self._base}/connections").commands()
+
+    async def drain(self) -> None:
+        """Take nobody any more, and tell the peers to go, spread over a few seconds: they come
+        back in lock-step otherwise."""
+        door = self.door
+        door.draining = True
+        connections = self._system.find(f"{self._base}/connections")
+        names = list(connections.children or ()) if connections is not None else []
+        pause = door.settings.drain_spread / max(1, len(names))
+        for name in names:
+            ref = self._system.ref(f"{self._base}/connections/{name}")
+            if ref is not None and ref.try_tell(Leave("drained")):
+                await asyncio.sleep(pause)
+        while True:
+            found = self._system.find(f"{self._base}/connections")
+            if found is None or not found.children:
+                break
+            await asyncio.sleep(0.02)
+
+    def reload(self, identity: TlsIdentity) -> None:
+        """New handshakes use this certificate; secrets are read again."""
+        if self._tls is not None:
+            self._tls.reload(identity)
+        if self._read_secrets is not None:
+            try:
+                secrets = self._read_secrets()
+            except OSError as error:
+                logger.error("peer: the secrets stay as they were: {}", error)
+            else:
+                self.door.set_secrets(secrets)
+
+    def abort(self) -> None:
+        """Close what outlives the tree."""
+        for transport in list(self.door.lingering):
+            transport.abort()
