@@ -102,6 +102,9 @@ def find_control_socket(environ: Mapping[str, str] | None = None, cwd: Path | No
     ]
     for directory in candidates:
         socket = directory / "control.sock"
-        if socket.exists():
-            return socket
+        try:
+            if socket.exists():
+                return socket
+        except PermissionError:
+            return socket  # whoever asks is told that it is another user's
     return cwd / DEVELOPMENT_STATE / "control.sock"

@@ -23,6 +23,7 @@ from tools.ctl_running import (
     RELOAD_SECONDS,
     SOCKET_VARIABLE,
     WALK_SECONDS,
+    configured_socket,
     dump,
     dump_line,
     options,
@@ -36,17 +37,22 @@ from wire.admin.messages import Row
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     envvar=SOCKET_VARIABLE,
     help="Control socket of the daemon.",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The daemon's TOML settings file, which says where its socket is.",
+)
 @click.pass_context
-def cli(context: click.Context, socket: Path | None) -> None:
+def cli(context: click.Context, socket: Path | None, config: Path | None) -> None:
     """Ask and steer a running daemon.
 
     Exit codes: 0 done, 1 refused or not found, 2 usage, 3 no daemon answers.
     """
-    context.obj = socket
+    context.obj = socket or (configured_socket(config) if config is not None else None)
 
 
 cli.add_command(policy)

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 refused or not found; 2 usage; 3 no daemon answers.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import NoReturn, TypeVar
 import click
 import orjson
 
-from config.paths import find_control_socket
+from config.errors import ConfigError
+from config.load import load
+from config.paths import find_control_socket, state_paths
 from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
 from tools.control_text import text
 
@@ -35,7 +38,7 @@ def socket_option(command: Command) -> Command:
     return click.option(
         "--socket",
         "socket",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=click.Path(path_type=Path, dir_okay=False, readable=False),
         help=f"Control socket of the daemon; also ${SOCKET_VARIABLE}.",
     )(command)
 
@@ -50,6 +53,33 @@ def socket_path(context: click.Context, chosen: Path | None) -> Path:
     """The socket to try: the command's option, the group's, the environment, the usual places."""
     inherited = context.obj if isinstance(context.obj, Path) else None
     return chosen or inherited or find_control_socket()
+
+
+def configured_socket(config: Path) -> Path:
+    """Where a daemon with this settings file listens.
+
+    Raises:
+        click.UsageError: the file cannot be used; its text names every problem.
+    """
+    try:
+        return state_paths(load(config, check_files=False)).control_socket
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _remedy(path: Path) -> str:
+    """What may help when the socket cannot be used."""
+    try:
+        there = path.exists()
+        ours = there and os.access(path, os.R_OK | os.W_OK)
+    except PermissionError:
+        there, ours = True, False
+    if there and not ours:
+        return "It is running as another user: ask as that user, or with sudo."
+    where = f"Another socket is named with --config, --socket or ${SOCKET_VARIABLE}."
+    if there:
+        return f"It was not stopped in order, or hangs. {where}"
+    return f"Is it running? {where}"
 
 
 def run(socket: Path | None, work: Callable[[ControlClient], Awaitable[None]]) -> None:
@@ -68,8 +98,7 @@ def run(socket: Path | None, work: Callable[[ControlClient], Awaitable[None]]) -
     except CannotConnect as error:
         fail(
             EXIT_NO_DAEMON,
-            f"no daemon answers at {error}\n"
-            f"Is it running? Another socket is named with --socket or ${SOCKET_VARIABLE}.",
+            f"no daemon answers at {error}\n" + _remedy(path),
         )
     except ControlError as error:
         fail(EXIT_REFUSED, text(error))

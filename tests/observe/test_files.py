@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -76,10 +77,9 @@ def test_a_snapshot_at_the_start_and_per_interval(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_place_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_any_more_is_tried_again(tmp_path: Path) -> None:
     async def main() -> None:
-        blocked = tmp_path / "file"
-        blocked.write_text("not a directory")
+        blocked = tmp_path / "place"
         path = blocked / "metrics.jsonl"
         access = blocked / "access.jsonl"
         meters = Meters()
@@ -87,6 +87,9 @@ def test_a_place_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
         async with observing(meters, settings) as system:
             log = system.ref("/observe/access")
             assert log is not None
+            await eventually(path.exists)
+            shutil.rmtree(blocked)
+            blocked.write_text("not a directory")
             log.tell(RECORD)
             await eventually(lambda: meters.counters["access_log_lost_total"] == 1)
             blocked.unlink()

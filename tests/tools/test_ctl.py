@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -275,3 +276,44 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         process.stderr.close()
 
     with_node(test)
+
+
+def test_the_settings_file_of_the_daemon_says_where_it_is(tmp_path: Path) -> None:
+    async def main(one: Node) -> None:
+        settings = tmp_path / "trunkline.toml"
+        settings.write_text(f'[node]\ncontrol_socket = "{one.socket}"\n[demo]\nenabled = true\n')
+        found = await asyncio.to_thread(
+            CliRunner().invoke, cli, ["--config", str(settings), "tree", "--depth", "0"]
+        )
+        assert found.exit_code == 0, found.output
+
+    with_node(main)
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[node]\nsocket = 1\n")
+    refused = CliRunner().invoke(cli, ["--config", str(bad), "tree"])
+    assert refused.exit_code == 2
+    assert "node.socket: unknown setting" in refused.output
+
+
+def test_a_socket_of_another_user_is_not_called_a_daemon_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    away = CliRunner().invoke(cli, ["--socket", str(path), "tree"])
+    assert away.exit_code == 3
+    assert "It was not stopped in order, or hangs." in away.output
+    missing = CliRunner().invoke(cli, ["--socket", str(tmp_path / "none.sock"), "tree"])
+    assert "Is it running?" in missing.output
+    # Who runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "access", lambda asked, *_, **__: Path(asked) != path)
+    other = CliRunner().invoke(cli, ["--socket", str(path), "tree"])
+    assert "It is running as another user" in other.output
+
+
+def test_inspect_wants_a_terminal() -> None:
+    command = [sys.executable, "-m", "tools.entry", "inspect"]
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert piped.returncode == 2
+    assert "inspect needs a terminal; for programs: trunkline ctl tree --json" in piped.stderr

@@ -15,6 +15,8 @@ from tools.agent.dns_answers import dns_name_fault
 from tools.agent.settings import AgentSettings, Mapping
 from wire.orp.service_name import service_name_fault
 
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 _PREFIX = "TRUNKLINE_AGENT"
 
 
@@ -47,7 +49,8 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--drain-seconds", type=click.FloatRange(min=0), default=10.0,
                      show_default=True, envvar=f"{_PREFIX}_DRAIN_SECONDS",
                      help="How long SIGTERM lets open streams finish."),
-        click.option("--log-level", default="INFO", envvar=f"{_PREFIX}_LOG_LEVEL"),
+        click.option("--log-level", default="INFO", envvar=f"{_PREFIX}_LOG_LEVEL",
+                     type=click.Choice(LEVELS, case_sensitive=False), help="Least of the log."),
         click.option("--log-format", default="human", type=click.Choice(["human", "json"]),
                      envvar=f"{_PREFIX}_LOG_FORMAT"),
     ]  # fmt: skip

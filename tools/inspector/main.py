@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ from wire.admin.limits import MAX_WATCH_INTERVAL, MIN_WATCH_INTERVAL
 )
 def cli(socket: Path | None, readonly: bool, interval: float) -> None:
     """Watch the live actor tree."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("inspect needs a terminal; for programs: trunkline ctl tree --json")
     # Textual takes a moment to import: `--help` does without.
     from tools.inspector.app import InspectorApp
 
