@@ -16,6 +16,7 @@ import click
 from tools.control_client import ControlClient, ControlError
 from tools.control_text import actor_words, clock, event_line, places, size, text, whole
 from tools.control_tree import nested
+from tools.ctl_explain import explain
 from tools.ctl_policy import audit, policy
 from tools.ctl_rendezvous import rendezvous
 from tools.ctl_running import (
@@ -59,6 +60,7 @@ cli.add_command(policy)
 cli.add_command(audit)
 cli.add_command(rendezvous)
 cli.add_command(turn)
+cli.add_command(explain)
 cli.add_command(agents)
 cli.add_command(services)
 cli.add_command(streams)

@@ -15,13 +15,14 @@ from loguru import logger
 
 from actors.control.backend import AuditFilter
 from actors.control.limits import MAX_AUDIT_ROWS, MAX_PATTERN
-from actors.control.messages import P2PMode, RelayMode, Unavailable
+from actors.control.messages import P2PMode, RelayMode, Resolve, Unavailable
 from actors.control.operator_messages import (
     AddRule,
     ListRules,
     QueryAudit,
     ReloadPolicy,
     RemoveRule,
+    WouldDecide,
 )
 from actors.control.policy.rule import Effect, Rule
 from actors.runtime import ActorRef, ActorSystem, ReplyError, Request, RuntimeFault
@@ -35,6 +36,8 @@ Answer = tuple[Sequence[Row], Row]
 #: Seconds a change of the rules, and a query, may take.
 POLICY_SECONDS: Final = 5.0
 AUDIT_SECONDS: Final = 10.0
+#: For a registry that restarted, or lost a provider, and waits for it.
+RESOLVE_SECONDS: Final = 10.0
 _LAST_MS: Final = 2**63 - 1
 
 
@@ -57,7 +60,9 @@ class OperatorCommands:
             "policy_list": self.policy_list,
             "policy_remove": self.policy_remove,
             "policy_reload": self.policy_reload,
+            "policy_judge": self.policy_judge,
             "audit_query": self.audit_query,
+            "service_resolve": self.service_resolve,
         }
 
     async def policy_add(self, args: Arguments, initiator: str) -> Answer:
@@ -103,6 +108,56 @@ class OperatorCommands:
         loaded = await self._ask("policy", ReloadPolicy(), POLICY_SECONDS)
         logger.warning("rules loaded again by {}", initiator)
         return (), {"file_rules": loaded.file_rules, "store_rules": loaded.store_rules}
+
+    async def policy_judge(self, args: Arguments, _initiator: str) -> Answer:
+        """args: tenant, caller, target, method. What would be decided; nothing is recorded.
+
+        Result: allow, reason (a rule's id, or why there is none), p2p_mode, relay_mode, and rule,
+        as `policy_list` has it; None when no rule decides.
+        """
+        question = WouldDecide(
+            args.text("tenant", most=MAX_PATTERN),
+            args.text("caller", most=MAX_PATTERN),
+            args.text("target", most=MAX_PATTERN),
+            args.text("method", "", most=MAX_PATTERN),
+        )
+        args.finish()
+        decision = await self._ask("policy", question, POLICY_SECONDS)
+        listed = await self._ask("policy", ListRules(question.tenant), POLICY_SECONDS)
+        # Ids are unique within a source only: of several the one that says this.
+        rules = [
+            _rule_row(entry.rule) | {"source": entry.source}
+            for entry in listed
+            if entry.rule.id == decision.reason
+            and (entry.rule.effect is Effect.ALLOW) == decision.allow
+        ]
+        return (), {
+            "allow": decision.allow,
+            "reason": decision.reason,
+            "p2p_mode": decision.p2p_mode.value,
+            "relay_mode": decision.relay_mode.value,
+            "rule": rules[0] if rules else None,
+        }
+
+    async def service_resolve(self, args: Arguments, _initiator: str) -> Answer:
+        """args: tenant, service. Rows: who provides it, here and at other relays, best first."""
+        question = Resolve(
+            args.text("tenant", most=MAX_PATTERN), args.text("service", most=MAX_PATTERN)
+        )
+        args.finish()
+        resolution = await self._ask("registry", question, RESOLVE_SECONDS)
+        rows: list[Row] = [
+            {
+                "provider": one.uri,
+                "relay": one.relay_id,
+                "endpoint": one.relay_endpoint,
+                "target": one.local_address,
+                "here": one.connection is not None,
+                "path": None if one.connection is None else one.connection.path,
+            }
+            for one in resolution.providers
+        ]
+        return rows, {"providers": len(rows)}
 
     async def audit_query(self, args: Arguments, _initiator: str) -> Answer:
         """args: tenant, caller, target, since_ms, limit. Rows: decisions, newest first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.control.backend import AuditFilter
-from actors.control.messages import AuditRecord
+from actors.control.messages import AuditRecord, Decision
 from actors.control.policy.rule import Rule
 from actors.runtime import Request
 
@@ -80,6 +80,16 @@ class PolicyRefused:
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+@dataclass(slots=True)
+class WouldDecide(Request[Decision]):
+    """As `Decide` would be answered now: without a record, a count, or a wait for rules."""
+
+    tenant: str
+    caller: str
+    target: str
+    method: str = ""
 
 
 # To the audit actor.

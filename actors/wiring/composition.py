@@ -27,6 +27,7 @@ from actors.transport.quic.engines import EngineUnavailable, select
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 from actors.wiring.announced import announced
 from actors.wiring.certificates import door_identities
+from actors.wiring.client_certificate import MAX_SHOWN, judge_client
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
 from actors.wiring.views import Views
@@ -165,11 +166,21 @@ class Composition:
 
     def commands(self) -> Mapping[str, Command]:
         """What operators may ask about the doors."""
-        found: dict[str, Command] = {"doors": self._doors_command, **Views(self.doors).commands()}
+        found: dict[str, Command] = {
+            "doors": self._doors_command,
+            **Views(self.doors).commands(),
+            "certificate_judge": self._certificate_command,
+        }
         for door in self.doors.values():
             if isinstance(door, Commanded):
                 found |= door.commands()
         return found
+
+    async def _certificate_command(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
+        """args: chain, PEM. Result: what a handshake with it would come to, see `judge_client`."""
+        chain = args.text("chain", most=MAX_SHOWN)
+        args.finish()
+        return [], judge_client(chain, self._identity.authorities)
 
     async def _doors_command(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
         """`trunkline ctl doors`. No args. A row a door: name, draining, listening, carriers."""

@@ -43,6 +43,7 @@ from actors.control.operator_messages import (
     PolicyRefused,
     ReloadPolicy,
     RemoveRule,
+    WouldDecide,
 )
 from actors.control.policy.match import NO_SNAPSHOT, RuleSet
 from actors.control.policy.rule import Rule
@@ -287,6 +288,16 @@ class PolicyActor(Actor):
         listed += [ListedRule(rule, "store") for rule in self._store_rules]
         wanted = message.tenant
         return tuple(entry for entry in listed if not wanted or entry.rule.tenant == wanted)
+
+    @handles(WouldDecide)
+    def _would_decide(self, message: WouldDecide) -> Decision:
+        if not self._enforce:
+            return Decision(True, NOT_ENFORCED)
+        if self._snapshot is None:
+            return Decision(False, NO_SNAPSHOT)
+        return self._snapshot.evaluate(
+            message.tenant, message.caller, message.target, message.method, self._wall_ms()
+        )
 
     # Loading.
 
