@@ -45,6 +45,20 @@ def forward(seconds: float, repeat: int, kill_allocation: bool, kills: int, as_j
 
 
 @cli.command()
+@click.option("--rate", default=20_000.0, show_default=True, help="Packets per second.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of one measurement.")
+@click.option("--repeat", default=3, show_default=True, help="Measurements; the median counts.")
+@click.option("--allocations", default=1000, show_default=True, help="Idle allocations.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def turn(rate: float, seconds: float, repeat: int, allocations: int, as_json: bool) -> None:
+    """The TURN door beside an asyncio DatagramProtocol and, where installed, coturn, in one run."""
+    from tools.bench.turn import measure
+
+    rows = measure(rate=rate, seconds=seconds, repeat=repeat, allocations=allocations)
+    _show(rows, as_json=as_json)
+
+
+@cli.command()
 @click.option("--mib", default=512, show_default=True, help="Of one bulk transfer.")
 @click.option("--count", default=4000, show_default=True, help="Round trips; a quarter connects.")
 @click.option("--idle", default=500, show_default=True, help="Idle users and members.")
