@@ -40,7 +40,7 @@ def trunkline(*arguments: str, check: bool = True) -> str:
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Says who it is; `/slow` takes eight seconds for it."""
+    """Says who it is; `/slow` takes five seconds for it."""
 
     def do_GET(self) -> None:  # the library's name
         slow = self.path == "/slow"
@@ -49,7 +49,7 @@ class Service(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if slow:
-            time.sleep(8)
+            time.sleep(5)
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
