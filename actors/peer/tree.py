@@ -4,7 +4,7 @@
 
     peer              one_for_one
     ├─ connections    dynamic: one PeerConnection per client
-    └─ listeners      one_for_one: one PeerListener per address
+    └─ listeners      one_for_one: one PeerListener per address, with TLS a DatagramListener
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from actors.doors.stream_account import access_log
 from actors.observe.meters import Meters
 from actors.peer.connection import Leave
 from actors.peer.context import PeerContext
+from actors.peer.datagrams import DatagramListener, make_endpoint
 from actors.peer.listener import Binding, PeerListener
 from actors.peer.operators import PeerCommands
 from actors.peer.peer_tls import PeerTls
@@ -82,6 +83,7 @@ class PeerDoor:
             meters=meters,
             relay=relay,
         )
+        self._quic = None if tls is None else make_endpoint(self.door, tls.identity)
         self.door.access_log = access_log(system, log_place, self.door.meters)
 
     def _connections(self) -> ActorRef:
@@ -103,6 +105,14 @@ class PeerDoor:
             )
             for name, binding in zip(self._names(), self._bindings, strict=True)
         ]
+        if (quic := self._quic) is not None:
+            listeners.append(
+                ChildSpec(
+                    "quic",
+                    lambda: DatagramListener(self.door, quic, self._first_address),
+                    backoff=BACKOFF,
+                )
+            )
         budget = Intensity(restarts=10, period=10.0)
         most = self.door.settings.max_peers
         children = [
@@ -117,6 +127,10 @@ class PeerDoor:
             backoff=BACKOFF,
         )
 
+    def _first_address(self) -> tuple[str, int]:
+        """UDP has the port that TCP has."""
+        return self._bindings[0].bound or self._bindings[0].wanted
+
     def _names(self) -> list[str]:
         return ["tcp" if n == 0 else f"tcp-{n + 1}" for n in range(len(self._bindings))]
 
@@ -130,10 +144,14 @@ class PeerDoor:
 
     def listening(self) -> list[Listening]:
         kind = "WebSocket over TLS" if self._tls else "WebSocket"
-        return [
+        listening = [
             Listening(kind, f"{self._base}/listeners/{name}", binding.bound)
             for name, binding in zip(self._names(), self._bindings, strict=True)
         ]
+        if self._quic is not None:
+            place = f"{self._base}/listeners/quic"
+            listening.append(Listening("QUIC", place, self._quic.address))
+        return listening
 
     def commands(self) -> Mapping[str, DoorCommand]:
         return PeerCommands(self.door, f"{self._base}/connections").commands()
@@ -143,6 +161,8 @@ class PeerDoor:
         back in lock-step otherwise."""
         door = self.door
         door.draining = True
+        if self._quic is not None:
+            self._quic.accepting = False
         connections = self._system.find(f"{self._base}/connections")
         names = list(connections.children or ()) if connections is not None else []
         pause = door.settings.drain_spread / max(1, len(names))
@@ -160,6 +180,8 @@ class PeerDoor:
         """New handshakes use this certificate; secrets are read again."""
         if self._tls is not None:
             self._tls.reload(identity)
+        if self._quic is not None:
+            self._quic.reload(identity)
         if self._read_secrets is not None:
             try:
                 secrets = self._read_secrets()
@@ -172,3 +194,5 @@ class PeerDoor:
         """Close what outlives the tree."""
         for transport in list(self.door.lingering):
             transport.abort()
+        if self._quic is not None:
+            self._quic.abort()

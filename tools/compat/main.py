@@ -14,6 +14,8 @@ PROGRAMS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "relay": "The rendezvous relay and its forwarder (lyondhill/relay).",
         "firezone-relay": "Firezone's relay, with its flags and environment.",
+        "netbird-relay": "NetBird's relay, with its flags and environment.",
+        "openzro-relay": "openZro's relay, with its flags and environment.",
         "turnserver": "coturn's turnserver, with its configuration file.",
     }
 )

@@ -1,0 +1,31 @@
+"""`trunkline compat openzro-relay`: openZro's relay, with its flags and environment.
+
+Source: protocol sheet peer 8.1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tools.compat.peer_relay import command
+
+DEFAULTS: Final = {
+    "listen-address": ":443",
+    "exposed-address": "",
+    "metrics-port": "9090",
+    "letsencrypt-data-dir": "",
+    "letsencrypt-domains": "",
+    "letsencrypt-email": "",
+    "letsencrypt-aws-route53": "",
+    "tls-cert-file": "",
+    "tls-key-file": "",
+    "auth-secret": "",
+    "log-level": "info",
+    "log-file": "console",
+    "cluster-headless": "",
+    "cluster-port": "0",
+    "pod-ip": "",
+    "cluster-auth-secret": "",
+}
+
+cli = command("openzro-relay", "OZ", DEFAULTS, strict=False)
