@@ -42,6 +42,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "ctl": Subcommand("tools.ctl", "cli", "Ask and steer a running daemon."),
         "inspect": Subcommand("tools.inspector.main", "cli", "Watch the live actor tree."),
         "pki": Subcommand("tools.pki.main", "cli", "Make and show certificates."),
+        "doctor": Subcommand("tools.doctor", "cli", "Look for what would keep a relay from work."),
         "chaos": Subcommand("tools.chaos.main", "cli", "Kill random actors, check invariants."),
         "bench": Subcommand("tools.bench.main", "cli", "Measure runtime and relay."),
     }
