@@ -17,6 +17,7 @@ from tools.control_client import ControlClient, ControlError
 from tools.control_text import actor_words, clock, event_line, places, size, text, whole
 from tools.control_tree import nested
 from tools.ctl_explain import explain
+from tools.ctl_peer import peer
 from tools.ctl_policy import audit, policy
 from tools.ctl_rendezvous import rendezvous
 from tools.ctl_running import (
@@ -58,6 +59,7 @@ def cli(context: click.Context, socket: Path | None, config: Path | None) -> Non
 
 cli.add_command(policy)
 cli.add_command(audit)
+cli.add_command(peer)
 cli.add_command(rendezvous)
 cli.add_command(turn)
 cli.add_command(explain)
