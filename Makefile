@@ -15,8 +15,8 @@ PYTHON ?=
 # Arguments handed on: make run ARGS="--set log.level=DEBUG", make test ARGS="-k pki"
 ARGS ?=
 SEEDS ?= 5000
-# One more than two cores: tests wait as much as they work. Files stay whole.
-TEST_WORKERS ?= 3
+# Twice two cores: tests wait as much as they work. Files stay whole.
+TEST_WORKERS ?= 4
 SOAK_SECONDS ?= 600
 
 .PHONY: help

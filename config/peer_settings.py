@@ -83,7 +83,7 @@ class PeerSettings(DoorRoom):
         le=64 * MEBIBYTE,
         description="What waits for one slow peer. Newer messages to it are dropped, and counted.",
     )
-    queue_messages: int = Field(256, ge=1, le=65_536, description="The same, in messages.")
+    max_queue_messages: int = Field(256, ge=1, le=65_536, description="The same, in messages.")
     write_deadline_seconds: Seconds = Field(
         10.0, description="A peer that takes nothing for so long is gone."
     )
@@ -94,7 +94,7 @@ class PeerSettings(DoorRoom):
         20.0, description="A peer is asked so often whether it lives. Clients expect at most 30."
     )
     health_timeout_seconds: Seconds = Field(25.0, description="It may answer so much later.")
-    health_attempts: int = Field(
+    max_health_attempts: int = Field(
         1, ge=1, le=100, description="It is gone after so many questions without an answer."
     )
     drain_spread_seconds: Seconds = Field(

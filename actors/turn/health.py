@@ -51,7 +51,7 @@ class _Request(asyncio.Protocol):
 
 
 class HealthServer(Actor):
-    """See the module docstring.
+    """Answers /healthz and /readyz over HTTP.
 
     Args:
         address: where; port 0 is a free one.

@@ -47,7 +47,7 @@ class PortalState:
 
 
 class PortalLink(Actor):
-    """See the module docstring.
+    """Dials the portal, joins as a relay, and dials again when the link is lost.
 
     Args:
         url: of the relay's channel; see `wire.phoenix.endpoint`.

@@ -81,7 +81,7 @@ def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence
             "control": control.model_copy(
                 update={"serve": control.serve.model_copy(update={"enabled": True})}
             ),
-            "edge": edge.model_copy(update={"relay_id": "controller"}),  # of no relay
+            "node": settings.node.model_copy(update={"id": "controller"}),  # of no relay
         }
     )
     pki = {name: ensure_dev_pki(pki_directory, tenant=tenant, relay_id=name) for name in RELAYS}
@@ -93,9 +93,9 @@ def plan_cluster(settings: Settings, pki_directory: Path, policy_files: Sequence
             *fixed_port((wanted.host, wanted.port), "edge.listen", socket.SOCK_DGRAM)
         )
         changed = {
+            "node": settings.node.model_copy(update={"id": name}),
             "edge": edge.model_copy(
                 update={
-                    "relay_id": name,
                     "listen": (address,),
                     "advertise": None,
                     "relays": edge.relays.model_copy(update={"accept": RELAYS}),

@@ -12,7 +12,7 @@ CAP: Final = 60.0
 
 
 class Backoff:
-    """See the module docstring.
+    """The delays between two attempts, and when there are no more.
 
     Args:
         patience: seconds of delays after which a portal that was there once is given up.

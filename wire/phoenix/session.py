@@ -38,7 +38,7 @@ class Verdict(Enum):
 
 
 class PortalSession:
-    """See the module docstring.
+    """What a relay says and hears on one connection to a portal.
 
     Attributes:
         joined: the portal accepted us.
