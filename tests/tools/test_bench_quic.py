@@ -7,6 +7,7 @@ import pytest
 from tools.bench.quic_daemon import measure
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120)
 def test_the_daemon_carries_the_load_and_every_figure_is_there() -> None:
     rows = list(measure(["native"], ["bare"], [3], ["both"], 4, rounds=2))

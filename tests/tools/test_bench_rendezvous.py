@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from tools.bench.main import cli
 
 
+@pytest.mark.soak
 def test_every_protocol_is_measured() -> None:
     arguments = ["rendezvous", "--mib", "2", "--count", "40", "--idle", "4", "--json"]
     result = CliRunner().invoke(cli, arguments)

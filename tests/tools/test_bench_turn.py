@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools.bench.turn import measure
 
 
+@pytest.mark.soak
 def test_rows_name_the_servers_and_their_cost() -> None:
     measured = measure(rate=500.0, seconds=0.2, repeat=1, allocations=10)
     rows = {row["what"]: row["value"] for row in measured}
