@@ -31,7 +31,6 @@ class TurnSettings:
         replies_per_second: to strangers of one source; 0: no limit.
         allowed, denied: networks of peers; see `wire.turn.peer_filter`.
         closed: networks that are not public are denied by default.
-        bytes_per_second: of one allocation and direction; 0: no limit.
         stream_buffer: bytes that wait for a client that came by TCP.
         stream_deadline: a client by TCP has to have an allocation by then.
         max_streams, max_streams_per_source: clients by TCP and TLS.
@@ -56,7 +55,6 @@ class TurnSettings:
     allowed: tuple[Network, ...] = ()
     denied: tuple[Network, ...] = ()
     closed: bool = True
-    bytes_per_second: float = 0.0
     stream_buffer: int = 256 * 1024
     stream_deadline: float = 30.0
     max_streams: int = 10_000
