@@ -95,7 +95,7 @@ generated: $(STAMP) ## generated protobuf modules and reference pages are curren
 
 .PHONY: test
 test: $(STAMP) ## every test that must pass
-	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --durations=20 $(ARGS)
+	$(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## long and heavy runs (SOAK_SECONDS=600)
