@@ -27,6 +27,7 @@ BLOB = bytes(range(256)) * 4096
 ours = pytest.mark.parametrize("client, server", OURS)
 pairings = pytest.mark.parametrize("client, server", PAIRINGS)
 BASE = QuicSettings().max_datagram
+MTUS = [1280, 1452, *(pytest.param(mtu, marks=pytest.mark.soak) for mtu in (1400, 9000))]
 
 
 def _transfer(link: Link, times: int = 1) -> int:
@@ -51,7 +52,7 @@ def _fetch(link: Link) -> None:
 
 
 @ours
-@pytest.mark.parametrize("mtu", [1280, 1400, 1452, 9000])
+@pytest.mark.parametrize("mtu", MTUS)
 def test_what_the_path_carries_is_found(
     pki: PkiFixture, client: str, server: str, mtu: int
 ) -> None:
@@ -66,7 +67,7 @@ def test_what_the_path_carries_is_found(
 
 
 @pairings
-@pytest.mark.parametrize("mtu", [1280, 1400, 1452, 9000])
+@pytest.mark.parametrize("mtu", MTUS)
 def test_what_the_path_carries_back_is_found(
     pki: PkiFixture, client: str, server: str, mtu: int
 ) -> None:

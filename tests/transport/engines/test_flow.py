@@ -63,7 +63,7 @@ def test_a_stalled_stream_is_bounded_by_its_window_and_its_siblings_go_on(
 @pytest.mark.parametrize("client,server", PAIRINGS)
 # 11: a lost probe among losses of small packets.
 @pytest.mark.parametrize(
-    "seed", [0, 11, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2, 3))]
+    "seed", [11, *(pytest.param(n, marks=pytest.mark.soak) for n in (0, 1, 2, 3))]
 )
 def test_no_credit_is_lost_in_foul_weather(
     pki: PkiFixture, client: str, server: str, seed: int
