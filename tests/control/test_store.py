@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,8 +238,8 @@ def test_audit_queries(tmp_path: Path) -> None:
             await backend.ask(AppendAudit([record(3, caller="u2"), record(4, target="db")]))
             await backend.ask(AppendAudit([record(9, tenant="other")]))
 
-            async def found(**more: object) -> list[int]:
-                rows = await backend.ask(FindAudit(AuditFilter("acme", **more)))  # type: ignore[arg-type]
+            async def found(**more: Any) -> list[int]:
+                rows = await backend.ask(FindAudit(AuditFilter("acme", **more)))
                 return [row.at for row in rows]
 
             assert await found() == [9, 8, 7, 6, 5, 4, 4, 3, 3, 2, 1, 0]

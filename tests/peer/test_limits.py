@@ -123,11 +123,13 @@ def test_a_killed_connection_is_reset_and_its_peer_comes_back() -> None:
             alice, bob = await running.join("alice"), await running.join("bob")
             alice.say(b"\x01\x08" + BOB)
             assert await alice.message() == b"\x01\x0a" + BOB
+            connections = running.system.find("/peer/connections")
+            assert connections is not None
             (name,) = [
-                ref
-                for ref in running.system.find("/peer/connections").children  # type: ignore[union-attr]
-                if running.system.find(f"/peer/connections/{ref}").actor.describe()["peer"]  # type: ignore[union-attr]
-                == running.door.registry.peers[BOB].text
+                child
+                for child, cell in (connections.children or {}).items()
+                if cell.actor is not None
+                and cell.actor.describe()["peer"] == running.door.registry.peers[BOB].text
             ]
             ref = running.system.ref(f"/peer/connections/{name}")
             assert ref is not None

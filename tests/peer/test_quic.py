@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -64,7 +65,7 @@ async def stock(running: Relay) -> AsyncIterator[Stock]:
         yield client
 
 
-def options(pki: PkiFixture) -> dict[str, object]:
+def options(pki: PkiFixture) -> dict[str, Any]:
     trust = ssl.create_default_context(cafile=pki.ca)
     trust.check_hostname = False
     identity = TlsIdentity.load(pki.relay.certificate, pki.relay.key)
@@ -73,7 +74,7 @@ def options(pki: PkiFixture) -> dict[str, object]:
 
 def test_quic_and_websocket_peers_meet(pki: PkiFixture) -> None:
     async def scenario() -> None:
-        async with relay(**options(pki)) as running:  # type: ignore[arg-type]  # by name
+        async with relay(**options(pki)) as running:
             alice = await running.join("alice")
             async with stock(running) as bob:
                 bob.say(encode_auth(Auth(BOB, token())))
@@ -100,7 +101,7 @@ def test_a_bad_token_is_closed_and_a_silent_client_holds_up_nobody(pki: PkiFixtu
     async def scenario() -> None:
         settings = options(pki)
         async with (
-            relay(auth_deadline=0.5, **settings) as running,  # type: ignore[arg-type]  # by name
+            relay(auth_deadline=0.5, **settings) as running,
             stock(running) as silent,
             stock(running) as bad,
             stock(running) as good,

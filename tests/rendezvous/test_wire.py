@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from tests.conftest import eventually, run
-from tests.rendezvous.rig import Peer, free_base, relay
+from tests.rendezvous.rig import Peer, Relay, free_base, relay
 from tests.wire.yamux.peer import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW, Frame
 
 SYN_1 = bytes.fromhex("000100010000000100000000")
@@ -263,12 +263,12 @@ def test_half_closing_works_in_both_directions_of_every_protocol() -> None:
     run(main())
 
 
-async def _of_pool(it: object) -> tuple[Peer, Peer]:
-    member, port, _ = await it.pool()  # type: ignore[attr-defined]
-    return await it.connect(port), member  # type: ignore[attr-defined]
+async def _of_pool(it: Relay) -> tuple[Peer, Peer]:
+    member, port, _ = await it.pool()
+    return await it.connect(port), member
 
 
-async def _of_event(it: object) -> tuple[Peer, Peer]:
-    control, port = await it.event()  # type: ignore[attr-defined]
-    user = await it.connect(port)  # type: ignore[attr-defined]
-    return user, await it.say(f"event\n{await control.line()}\n".encode())  # type: ignore[attr-defined]
+async def _of_event(it: Relay) -> tuple[Peer, Peer]:
+    control, port = await it.event()
+    user = await it.connect(port)
+    return user, await it.say(f"event\n{await control.line()}\n".encode())
