@@ -449,7 +449,10 @@ class Relay:
         for change in done.plan.needs_restart:
             logger.warning("needs a restart: {}", change)
         install(self.settings.log.level, self.settings.log.format)
-        self._node.reload(self.settings, self._identity)
+        problems = self._node.reload(self.settings, self._identity)
+        if problems:
+            logger.error("reloaded in part: {}; but {}", done, problems)
+            return ReloadOutcome(False, f"in part: {done}; but {problems}")
         logger.info("reloaded: {}", done)
         return ReloadOutcome(True, str(done))
 

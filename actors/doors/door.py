@@ -103,8 +103,13 @@ class Door(Protocol):
         Waits as long as the caller lets it.
         """
 
-    def reload(self, identity: TlsIdentity) -> None:
-        """New handshakes use this certificate; what is connected stays."""
+    def reload(self, identity: TlsIdentity) -> str:
+        """New handshakes use this certificate; what is connected stays.
+
+        Returns what of the door's own files could not be read again and stays as it was; empty:
+        nothing. Whoever asked for the reload is told.
+        """
+        ...
 
     def abort(self) -> None:
         """Close what outlives the tree."""

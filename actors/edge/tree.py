@@ -340,11 +340,12 @@ class Edge:
     def _all_endpoints(self) -> list[QuicEndpoint | TcpEndpoint]:
         return [*self.endpoints, *self.tcp_endpoints]
 
-    def reload(self, identity: TlsIdentity) -> None:
+    def reload(self, identity: TlsIdentity) -> str:
         """New handshakes use this certificate; live connections stay."""
         self._identity = identity
         for endpoint in self._all_endpoints():
             endpoint.reload(identity)
+        return ""
 
     async def drain(self) -> None:
         """Stop accepting, wait until no stream is open, then close the agents' connections.

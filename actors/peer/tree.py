@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from loguru import logger
-
 from actors.doors.door import Carriers, DoorCommand, Listening
 from actors.doors.stream_account import access_log
 from actors.observe.meters import Meters
@@ -176,7 +174,7 @@ class PeerDoor:
                 break
             await asyncio.sleep(0.02)
 
-    def reload(self, identity: TlsIdentity) -> None:
+    def reload(self, identity: TlsIdentity) -> str:
         """New handshakes use this certificate; secrets are read again."""
         if self._tls is not None:
             self._tls.reload(identity)
@@ -186,9 +184,9 @@ class PeerDoor:
             try:
                 secrets = self._read_secrets()
             except OSError as error:
-                logger.error("peer: the secrets stay as they were: {}", error)
-            else:
-                self.door.set_secrets(secrets)
+                return f"peer: the secrets stay as they were: {error}"
+            self.door.set_secrets(secrets)
+        return ""
 
     def abort(self) -> None:
         """Close what outlives the tree."""

@@ -193,16 +193,16 @@ class Rendezvous:
                 break
             await asyncio.sleep(0.05)
 
-    def reload(self, identity: TlsIdentity) -> None:
+    def reload(self, identity: TlsIdentity) -> str:
         """New handshakes use this certificate; tokens are read again."""
         if self.door.tls is not None:
             self.door.tls.reload(identity)
         try:
             self.door.access.load()
         except AccessError as error:
-            logger.error("tokens stay as they were: {}", error)
-        else:
-            logger.info("rendezvous: {} clients have tokens", len(self.door.access))
+            return f"rendezvous: tokens stay as they were: {error}"
+        logger.info("rendezvous: {} clients have tokens", len(self.door.access))
+        return ""
 
     def abort(self) -> None:
         """Close what outlives the tree."""

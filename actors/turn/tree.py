@@ -213,20 +213,20 @@ class Turn:
                 break
             await asyncio.sleep(0.05)
 
-    def reload(self, identity: TlsIdentity) -> None:
+    def reload(self, identity: TlsIdentity) -> str:
         """New connections see this certificate; users, secrets and peer rules are read again."""
         if self.door.settings.listen_tls:
             self._use(identity)
         if self._again is None:
-            return
+            return ""
         try:
             settings = self._again()
         except OSError as error:
-            logger.error("turn: users and secrets stay as they were: {}", error)
-            return
+            return f"turn: users and secrets stay as they were: {error}"
         dispatcher = self.door.dispatcher
         dispatcher.authentication.accounts = self.door.accounts(settings)
         dispatcher.peers = self.door.peer_filter(settings)
+        return ""
 
     def abort(self) -> None:
         """Close what outlives the tree: relayed sockets."""

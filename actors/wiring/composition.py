@@ -210,15 +210,20 @@ class Composition:
             for door in self.doors.values():
                 group.create_task(door.drain())
 
-    def reload(self, settings: Settings, identity: TlsIdentity) -> None:
-        """What was read and judged is used from now on."""
+    def reload(self, settings: Settings, identity: TlsIdentity) -> str:
+        """What was read and judged is used from now on.
+
+        Returns what doors could not read again of their own files; empty: nothing.
+        """
         self._settings, self._identity = settings, identity
         try:
             self._shown = door_identities(settings, identity.authorities)
         except (TlsMaterialError, OSError) as error:  # it was judged a moment ago
             logger.error("{}; that door goes on showing what it has", error)
-        for name, door in self.doors.items():
-            door.reload(self._shown.get(name, identity))
+        problems = [
+            door.reload(self._shown.get(name, identity)) for name, door in self.doors.items()
+        ]
+        return "; ".join(filter(None, problems))
 
     def abort(self) -> None:
         """Release what outlives the tree."""

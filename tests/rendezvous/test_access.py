@@ -12,6 +12,7 @@ import pytest
 
 from actors.rendezvous.access import Access, AccessError
 from actors.rendezvous.service_tls import ServiceTls
+from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import identity
 from tests.forward.test_forward import LocalServer, echo, forwarding, local, of
@@ -116,10 +117,11 @@ def test_tokens_are_read_again_and_a_broken_file_changes_nothing(tmp_path: Path)
         path = tokens(tmp_path / "tokens.toml")
         async with relay(require_auth=True, tokens=path) as it:
             path.write_text("nonsense")
-            it.rendezvous.reload(None)  # type: ignore[arg-type]  # no TLS: it is not looked at
+            told = it.rendezvous.reload(TlsIdentity.anonymous([]))
+            assert told.startswith("rendezvous: tokens stay as they were: ")
             assert (await asks(it, f"token={SECRET}"))[0] == "ok"
             path.write_text("")
-            it.rendezvous.reload(None)  # type: ignore[arg-type]
+            assert it.rendezvous.reload(TlsIdentity.anonymous([])) == ""
             assert await asks(it, f"token={SECRET}") == ["error unauthorized"]
 
     run(main())

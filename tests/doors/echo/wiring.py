@@ -128,10 +128,11 @@ class EchoDoor:
         while (cell := self._system.find("/echo/connections")) is not None and cell.children:
             await asyncio.sleep(0.02)
 
-    def reload(self, identity: TlsIdentity) -> None:
+    def reload(self, identity: TlsIdentity) -> str:
         """Counted, so that it can be seen."""
         self.counters["reloads"] += 1
         self._quic.reload(identity)
+        return ""
 
     def abort(self) -> None:
         """The endpoint outlives the tree."""
