@@ -7,14 +7,16 @@ import hashlib
 import socket
 
 
-def connected() -> tuple[socket.socket, socket.socket]:
-    """Two ends of one TCP connection, non-blocking."""
+def connected(buffers: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Two ends of one TCP connection, non-blocking; buffers of a fixed size (bytes) if given."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         one = socket.create_connection(server.getsockname())
         other, _ = server.accept()
     for sock in (one, other):
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for kind in (socket.SO_SNDBUF, socket.SO_RCVBUF) if buffers else ():
+            sock.setsockopt(socket.SOL_SOCKET, kind, buffers)
     return one, other
 
 
