@@ -181,7 +181,7 @@ def test_data_and_reset_of_the_ctrl_stream_in_one_segment(pki: PkiFixture, tmp_p
 def flush(connection: Connection) -> None:
     """What was said goes out now, as a packet of its own: the peer reads them together."""
     if isinstance(connection, QuicConnectionHandle):
-        connection._endpoint.flush_now(connection)
+        connection._endpoint.transmit_now(connection)
     else:
         assert isinstance(connection, YamuxConnection)
         connection._flush()

@@ -15,8 +15,6 @@ the door's `PeerPolicy` asks for one. What belongs to no connection is judged in
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,8 +30,8 @@ from actors.transport.connection import Connection, ConnectionStatistics, DialFa
 from actors.transport.dialling import first_to_connect, resolve
 from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.admission import Accepted, Admission, plain_host
-from actors.transport.quic.connection_timers import SLACK, ConnectionTimers
 from actors.transport.quic.datagram_size import NO_VIABLE_PATH
+from actors.transport.quic.endpoint_sockets import EndpointSockets
 from actors.transport.quic.engine import Address, Established
 from actors.transport.quic.engines import select
 from actors.transport.quic.peer_check import BAD_CERTIFICATE, PeerRefused, check_peer
@@ -43,17 +41,14 @@ from actors.transport.quic.routes import Routes
 from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
-from actors.transport.quic.transmission import runs
+from actors.transport.quic.transmit_schedule import TransmitSchedule
 from actors.transport.refusal_log import RefusalLog, turned_away
 from actors.transport.stream import CloseReason
 from actors.transport.tls import TlsIdentity
-from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics, bind_udp
+from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics
 
-#: Rounds of transmission per flush: deliveries of one may give others something to send.
-FLUSH_ROUNDS = 4
 #: Connections whose paths are shown together: looking at them takes time from all.
 PATHS_SHOWN = 1000
-_NOTHING = UdpStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {}, False, False)
 
 
 class EndpointStatistics(NamedTuple):
@@ -100,7 +95,6 @@ class QuicEndpoint:
         until_welcome: bool = False,
     ) -> None:
         self._until_welcome = until_welcome
-        self._make_socket = make_socket
         self.settings = settings
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter() if counters is None else counters
@@ -112,24 +106,24 @@ class QuicEndpoint:
         self._admission.accepting = on_connection is not None
         self._alpn = alpn
         self._policy = peer_policy
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listening: UdpSocket | None = None
-        #: Sockets by address family; the listening one is among them.
-        self._sockets: dict[int, UdpSocket] = {}
-        self._address: tuple[str, int] | None = None
+        self._sockets = EndpointSockets(
+            make_socket, self._received, lambda: self._schedule.flush(), self.counters
+        )
+        self._schedule = TransmitSchedule(self._sockets, self._broken, self._forget, self.counters)
+        #: It has something to send: transmit at the end of this loop iteration.
+        self.schedule_transmit = self._schedule.schedule
+        #: Transmit for one connection at once: its last words.
+        self.transmit_now = self._schedule.transmit_now
         self._routes = Routes()
         self._connections: set[QuicConnectionHandle] = set()
         self._engines: Counter[str] = Counter()
         self._outgoing: set[QuicConnectionHandle] = set()
         self._pending: set[QuicConnectionHandle] = set()
-        self._dirty: dict[QuicConnectionHandle, None] = {}
-        self._flush_scheduled = False
-        self._timers = ConnectionTimers(self._due, self._flush)
         self._shedding = Shedding(self._admission.flood, self.counters)
         self._narrow = PmtuBlackHoles()
         self._refusals = RefusalLog("QUIC")
         self._aborted = False
-        self._past_in = self._past_out = self._past_lost = 0
+        self._past_lost = 0
 
     @property
     def accepting(self) -> bool:
@@ -157,58 +151,32 @@ class QuicEndpoint:
             OSError: the address cannot be bound.
         """
         self.detach()
-        host, port = address
-        if port == 0 and self._address is not None:
-            port = self._address[1]
-        self._listening = self._open(host, port, guard, only_ipv6=only_ipv6)
-        self._address = host_and_port(self._listening.address)
-        self._refusals.name = f"QUIC {address_text(*self._address)}"
-        self._shedding.attach(self._listening)
+        self._schedule.start()
+        opened = self._sockets.listen(address, guard, only_ipv6=only_ipv6)
+        bound = host_and_port(opened.address)
+        self._shedding.attach(opened)
+        self._refusals.name = f"QUIC {address_text(*bound)}"
         for connection in self._connections:
             self.schedule_transmit(connection)
-        return self._address
-
-    def _open(
-        self,
-        host: str,
-        port: int,
-        guard: Guard,
-        *,
-        answering: bool = True,
-        only_ipv6: bool = False,
-    ) -> UdpSocket:
-        self._loop = asyncio.get_running_loop()
-        sock = bind_udp(host, port, whole=True, only_ipv6=only_ipv6)
-        family = int(sock.family)
-        opened = self._make_socket(
-            sock, self._received, on_drained=self._flush, guard=guard, answering=answering
-        )
-        self._sockets[family] = opened
-        return opened
+        return bound
 
     def detach(self) -> None:
         """Close the sockets; verified connections live on, handshakes in progress end."""
         for connection in list(self._pending):
             self.counters["handshake_detached"] += 1
             self._dismiss(connection)  # its last words leave before the socket closes
-        for opened in self._sockets.values():
-            statistics = opened.statistics()
-            self._past_in += statistics.datagrams_in
-            self._past_out += statistics.datagrams_out
-            opened.abort()
-        self._sockets.clear()
+        self._sockets.close()
         self._shedding.detach()
-        self._listening = None
 
     @property
     def address(self) -> tuple[str, int] | None:
         """The bound address, also while detached; None before the first `attach`."""
-        return self._address
+        return self._sockets.address
 
     @property
     def attached(self) -> bool:
         """True while a listening socket is bound."""
-        return self._listening is not None
+        return self._sockets.listening is not None
 
     def reload(self, identity: TlsIdentity) -> None:
         """New handshakes use this identity; live connections are not touched."""
@@ -219,23 +187,21 @@ class QuicEndpoint:
         self._aborted = True
         for connection in list(self._connections | self._pending):
             connection.abort()
-        self._flush()
+        self._schedule.flush()
         self.detach()
         self._routes.clear()
-        self._timers.abort()
+        self._schedule.abort()
         self._shedding.abort()
 
     def statistics(self) -> EndpointStatistics:
         """The counters as one tuple."""
-        live = [opened.statistics() for opened in self._sockets.values()]
         return EndpointStatistics(
             len(self._connections),
             len(self._pending) + self._waiting(),
-            self._past_in + sum(one.datagrams_in for one in live),
-            self._past_out + sum(one.datagrams_out for one in live),
+            *self._sockets.datagrams(),
             dict(self.counters),
             dict(self._engines),
-            self._listening.statistics() if self._listening is not None else _NOTHING,
+            self._sockets.statistics(),
         )
 
     def _waiting(self) -> int:
@@ -281,9 +247,8 @@ class QuicEndpoint:
         """As `connect`, for one address; cancelled when its time is over."""
         if self._aborted:
             raise OSError("the endpoint is closed")  # its owner ended: nobody would close a socket
-        if target.family not in self._sockets:
-            wildcard = "::" if target.family == socket.AF_INET6 else "0.0.0.0"
-            self._open(wildcard, 0, unguarded, answering=False)
+        self._schedule.start()
+        self._sockets.require(target.family)
         engine = self.engine.make(
             self._settings_for(target.address[0]),
             self._identity,
@@ -322,17 +287,7 @@ class QuicEndpoint:
 
     def punch(self, address: tuple[str, int]) -> None:
         """One byte to an address, from the listening socket: opens the way back through a NAT."""
-        opened = self._listening
-        if opened is None:
-            return
-        try:
-            ipv6 = ipaddress.ip_address(address[0]).version == 6
-        except ValueError:
-            return
-        dual = opened.address[0].count(":") > 1
-        host = f"::ffff:{address[0]}" if dual and not ipv6 else address[0]
-        if dual or not ipv6:
-            opened.send(b"\0", (host, address[1]))
+        self._sockets.punch(address)
 
     # Receiving.
 
@@ -375,7 +330,7 @@ class QuicEndpoint:
         if not connection.cost.spend(time.thread_time() - began, count, len(data)):
             self.counters["closed_costly"] += connection.closed is None
             connection.expel("too costly")
-        self._dirty[connection] = None
+        self._schedule.mark(connection)
 
     def _stranger(self, datagram: bytes, address: Address) -> QuicConnectionHandle | None:
         """A datagram without a connection; makes one for an acceptable Initial."""
@@ -385,14 +340,14 @@ class QuicEndpoint:
                 if connection.engine.peer_address == address and (
                     connection.engine.take_stateless_reset(datagram, address, now)
                 ):
-                    self._dirty[connection] = None
+                    self._schedule.mark(connection)
                     return None
         verdict = self._admission.judge(datagram, address, now)
         self._shedding.look(now)
         if isinstance(verdict, Accepted):
             return self._accept(verdict, address)
         if verdict is not None:
-            self._send([(verdict, address)])
+            self._sockets.send([(verdict, address)])
         return None
 
     def _accept(self, accepted: Accepted, address: Address) -> QuicConnectionHandle:
@@ -521,112 +476,5 @@ class QuicEndpoint:
         for cid in list(connection.cids):
             self.remove_cid(connection, cid)
         self.ended(connection)
-        self._timers.forget(connection)
-        self._dirty.pop(connection, None)
+        self._schedule.forget(connection)
         connection.let_go()
-
-    # Sending.
-
-    def schedule_transmit(self, connection: QuicConnectionHandle) -> None:
-        """It has something to send: transmit at the end of this loop iteration."""
-        self._dirty[connection] = None
-        if not self._flush_scheduled and self._loop is not None:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def flush_now(self, connection: QuicConnectionHandle) -> None:
-        """Transmit for one connection at once: its last words."""
-        if self._loop is not None:
-            self._transmit(connection, time.monotonic())
-
-    def _flush(self) -> None:
-        """Deliver and transmit for every connection that something happened to."""
-        self._flush_scheduled = False
-        now = time.monotonic()
-        for _ in range(FLUSH_ROUNDS):
-            if not self._dirty:
-                return
-            dirty, self._dirty = self._dirty, {}
-            for connection in dirty:
-                self._deliver(connection)
-            for connection in dirty:
-                self._transmit(connection, now)
-        for connection in list(self._dirty):
-            self.schedule_transmit(connection)
-
-    def _deliver(self, connection: QuicConnectionHandle) -> None:
-        try:
-            connection.process_events()
-        except Exception:  # noqa: BLE001  # an unguarded callback ends its connection only
-            self._broken(connection)
-
-    def _transmit(self, connection: QuicConnectionHandle, now: float) -> None:
-        try:
-            datagrams = connection.transmit(now)
-        except Exception:  # noqa: BLE001  # an engine fault ends its connection only
-            self._broken(connection)
-            self._forget(connection)
-            return
-        if datagrams:
-            connection.datagrams_out += len(datagrams)
-            connection.octets_out += self._send(datagrams, connection.asked)
-        self._deliver(connection)
-        if connection.engine.terminated:
-            self._forget(connection)
-        else:
-            self._timers.set(connection, self._wanted(connection), now)
-
-    def _send(
-        self, datagrams: list[tuple[bytes, Address]], asked: AskedAddress | None = None
-    ) -> int:
-        """Send, a run in one call, from the address that was `asked`. Returns the bytes in all."""
-        total = 0
-        for run, size, address in runs(datagrams):
-            if asked is not None:
-                address = asked.moved(address)  # engines keep plain addresses
-            opened = self._sockets.get(_family(address))
-            if opened is None:
-                self.counters["drop_no_socket"] += len(run)
-            else:
-                opened.send_segments(run, size, address)
-            total += sum(map(len, run))
-        return total
-
-    # The timer.
-
-    def _wanted(self, connection: QuicConnectionHandle) -> float:
-        """When to look at the connection next."""
-        when = connection.engine.next_timer()
-        if connection.closed is None:
-            other = 0.0
-            if not connection.established:
-                other = connection.started_at + self.settings.handshake_timeout
-            elif self.settings.keepalive:
-                other = max(connection.last_heard, connection.last_ping) + self.settings.keepalive
-            if other and (when is None or other < when):
-                return other
-        return time.monotonic() + 1.0 if when is None else when
-
-    def _due(self, connection: QuicConnectionHandle, now: float) -> None:
-        engine = connection.engine
-        if connection.closed is None:
-            if not connection.established:
-                if now >= connection.started_at + self.settings.handshake_timeout:
-                    self.counters["handshake_timeout"] += 1
-                    connection.abort()
-            elif self.settings.keepalive:
-                quiet = max(connection.last_heard, connection.last_ping)
-                if now >= quiet + self.settings.keepalive:
-                    connection.last_ping = now
-                    engine.ping()
-        when = engine.next_timer()
-        if when is not None and when <= now + SLACK:
-            try:
-                engine.handle_timer(max(now, when))
-            except Exception:  # noqa: BLE001  # an engine fault ends its connection only
-                self._broken(connection)
-        self._dirty[connection] = None
-
-
-def _family(address: Address) -> int:
-    return int(socket.AF_INET6 if len(address) == 4 else socket.AF_INET)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from actors.transport.connection import Connection, ConnectionStatistics
 from actors.transport.quic.admission import plain_host
+from actors.transport.quic.connection_timers import SLACK
 from actors.transport.quic.ended_engine import EndedEngine
 from actors.transport.quic.engine import (
     Address,
@@ -169,7 +170,7 @@ class QuicConnectionHandle(Connection):
             self.engine.close(self.abort_code, "", application=True)
             self._end(CloseReason("aborted"))
             # At once: the socket may be released in this very loop iteration, after us.
-            self._endpoint.flush_now(self)
+            self._endpoint.transmit_now(self)
 
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(
@@ -228,6 +229,37 @@ class QuicConnectionHandle(Connection):
             room -= len(data)
             count += 1
         return count
+
+    def next_look(self) -> float:
+        """When to look at it next, monotonic seconds."""
+        when = self.engine.next_timer()
+        if self._closed is None:
+            other = 0.0
+            if not self.established:
+                other = self.started_at + self.settings.handshake_timeout
+            elif self.settings.keepalive:
+                other = max(self.last_heard, self.last_ping) + self.settings.keepalive
+            if other and (when is None or other < when):
+                return other
+        return time.monotonic() + 1.0 if when is None else when
+
+    def handshake_overdue(self, now: float) -> bool:
+        """The peer had its time and is not verified."""
+        waiting = self._closed is None and not self.established
+        return waiting and now >= self.started_at + self.settings.handshake_timeout
+
+    def handle_timer(self, now: float) -> None:
+        """What is due is done: a keepalive, and what the engine waited for."""
+        engine = self.engine
+        keepalive = self.settings.keepalive
+        if self._closed is None and self.established and keepalive:
+            quiet = max(self.last_heard, self.last_ping)
+            if now >= quiet + keepalive:
+                self.last_ping = now
+                engine.ping()
+        when = engine.next_timer()
+        if when is not None and when <= now + SLACK:
+            engine.handle_timer(max(now, when))
 
     def _is_peers(self, stream_id: int) -> bool:
         return (stream_id & 1) == (1 if self.client else 0)
