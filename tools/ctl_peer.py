@@ -17,12 +17,13 @@ def peer() -> None:
 
 
 @peer.command("list")
+@click.option("--filter", "needle", default="", help="Only rows with this text in any field.")
 @options
-def list_peers(socket: Path | None, as_json: bool) -> None:
+def list_peers(needle: str, socket: Path | None, as_json: bool) -> None:
     """List peers: ID, transport, where from, messages and bytes."""
 
     async def work(client: ControlClient) -> None:
-        rows = await client.rows("peer_list")
+        rows = await client.rows("peer_list", filter=needle)
         if as_json:
             dump(rows)
             return

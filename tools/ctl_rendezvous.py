@@ -17,12 +17,13 @@ def rendezvous() -> None:
 
 
 @rendezvous.command("list")
+@click.option("--filter", "needle", default="", help="Only rows with this text in any field.")
 @options
-def list_services(socket: Path | None, as_json: bool) -> None:
+def list_services(needle: str, socket: Path | None, as_json: bool) -> None:
     """List services: port, protocol, name, whose they are, users and bytes."""
 
     async def work(client: ControlClient) -> None:
-        rows = await client.rows("rendezvous_list")
+        rows = await client.rows("rendezvous_list", filter=needle)
         if as_json:
             dump(rows)
             return

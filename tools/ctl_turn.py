@@ -18,12 +18,13 @@ def turn() -> None:
 
 @turn.command("list")
 @click.argument("user", default="")
+@click.option("--filter", "needle", default="", help="Only rows with this text in any field.")
 @options
-def list_allocations(user: str, socket: Path | None, as_json: bool) -> None:
+def list_allocations(user: str, needle: str, socket: Path | None, as_json: bool) -> None:
     """List allocations, of one USER or of all."""
 
     async def work(client: ControlClient) -> None:
-        rows = await client.rows("turn_list", user=user)
+        rows = await client.rows("turn_list", user=user, filter=needle)
         if as_json:
             dump(rows)
             return

@@ -56,12 +56,14 @@ def agents(socket: Path | None, as_json: bool, over: float, **filters: object) -
         provided = row.get("services")
         names = provided if isinstance(provided, list) else []
         services = ", ".join(text(one) for one in names) or "no services"
+        trip = f", {number(row, 'round_trip_ms'):.1f} ms" if "round_trip_ms" in row else ""
+        streams = f", {whole(row, 'streams')} streams" if row.get("streams") is not None else ""
+        ends = row.get("certificate_ends")
         return (
             f"{text(row.get('agent'))}\n  {text(row['door'])}, {text(row.get('transport'))} from "
-            f"{text(row.get('remote'))}, up {duration(number(row, 'seconds'))}, "
-            f"{number(row, 'round_trip_ms'):.1f} ms, {services}, "
-            f"{whole(row, 'streams')} streams{_rate(row, 'in', 'out')}\n"
-            f"  {text(row.get('path'))}, certificate until {text(row.get('certificate_ends'))}"
+            f"{text(row.get('remote'))}, up {duration(number(row, 'seconds'))}{trip}, "
+            f"{services}{streams}{_rate(row, 'in', 'out')}\n"
+            f"  {text(row.get('path'))}{f', certificate until {text(ends)}' if ends else ''}"
         )
 
     _show(socket, "agents", filters, as_json, line, over)
@@ -74,8 +76,10 @@ def services(socket: Path | None, as_json: bool, **filters: object) -> None:
 
     def line(row: Row) -> str:
         target = f" at {text(row['target'])}" if row.get("target") else ""
+        if row.get("listen"):
+            target += f", users come to port {whole(row, 'listen')}"
         return (
-            f"{text(row.get('service'))}  {text(row['door'])}, {text(row.get('tenant'))}, by "
+            f"{text(row.get('service'))}  {text(row['door'])}{_tenant(row)}, by "
             f"{text(row.get('provider'))}{target}, {whole(row, 'streams')} streams  "
             f"{text(row.get('path'))}"
         )
@@ -107,6 +111,10 @@ def streams(socket: Path | None, as_json: bool, over: float, **filters: object) 
         )
 
     _show(socket, "streams", filters, as_json, line, over)
+
+
+def _tenant(row: Row) -> str:
+    return f", {text(row['tenant'])}" if row.get("tenant") else ""
 
 
 def _rate(row: Row, *ways: str) -> str:

@@ -53,7 +53,7 @@ class PeerConnection(Actor):
             attempts=settings.health_attempts,
             look=settings.health_interval + settings.health_timeout,
         )
-        self._peer = peer = Peer(door, self._id, client, health, over)
+        self._peer = peer = Peer(door, self._id, client, health, over, self.ref.path)
         self._account = self.own(PeerAccount(door, peer), "account")
         self.own(self, "place")
         client.send(door.answer)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from loguru import logger
 
 from actors.doors.door import DoorCommand
+from actors.doors.row_filter import has_text
 from actors.peer.context import PeerContext
 from wire.admin.arguments import Arguments
 from wire.admin.errors import Declined
@@ -29,10 +30,13 @@ class PeerCommands:
         return {"peer_list": self.list_peers, "peer_close": self.close_peer}
 
     async def list_peers(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
-        """No args. A row a peer, as `Peer.row`."""
+        """args: filter, part of any text. A row a peer, as `Peer.row`."""
+        needle = args.text("filter", "", most=200)
         args.finish()
         peers = sorted(self._door.registry.peers.values(), key=lambda one: one.id)
-        return [dict(one.row()) for one in peers], {"peers": len(peers), "url": self._door.url}
+        all_rows: list[Row] = [dict(one.row()) for one in peers]
+        rows = [row for row in all_rows if has_text(row, needle)]
+        return rows, {"peers": len(rows), "url": self._door.url}
 
     async def close_peer(self, args: Arguments, initiator: str) -> tuple[list[Row], Row]:
         """args: which, an ID as `peer_list` writes it. Result: how many were closed.

@@ -40,6 +40,8 @@ class Peer:
         id: 36 bytes.
         awaited, watched: IDs it wants to know of; see `Registry`.
         health: who asks whether it lives.
+        since: when it came, monotonic seconds.
+        path: place of its actor.
         last_sent: when its last Transport message came, monotonic seconds.
         messages_in, bytes_in, messages_out, bytes_out: Transport messages from it, and to it.
     """
@@ -60,6 +62,8 @@ class Peer:
         "link",
         "messages_in",
         "messages_out",
+        "path",
+        "since",
         "watched",
     )
 
@@ -70,7 +74,10 @@ class Peer:
         link: Link,
         health: HealthCheck,
         over: Callable[[str], object],
+        path: str,
     ) -> None:
+        self.since = door.clock()
+        self.path = path
         self.id = peer_id
         self.link = link
         self.health = health

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actors.doors.door import Carriers, DoorCommand, Listening
 from actors.doors.stream_account import access_log
@@ -34,6 +34,7 @@ from actors.runtime import (
 )
 from actors.transport.addresses import only_ipv6
 from actors.transport.tls import TlsIdentity
+from wire.admin.messages import Row
 
 #: While a part of the door is away newcomers wait.
 BACKOFF = Backoff(base=0.02, cap=0.5, stable_after=5.0)
@@ -150,6 +151,30 @@ class PeerDoor:
             place = f"{self._base}/listeners/quic"
             listening.append(Listening("QUIC", place, self._quic.address))
         return listening
+
+    def agents(self) -> Iterable[Row]:
+        """See `Viewed`: peers; whom one of them talks to is not kept."""
+        for one in list(self.door.registry.peers.values()):
+            yield {
+                "agent": one.text,
+                "tenant": None,
+                "remote": one.link.source,
+                "transport": one.link.transport,
+                "seconds": round(self.door.clock() - one.since, 3),
+                "services": [],
+                "streams": None,
+                "bytes_in": one.bytes_in,
+                "bytes_out": one.bytes_out,
+                "path": one.path,
+            }
+
+    def services(self) -> Iterable[Row]:
+        """See `Viewed`: nothing is offered."""
+        return ()
+
+    def streams(self) -> Iterable[Row]:
+        """See `Viewed`: messages are carried one by one."""
+        return ()
 
     def commands(self) -> Mapping[str, DoorCommand]:
         return PeerCommands(self.door, f"{self._base}/connections").commands()

@@ -26,18 +26,22 @@ class Counted(Shape):
 class UserAccount(StreamAccount):
     """The end of a user; see `StreamAccount`.
 
+    Args:
+        path: place of its actor.
+
     Attributes:
         outcome: one of `context.OUTCOMES`.
         carrier: what counts its bytes; None until it is served.
     """
 
-    __slots__ = ("_door", "_service", "_user", "carrier")
+    __slots__ = ("_door", "carrier", "path", "service", "user")
 
-    def __init__(self, door: RendezvousContext, service: Service, user: User) -> None:
+    def __init__(self, door: RendezvousContext, service: Service, user: User, path: str) -> None:
         super().__init__(door.clock, door.clock())
         self._door = door
-        self._service = service
-        self._user = user
+        self.service = service
+        self.user = user
+        self.path = path
         self.carrier: Counted | None = None
         protocol = service.protocol.value
         door.meters.families["rendezvous_users_total"][protocol] += 1
@@ -45,11 +49,22 @@ class UserAccount(StreamAccount):
         door.pairs[protocol] += 1
         service.pairs += 1
         service.served += 1
+        door.accounts.add(self)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return self._clock() - self._began
+
+    def volume(self) -> tuple[int, int]:
+        """Bytes from the user, and to it."""
+        carrier = self.carrier
+        return (0, 0) if carrier is None else (carrier.bytes_in, carrier.bytes_out)
 
     def tell(self, seconds: float) -> None:
-        door, service, protocol = self._door, self._service, self._service.protocol.value
-        up = 0 if self.carrier is None else self.carrier.bytes_in
-        down = 0 if self.carrier is None else self.carrier.bytes_out
+        door, service, protocol = self._door, self.service, self.service.protocol.value
+        door.accounts.discard(self)
+        up, down = self.volume()
         families = door.meters.families
         families["rendezvous_users_ended_total"][self.outcome] += 1
         families["rendezvous_traffic_in_bytes_total"][protocol] += up
@@ -59,7 +74,7 @@ class UserAccount(StreamAccount):
         service.pairs -= 1
         service.bytes_in += up
         service.bytes_out += down
-        self._user.place.leave()
+        self.user.place.leave()
         door.access_log(
             StreamRecord(
                 time.time(),

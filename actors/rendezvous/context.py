@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
@@ -18,6 +19,9 @@ from actors.runtime import ActorRef, ActorSystem
 from actors.transport.quota import Quota
 from actors.transport.tcp.pump import PipePool
 from wire.rendezvous.line import Protocol
+
+if TYPE_CHECKING:
+    from actors.rendezvous.account import UserAccount
 
 #: How a user's time here may end.
 OUTCOMES = ("finished", "failed", "killed")
@@ -40,6 +44,7 @@ class RendezvousContext:
         refused: services and users that were turned away, by reason.
         traffic: bytes of pairs that are over, by protocol and direction.
         pairs: users that are served now, by protocol.
+        accounts: of all users that are served.
         access_log: gets a record per user.
         relay: name of this relay, for the record.
         tls: how services are met that speak it; None: they are not.
@@ -59,6 +64,7 @@ class RendezvousContext:
     joins: JoinTable = field(default_factory=JoinTable)
     pipes: PipePool = field(default_factory=PipePool)
     pairs: Counter[str] = field(default_factory=Counter)
+    accounts: set[UserAccount] = field(default_factory=set)
     access_log: Callable[[StreamRecord], object] = _untold
     draining: bool = False
     serial: int = 0

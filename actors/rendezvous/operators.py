@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from loguru import logger
 
 from actors.doors.door import DoorCommand
+from actors.doors.row_filter import has_text
 from actors.rendezvous.context import RendezvousContext
 from wire.admin.arguments import Arguments
 from wire.admin.errors import Declined
@@ -29,11 +30,13 @@ class RendezvousCommands:
         return {"rendezvous_list": self.list_services, "rendezvous_close": self.close_service}
 
     async def list_services(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
-        """No args. A row a service, as `Service.row`."""
+        """args: filter, part of any text. A row a service, as `Service.row`."""
+        needle = args.text("filter", "", most=200)
         args.finish()
         now = self._door.clock()
         services = sorted(self._door.services.values(), key=lambda one: one.port)
-        return [one.row(now) for one in services], {"services": len(services)}
+        rows = [row for one in services if has_text(row := one.row(now), needle)]
+        return rows, {"services": len(rows)}
 
     async def close_service(self, args: Arguments, initiator: str) -> tuple[list[Row], Row]:
         """args: which, a port, a name or an id. Result: how many were closed.

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from loguru import logger
@@ -26,6 +26,7 @@ from actors.rendezvous.ports import PortTable
 from actors.rendezvous.service_actor import Leave
 from actors.rendezvous.service_tls import ServiceTls
 from actors.rendezvous.settings import RendezvousSettings
+from actors.rendezvous.views import agent_rows, service_rows, stream_rows
 from actors.runtime import (
     ActorRef,
     ActorSystem,
@@ -38,6 +39,7 @@ from actors.runtime import (
 )
 from actors.transport.addresses import address_text, only_ipv6
 from actors.transport.tls import TlsIdentity
+from wire.admin.messages import Row
 from wire.rendezvous.line import Protocol
 
 #: While a part of the door is away newcomers wait.
@@ -175,6 +177,15 @@ class Rendezvous:
             Listening("TCP, rendezvous", f"{self._base}/listeners/{name}", binding.bound)
             for name, binding in zip(self._names(), self._bindings, strict=True)
         ]
+
+    def agents(self) -> Iterable[Row]:
+        return agent_rows(self.door, f"{self._base}/services")
+
+    def services(self) -> Iterable[Row]:
+        return service_rows(self.door, f"{self._base}/services")
+
+    def streams(self) -> Iterable[Row]:
+        return stream_rows(self.door)
 
     def commands(self) -> Mapping[str, DoorCommand]:
         return RendezvousCommands(self.door, f"{self._base}/services").commands()

@@ -78,7 +78,9 @@ class UserPair(Actor):
         door, service = self._door, self._service
         user, end = self._ends.take()
         self._host = user.address[0]
-        account = self._account = self.own(UserAccount(door, service, user), "account")
+        account = self._account = self.own(
+            UserAccount(door, service, user, self.ref.path), "account"
+        )
         front = _front(service, user) + user.early
         early, self._early, user.early = self._early, b"", b""
         limits, throttles = door.settings.quiet, service.throttles

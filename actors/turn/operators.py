@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.doors.door import DoorCommand
+from actors.doors.row_filter import has_text
 from wire.admin.arguments import Arguments
 from wire.admin.errors import Declined
 from wire.admin.messages import Row
@@ -76,11 +77,16 @@ class TurnCommands:
         }
 
     async def _list(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
-        """`ctl turn list [USER]`. Args: user, empty for all."""
+        """`ctl turn list [USER]`. Args: user, empty for all; filter, part of any text."""
         user = args.text("user", "", most=512)
+        needle = args.text("filter", "", most=512)
         args.finish()
         alive = self._door.dispatcher.allocations.values()
-        rows = [self._row(one) for one in alive if not user or one.user == user]
+        rows = [
+            row
+            for one in alive
+            if (not user or one.user == user) and has_text(row := self._row(one), needle)
+        ]
         return rows[:MOST], {"allocations": len(rows)}
 
     async def _show(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from actors.admin.commands import Command
 from actors.doors.door import Door, Viewed
+from actors.doors.row_filter import has_text
 from wire.admin.arguments import Arguments
 from wire.admin.messages import Row
 
@@ -52,7 +53,7 @@ class Views:
         door = args.text("door", "", most=_MAX_WORD)
         exact = {name: args.text(name, "", most=_MAX_WORD) for name in ("tenant", "service")}
         agent = args.text("agent", "", most=_MAX_WORD)
-        needle = args.text("filter", "", most=_MAX_WORD).lower()
+        needle = args.text("filter", "", most=_MAX_WORD)
         limit = args.integer("limit", 1000, least=1, most=MAX_ROWS)
         args.finish()
         found: list[Row] = []
@@ -89,12 +90,4 @@ def _fits(row: Row, exact: Mapping[str, str], agent: str, needle: str) -> bool:
                 return False
     if agent and agent not in [row.get(name) for name in AGENT_FIELDS]:
         return False
-    return not needle or any(needle in text.lower() for text in _texts(row))
-
-
-def _texts(row: Row) -> Iterable[str]:
-    for value in row.values():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            yield from (one for one in value if isinstance(one, str))
+    return has_text(row, needle)
