@@ -49,7 +49,7 @@ from actors.runtime import (
     Supervisor,
 )
 from actors.transport.addresses import only_ipv6
-from actors.transport.connection import ConnectionStatistics
+from actors.transport.connection import Connection, ConnectionStatistics
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.quic.engines import AIOQUIC, NATIVE
 from actors.transport.tcp import TcpEndpoint, TcpSettings, UnreadBudget
@@ -145,12 +145,14 @@ class Edge:
                 alpn=ALPN,
                 identity=identity,
                 settings=quic,
-                on_connection=lambda c: c.close(0),
+                on_connection=_go_away,
                 counters=self.door.meters.family("quic_events_total", "event"),
                 until_welcome=True,
             )
             for _ in self._listen
         ]
+        for endpoint in self.endpoints:
+            endpoint.farewell = CloseCode.GOING_AWAY
         unread = UnreadBudget(tcp.unread)
         self.tcp_endpoints = [
             TcpEndpoint(
@@ -158,7 +160,7 @@ class Edge:
                 alpn=ALPN,
                 identity=identity,
                 settings=tcp,
-                on_connection=lambda c: c.close(0),
+                on_connection=_go_away,
                 counters=self.door.meters.family("tcp_events_total", "event"),
                 until_welcome=True,
             )
@@ -367,6 +369,11 @@ class Edge:
         if agents is not None and agents.children:
             for cell in list(agents.children.values()):
                 cell.ref.try_tell(Close(CloseCode.GOING_AWAY, "going away"))
+
+
+def _go_away(connection: Connection) -> None:
+    """Before there is a listener. A close without a word would mean that we do not serve it."""
+    connection.close(CloseCode.GOING_AWAY, "going away")
 
 
 def _of_paths(

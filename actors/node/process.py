@@ -237,7 +237,8 @@ class ProcessChild(Actor):
         try:
             await self._link.greeted(timeout=GREETING_SECONDS)
         except (TimeoutError, ControlFailed):
-            self.log.warning("{} does not serve its tree", self._spec.name)
+            if self._stopping is None:
+                self.log.warning("{} does not serve its tree", self._spec.name)
 
     def on_stop(self, reason: ExitReason) -> bool:
         """SIGTERM; the actor ends when the process did."""

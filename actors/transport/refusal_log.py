@@ -17,6 +17,8 @@ from actors.transport.stream import CloseReason
 
 #: TLS alerts are QUIC error codes from here on (RFC 9001 section 4.8).
 CRYPTO_ERROR: Final = 0x100
+#: What an application's close is called while its handshake goes on (RFC 9000 section 10.2.3).
+APPLICATION_ERROR: Final = 0x0C
 #: Between two lines, seconds.
 LOG_SECONDS: Final = 10.0
 #: Reasons counted between two lines; others are "other".
@@ -56,8 +58,15 @@ class RefusalLog:
         (self._log or logger.warning)(f"{self.name}: connections turned away: {reasons}{last}")
 
 
+def changed_its_mind(reason: CloseReason) -> bool:
+    """Did the peer end its handshake for no fault of ours? Another relay answered it first, say."""
+    return reason.kind == "peer" and reason.code in (0, APPLICATION_ERROR)
+
+
 def turned_away(reason: CloseReason) -> str:
     """Why a handshake ended, for `RefusalLog.note`: without the text, which is the stranger's."""
+    if reason.kind == "aborted":
+        return "gave way to others"
     alert = reason.code - CRYPTO_ERROR
     if reason.kind == "peer" and 0 <= alert <= 0xFF:
         try:

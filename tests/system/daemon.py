@@ -17,13 +17,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class RunningDaemon:
-    """A daemon that printed its ready lines."""
+class Running:
+    """A program whose output goes to a file."""
 
-    def __init__(self, process: subprocess.Popen[str], state: Path, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process = process
-        self.socket = state / "control.sock"
-        self.state = state
         self._log = log
 
     @property
@@ -39,9 +37,23 @@ class RunningDaemon:
             if match:
                 return match
             if self.process.poll() is not None:
-                raise AssertionError(f"the daemon ended: {self.output}")
+                raise AssertionError(f"it ended: {self.output}")
             time.sleep(0.05)
         raise AssertionError(f"no {pattern!r} in {seconds} s: {self.output}")
+
+    def stop(self, *, seconds: float = 30.0) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+class RunningDaemon(Running):
+    """A daemon, and its control socket."""
+
+    def __init__(self, process: subprocess.Popen[str], state: Path, log: Path) -> None:
+        super().__init__(process, log)
+        self.socket = state / "control.sock"
+        self.state = state
 
     def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `trunkline ctl`."""
@@ -65,11 +77,6 @@ class RunningDaemon:
         walk(json.loads(self.ctl("tree", "--json").stdout))
         return found
 
-    def stop(self, *, seconds: float = 30.0) -> int:
-        """SIGTERM; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
-
 
 @contextmanager
 def daemon(
@@ -78,9 +85,23 @@ def daemon(
     """Run `python supervisor.py`, or another program like it, until the block ends."""
     state = tmp_path / "s"
     log = tmp_path / "daemon.log"
+    process = _start(log, *program, "--state-directory", str(state), *arguments)
+    with _ended(process):
+        yield RunningDaemon(process, state, log)
+
+
+@contextmanager
+def agent(log: Path, *arguments: str) -> Iterator[Running]:
+    """Run `trunkline agent` with these arguments until the block ends."""
+    process = _start(log, "-m", "tools.entry", "agent", *arguments)
+    with _ended(process):
+        yield Running(process, log)
+
+
+def _start(log: Path, *program: str) -> subprocess.Popen[str]:
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, *program, "--state-directory", str(state), *arguments],
+        return subprocess.Popen(
+            [sys.executable, *program],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -88,9 +109,13 @@ def daemon(
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-    running = RunningDaemon(process, state, log)
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """It does not outlive the block, and neither do its children."""
     try:
-        yield running
+        yield
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -206,6 +206,7 @@ class RelayLink(StreamKeeper):
     def terminate(self, reason: ExitReason) -> None:
         """Say that we leave on purpose, so that nobody waits for us."""
         if self._connection is not None and not reason.abnormal:
+            self._connection.on_closed = lambda reason: None  # it is no loss
             self._connection.close(CloseCode.SILENT, "")
 
     # Dialling.
@@ -344,7 +345,9 @@ class RelayLink(StreamKeeper):
             )
         else:
             self._superseded = 0
-            if self._ready or not reason.application or reason.code or reason.text:
+            if reason.application and reason.code == CloseCode.GOING_AWAY:
+                self.log.info("the relay goes away; the next one, or it again, is dialled")
+            elif self._ready or not reason.application or reason.code or reason.text:
                 self.log.warning("relay connection lost: {}", reason)
             else:  # all that relays say to an identity they do not take
                 closed = f"a relay closed without a word: it does not serve {self._uri}"

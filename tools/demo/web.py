@@ -78,7 +78,10 @@ class WebService(Actor):
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def counted(request: web.Request) -> web.StreamResponse:
             self._served += 1
-            return await handler(request)
+            try:
+                return await handler(request)
+            except ConnectionResetError:  # who asked left in the middle of the answer
+                return web.Response()
 
         return counted
 

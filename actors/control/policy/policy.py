@@ -134,6 +134,8 @@ class PolicyActor(Actor):
         #: Decisions waiting for the first load. Bound: MAX_WAITING; one more is denied.
         self._parked: deque[tuple[Decide, Reply[Decision]]] = deque()
         self._patient = True
+        #: What was not said about the first load so far.
+        self._awaited: RulesAwaited | None = None
         #: Work that has to wait for files or the backend, in order. Bound: MAX_OPERATOR_REQUESTS;
         #: one more request is refused. A refresh is queued once.
         self._work: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
@@ -218,6 +220,8 @@ class PolicyActor(Actor):
 
     @handles(_PatienceOver)
     def _patience_over(self, message: _PatienceOver) -> None:
+        if self._snapshot is None and self._awaited is not None:
+            self._tell_of(self._awaited)
         self._unpark()
 
     def _unpark(self) -> None:
@@ -373,11 +377,18 @@ class PolicyActor(Actor):
         else:
             self._problems = (f"store: {error}",)
         if self._problems != known:
-            in_force = "the last good rules stay" if self._snapshot else "everything is denied"
-            # That a controller does not answer is said by the link to it.
-            level = "INFO" if isinstance(error, RulesAwaited) else "ERROR"
-            self.log.log(level, "policy not loaded, {}:\n{}", in_force, error)
+            # While decisions wait for the first rules, that they are awaited is no news.
+            if self._snapshot is None and self._patient and isinstance(error, RulesAwaited):
+                self._awaited = error
+            else:
+                self._tell_of(error)
         return self._problems
+
+    def _tell_of(self, error: RulesError | BackendError) -> None:
+        in_force = "the last good rules stay" if self._snapshot else "everything is denied"
+        # That a controller does not answer is said by the link to it.
+        level = "INFO" if isinstance(error, RulesAwaited) else "ERROR"
+        self.log.log(level, "policy not loaded, {}:\n{}", in_force, error)
 
     # One thing at a time, in order.
 

@@ -97,6 +97,7 @@ class RelayLink(Actor):
         """Say goodbye; pairs on both sides then wait for their agents to come another way."""
         code = CloseCode.INTERNAL_ERROR if reason.abnormal else CloseCode.GOING_AWAY
         for lane in self._lanes:
+            lane.connection.on_closed = lambda reason: None  # it is no loss
             lane.connection.close(code, code.name.lower())
 
     def describe(self) -> dict[str, object]:
@@ -234,7 +235,10 @@ class RelayLink(Actor):
             lane.route.abort()
         self._last_error = str(reason)
         self._door.counters["relay_lost"] += 1
-        self.log.warning("connection to relay {} lost: {}", self._relay_id, reason)
+        if reason.application and reason.code == CloseCode.GOING_AWAY:
+            self.log.info("relay {} goes away", self._relay_id)
+        else:
+            self.log.warning("connection to relay {} lost: {}", self._relay_id, reason)
         if self._waiting:
             self._dial_if_useful()
 

@@ -42,7 +42,7 @@ from actors.transport.quic.settings import QuicSettings
 from actors.transport.quic.shedding import Shedding
 from actors.transport.quic.stateless_reset import ResetKey
 from actors.transport.quic.transmit_schedule import TransmitSchedule
-from actors.transport.refusal_log import RefusalLog, turned_away
+from actors.transport.refusal_log import RefusalLog, changed_its_mind, turned_away
 from actors.transport.stream import CloseReason
 from actors.transport.tls import TlsIdentity
 from actors.transport.udp import AskedAddress, UdpSocket, UdpStatistics
@@ -96,6 +96,8 @@ class QuicEndpoint:
     ) -> None:
         self._until_welcome = until_welcome
         self.settings = settings
+        #: Application code that handshakes in progress end with when the socket is closed.
+        self.farewell = 0
         self.on_connection = on_connection
         self.counters: Counter[str] = Counter() if counters is None else counters
         #: The engine of new connections, and why it is this one.
@@ -164,6 +166,9 @@ class QuicEndpoint:
         """Close the sockets; verified connections live on, handshakes in progress end."""
         for connection in list(self._pending):
             self.counters["handshake_detached"] += 1
+            connection.abort_code = self.farewell
+            if not connection.client:
+                connection.on_failed = None  # it is not turned away: we leave
             self._dismiss(connection)  # its last words leave before the socket closes
         self._sockets.close()
         self._shedding.detach()
@@ -372,7 +377,8 @@ class QuicEndpoint:
         def failed(reason: CloseReason) -> None:
             if reason.kind != "handshake":
                 self.counters[f"handshake_failed_{reason.kind}"] += 1
-                self._refusals.note(turned_away(reason), plain_host(address))
+                if not changed_its_mind(reason):
+                    self._refusals.note(turned_away(reason), plain_host(address))
 
         connection.on_established = established
         connection.on_failed = failed

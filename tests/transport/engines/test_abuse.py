@@ -196,3 +196,26 @@ def test_crumbs_of_tls_within_the_handshake(pki: PkiFixture, server: str) -> Non
     assert attacker.closed in (None, CRYPTO_EXCEEDED)
     assert resident() - before < MEMORY
     assert attacker.link.server.established is None
+
+
+@servers
+@pytest.mark.parametrize("verb", ["write", "reset", "stop_sending", "open_stream"])
+def test_streams_of_a_connection_that_broke_the_rules_and_is_not_heard_of_yet(
+    pki: PkiFixture, server: str, verb: str
+) -> None:
+    """Many connections are read in one wake-up: what one ends meets streams of the others."""
+    attacker = Attacker(pki, server)
+    engine = attacker.link.server.engine
+    stream_id = attacker.link.client.engine.open_stream()
+    assert stream_id is not None
+    attacker.send(frame(0x0E, stream_id, 0, 1, b"x"))
+    engine.receive(attacker.packet(frame(0x02, 0, 0, 0, 10)), CLIENT, attacker.now)
+    acts: dict[str, Callable[[], object]] = {
+        "write": lambda: engine.write(stream_id, b"late", end=False),
+        "reset": lambda: engine.reset(stream_id, 1),
+        "stop_sending": lambda: engine.stop_sending(stream_id, 1),
+        "open_stream": engine.open_stream,
+    }
+    acts[verb]()
+    attacker.turn()
+    assert attacker.closed == FRAME_ENCODING

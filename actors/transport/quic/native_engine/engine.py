@@ -446,7 +446,7 @@ class NativeEngine(DatagramFrames):
         limits = self._core.stream_limits
         if limits[2] >= limits[0]:
             return None
-        stream_id: int = self._tell("open_stream", False)  # not unidirectional
+        stream_id: int | None = self._tell("open_stream", False)  # not unidirectional
         return stream_id
 
     def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, end: bool) -> None:

@@ -38,11 +38,13 @@ class CoreSuccession(NativeHandshake):
         self._search = PathSearch(self._core, packets, settings.max_datagram, ceiling)
 
     def _tell(self, name: str, *arguments: object) -> Any:
-        """Call a method of the core, and of its successor.
+        """Call a method of the core, and of its successor; nothing (None) once it closes by itself.
 
         Raises:
             ValueError: the core's.
         """
+        if self._core.state == "closing":
+            return None  # for what came from the peer; the event has not been asked for yet
         if self._succeeded:
             self._told.append((name, arguments))
         return getattr(self._core, name)(*arguments)
