@@ -31,10 +31,18 @@ class RefusalLog:
     Args:
         name: of the listener, for the line.
         log: writes a line; None: the general log, at WARNING.
+        what: was refused.
     """
 
-    def __init__(self, name: str, log: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Callable[[str], object] | None = None,
+        *,
+        what: str = "connections turned away",
+    ) -> None:
         self.name = name
+        self._what = what
         self._log = log
         self._untold: Counter[str] = Counter()
         self._next = 0.0
@@ -52,10 +60,13 @@ class RefusalLog:
         if now < self._next:
             return
         self._next = now + LOG_SECONDS
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self._untold.items())
+        reasons = ", ".join(
+            reason if count == 1 else f"{reason} ({count} times)"
+            for reason, count in self._untold.items()
+        )
         self._untold.clear()
         last = f" (last: {who})" if who else ""
-        (self._log or logger.warning)(f"{self.name}: connections turned away: {reasons}{last}")
+        (self._log or logger.warning)(f"{self.name}: {self._what}: {reasons}{last}")
 
 
 def changed_its_mind(reason: CloseReason) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,6 +70,42 @@ def test_a_refused_target_closes_the_local_connection_without_garbage(
             assert running.counters["provider_rejected"] == 1
 
     run(main(), timeout=30)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """All lines of this process at INFO and above, by the module that wrote them."""
+    lines: list[str] = []
+    sink = logger.add(
+        lambda line: lines.append(str(line)),
+        level="INFO",
+        format="{name} {level} {message}",
+    )
+    yield lines
+    logger.remove(sink)
+
+
+def test_a_target_that_refuses_is_told_end_to_end(
+    pki: PkiFixture, tmp_path: Path, log: list[str]
+) -> None:
+    with socket.socket() as free:  # bound, and not listening
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+        async def main() -> None:
+            async with relay(pki, tmp_path) as running, agents(running, pki, port) as address:
+                _, writer = await asyncio.open_connection(*address)
+                await eventually(lambda: running.counters.get("reject_503", 0) == 1)
+                await eventually(lambda: any("rejected: 503" in line for line in log[-1:]))
+                writer.close()
+
+        run(main(), timeout=30)
+    refused = f"target refused 127.0.0.1:{port}"
+    told = [line for line in log if refused in line]
+    provider = "actors.transport.refusal_log WARNING verified: streams refused: "
+    assert any(line.startswith(provider + refused) for line in told)
+    assert any("stream_pair INFO stream rejected: 503 provider rej" in line for line in told)
+    assert any("consumer_bridge WARNING verified: rejected: 503" in line for line in told)
 
 
 def test_refused_connections_do_not_fill_the_log(pki: PkiFixture, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_reject_is_relayed_and_costs_no_other_stream(pki: PkiFixture, tmp_path
             late, _ = await provider.next_incoming(2)
             late.stream.write(StreamReject(404, "no handler").encode())
             late.stream.write_eof()
-            assert await refused.first_frame() == StreamReject(503, "provider rejected")
+            assert await refused.first_frame() == StreamReject(503, "provider rejected: no handler")
             await eventually(lambda: refused.eof)
             mine.stream.write(b"still here")
             await eventually(lambda: bytes(theirs.data) == b"still here")

@@ -86,7 +86,7 @@ def test_rejects_have_the_exact_code_and_reason_and_return_stream_credit(
             theirs, _ = await provider.next_incoming(1)
             theirs.stream.write(StreamReject(404, "no handler").encode())
             theirs.stream.write_eof()
-            assert await mine.first_frame() == StreamReject(503, "provider rejected")
+            assert await mine.first_frame() == StreamReject(503, "provider rejected: no handler")
             mine = consumer.open(OpenStream("svc", "", 100).encode())
             await provider.next_incoming(2)  # and never answers
             assert await mine.first_frame() == StreamReject(503, "provider rejected")

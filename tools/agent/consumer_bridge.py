@@ -221,7 +221,7 @@ class ConsumerBridge(Bridge):
 
     def _level(self) -> str:
         """Whoever may connect locally can have as many refusals as they like."""
-        return "INFO" if self._lines.take(self.now()) else "DEBUG"
+        return "WARNING" if self._lines.take(self.now()) else "DEBUG"
 
     def _ended_early(self) -> None:
         """FIN before STREAM_READY: an empty answer, or one whose bytes are held already."""

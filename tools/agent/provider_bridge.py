@@ -20,7 +20,7 @@ from tools.agent.forward_tunnel import TunnelFailed
 from tools.agent.messages import WatchMode
 from tools.agent.settings import AgentSettings
 from tools.agent.stream_table import StreamTable
-from tools.agent.targets import Targets
+from tools.agent.targets import TargetFailed, Targets
 from wire.orp import reject
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import (
@@ -101,11 +101,9 @@ class ProviderBridge(Bridge):
             return
         try:
             sock = await self._targets.connect(self._service, timeout=self._settings.target_timeout)
-        except TimeoutError:
-            self._refuse(reject.backend_dial_failed("timed out"))
-            return
-        except OSError as error:
-            self._refuse(reject.backend_dial_failed(error.strerror or type(error).__name__))
+        except TargetFailed as error:
+            self._targets.refusals[self._service].note(str(error), self._peer_uri)
+            self._refuse(reject.backend_dial_failed(str(error)))
             return
         stream = self._stream
         assert stream is not None

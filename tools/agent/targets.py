@@ -6,12 +6,13 @@ A service may have several targets (one on 127.0.0.1, one on ::1): the first tha
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections import Counter
 from collections.abc import Iterable
 
+from actors.transport.addresses import address_text
 from actors.transport.dialling import connect_tcp, first_to_connect
+from actors.transport.refusal_log import RefusalLog
 from tools.agent.settings import Mapping
 
 #: Connections to one service's targets being made; one more is refused at once. A target that
@@ -19,12 +20,25 @@ from tools.agent.settings import Mapping
 MAX_DIALS = 128
 
 
+class TargetFailed(Exception):
+    """No target of the service took the connection; the text says which, and why not."""
+
+
 class Targets:
+    """What the services of one agent are provided from.
+
+    Attributes:
+        refusals: by service, of streams that no target took: one line in a while.
+    """
+
     def __init__(self, provide: Iterable[Mapping]) -> None:
         self._targets: dict[str, list[Mapping]] = {}
         for mapping in provide:
             self._targets.setdefault(mapping.service, []).append(mapping)
         self._dialling: Counter[str] = Counter()
+        self.refusals = {
+            service: RefusalLog(service, what="streams refused") for service in self._targets
+        }
 
     @property
     def services(self) -> list[str]:
@@ -38,18 +52,44 @@ class Targets:
         """A connection to the service; the caller closes it.
 
         Raises:
-            OSError: nobody takes it, it was not taken in `timeout` seconds (TimeoutError), or too
-                many are waiting already.
+            TargetFailed: nobody takes it, it was not taken in `timeout` seconds, or too many are
+                waiting already.
         """
+        targets = self._targets[service]
         if self._dialling[service] >= MAX_DIALS:
-            raise OSError(errno.EAGAIN, "too many connections wait for the target")
+            raise TargetFailed("too many connections wait for the target")
+        failures: dict[Mapping, str] = {}
+
+        async def attempt(target: Mapping) -> socket.socket:
+            try:
+                return await connect_tcp(target.host, target.port)
+            except OSError as error:
+                failures[target] = _words(error)
+                raise
+
         self._dialling[service] += 1
         try:
             async with asyncio.timeout(timeout):
-                return await first_to_connect(self._targets[service], _connect, socket.socket.close)
+                return await first_to_connect(targets, attempt, socket.socket.close)
+        except OSError:  # TimeoutError among them
+            pass
         finally:
             self._dialling[service] -= 1
+        raise TargetFailed(
+            "; ".join(
+                failures.get(target, "target {} does not answer").format(
+                    address_text(target.host, target.port)
+                )
+                for target in targets
+            )
+        )
 
 
-async def _connect(target: Mapping) -> socket.socket:
-    return await connect_tcp(target.host, target.port)
+def _words(error: OSError) -> str:
+    """With a place for the address."""
+    if isinstance(error, ConnectionRefusedError):
+        return "target refused {}"
+    if isinstance(error, TimeoutError):
+        return "target {} does not answer"
+    why = error.strerror or str(error) or type(error).__name__
+    return f"target {{}}: {why.replace('{', '(').replace('}', ')')}"

@@ -62,7 +62,7 @@ RELAY_UNAVAILABLE: Final = StreamReject(RejectCode.UNAVAILABLE, "relay unavailab
 
 # --------------------------------------------------- relay to consumer, and relay to peer relay
 
-#: The provider refused or did not answer; its own code and reason are not propagated.
+#: The provider did not answer, or refused without a reason; see `provider_rejected`.
 PROVIDER_REJECTED: Final = StreamReject(RejectCode.UNAVAILABLE, "provider rejected")
 
 # ------------------------------------------------------------------------- relay to peer relay
@@ -88,6 +88,13 @@ def denied(rule: str) -> StreamReject:
 def denied_callee(rule: str) -> StreamReject:
     """Callee-side policy said no; `rule` as in `denied`."""
     return StreamReject(RejectCode.DENIED, _bounded(f"denied (callee): {rule}"))
+
+
+def provider_rejected(reason: str) -> StreamReject:
+    """Relay to consumer: the provider refused; its own words say why, its code is not passed on."""
+    if not reason:
+        return PROVIDER_REJECTED
+    return StreamReject(PROVIDER_REJECTED.code, _bounded(f"{PROVIDER_REJECTED.reason}: {reason}"))
 
 
 def backend_dial_failed(error: str) -> StreamReject:

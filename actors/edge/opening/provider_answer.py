@@ -98,7 +98,8 @@ class ProviderAnswer:
                 self._on_accept()
         elif isinstance(answer, StreamReject):
             self._counters["provider_rejected"] += 1
-            self.give_up(Rejected(answer if self._relayed else reject.PROVIDER_REJECTED))
+            passed_on = answer if self._relayed else reject.provider_rejected(answer.reason)
+            self.give_up(Rejected(passed_on))
         else:
             self._counters["provider_unexpected"] += 1
             self.give_up(Rejected(self._failed()))

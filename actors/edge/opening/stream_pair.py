@@ -418,7 +418,9 @@ class StreamPair(ForwardedPair):
         opening = self._opening
         level = self._door.quotas.level(opening.tenant, opening.consumer, self.now())
         self.log.bind(
-            stream_id=f"{opening.message.stream_id:016x}", agent_uri=opening.consumer
+            stream_id=f"{opening.message.stream_id:016x}",
+            agent_uri=opening.consumer,
+            service=opening.message.target_service,
         ).log(level, "stream rejected: {} {}", answer.code, answer.reason)
         self._settle(self._consumer_end)
         self._opening.refuse(answer)

@@ -27,6 +27,8 @@ SHEET = [
     (reject.PEER_RELAY_UNREACHABLE, 502, "peer relay unreachable"),
     (reject.PEER_RELAY_FORWARD_FAILED, 502, "peer relay forward failed"),
     (reject.PROVIDER_REJECTED, 503, "provider rejected"),
+    (reject.provider_rejected(""), 503, "provider rejected"),
+    (reject.provider_rejected("target refused"), 503, "provider rejected: target refused"),
     (reject.NO_LOCAL_PROVIDER, 503, "no local provider for forwarded stream"),
     (reject.PROVIDER_OPEN_FAILED, 502, "provider open failed"),
     (reject.NO_HANDLER, 404, "no handler"),
@@ -44,7 +46,10 @@ def test_codes_and_reasons_are_those_of_the_sheet(
     assert decode(frame) == StreamReject(code, reason)
 
 
-@pytest.mark.parametrize("build", [reject.denied, reject.denied_callee, reject.backend_dial_failed])
+@pytest.mark.parametrize(
+    "build",
+    [reject.denied, reject.denied_callee, reject.backend_dial_failed, reject.provider_rejected],
+)
 @pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "a" + "é" * 5000, "bad \udc80 byte"])
 def test_a_text_from_elsewhere_always_fits(build: Callable[[str], StreamReject], text: str) -> None:
     rejection = build(text)
