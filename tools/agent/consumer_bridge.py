@@ -104,10 +104,10 @@ class ConsumerBridge(Bridge):
                     await self._leave_lost()
                     outcome = await self._open()
         except TimeoutError:
-            self.stop(shutdown("no stream in time"))
+            self._not_opened("not in time")
             return
         except (AskFailed, StreamClosed) as error:
-            self.stop(shutdown(f"not opened: {error}"))
+            self._not_opened(str(error))
             return
         if isinstance(outcome, StreamReject):
             self._rejected(outcome)
@@ -124,6 +124,10 @@ class ConsumerBridge(Bridge):
         self._couple(self._late_words if self._assumed else None)
         if isinstance(self._stream, ResumableStream):
             self._link.try_tell(Promote(self._stream))
+
+    def _not_opened(self, why: str) -> None:
+        self.log.log(self._level(), "{}: no stream: {}", self._service, why)
+        self.stop(shutdown(f"no stream: {why}"))
 
     async def _leave_lost(self) -> None:
         """The path was lost before the stream was ready: make room for another opening.

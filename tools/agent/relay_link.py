@@ -24,7 +24,7 @@ from actors.runtime import (
     handles,
 )
 from actors.transport.addresses import address_text
-from actors.transport.claim import ClaimQueue, OpenTowards
+from actors.transport.claim import OpenTowards
 from actors.transport.connection import Connection
 from actors.transport.quic import QuicEndpoint, QuicSettings
 from actors.transport.stream import CloseReason, Stream
@@ -35,6 +35,7 @@ from tools.agent.complaints import Complaints
 from tools.agent.dialling import Dialler, race
 from tools.agent.direct_paths import ALPN, SWEEP_SECONDS
 from tools.agent.messages import Drain, Promote, ReadCertificates, WatchMode
+from tools.agent.open_queue import OpenQueue, PatienceOver
 from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.relays_only import RelaysOnly
@@ -57,8 +58,8 @@ from wire.orp.messages import (
     StreamReady,
 )
 
-#: Local connections waiting for a relay or for stream credit; one more is refused.
-MAX_WAITING = 1024
+#: As `AgentSettings.relay_patience`, behind a relay that had said nothing until its idle timeout.
+IDLE_PATIENCE = 2.0
 #: Streams whose mode is waited for.
 MAX_WATCHED = 16_384
 
@@ -111,9 +112,7 @@ class RelayLink(StreamKeeper):
         self._draining = False
         self._last_error = ""
         self._complaints = Complaints(lambda text: self.log.warning("{}", text))
-        self._waiting = ClaimQueue(
-            self, self._open, bound=MAX_WAITING, crowded="too many connections wait for the relay"
-        )
+        self._waiting = OpenQueue(self, self._open)
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
         #: connection.
         self._watched: dict[int, Callable[[AllocGranted | None, str], object]] = {}
@@ -214,6 +213,7 @@ class RelayLink(StreamKeeper):
     @handles(_Dial)
     def _dial(self, _: _Dial) -> None:
         if self._connection is None:
+            self._waiting.relay_lost(self._settings.relay_patience)
             self.spawn_task(self._dial_all(), "dial")
 
     async def _dial_all(self) -> None:
@@ -352,6 +352,8 @@ class RelayLink(StreamKeeper):
             else:  # all that relays say to an identity they do not take
                 closed = f"a relay closed without a word: it does not serve {self._uri}"
                 self._complaints.say(closed, self.now())
+        if reason.kind == "idle":  # it has been silent for long
+            self._waiting.relay_lost(IDLE_PATIENCE)
         self._forget_connection()
         for stream in self._table.lingering():
             stream.path_lost()
@@ -396,7 +398,8 @@ class RelayLink(StreamKeeper):
                 self._repeat_checkpoints()
                 if self._promoter is not None and not self._over_tcp and self._session:
                     self._session.query_observed_address(self.now())
-                self._on_credit()
+                self._resume_all()  # live streams before new ones
+                self._waiting.relay_found()
             elif isinstance(event, CandidateOffer | CandidateAnswer | ObservedAddrResp):
                 self._from_peer(event)
             elif isinstance(event, StreamCheckpoint):
@@ -472,6 +475,10 @@ class RelayLink(StreamKeeper):
     @handles(OpenTowards)
     def _open_towards(self, message: OpenTowards) -> Refusal | Deferred | None:
         return self._waiting.open(message)
+
+    @handles(PatienceOver)
+    def _patience_over(self, _: PatienceOver) -> None:
+        self._waiting.over(self._last_error)
 
     def _open(self) -> Stream | None:
         """A stream to the relay now; None while there is none, or it allows none."""

@@ -36,6 +36,7 @@ class AgentSettings:
         server_name: DNS name every relay's certificate must have.
         dial_timeout: seconds for one relay's handshake.
         open_timeout: seconds a local connection waits for its stream (relay loss included).
+        relay_patience: seconds without a relay until local connections are ended at once.
         target_timeout: seconds to connect to the local target.
         resume_window: seconds from the loss of a stream's path until it is given up.
         return_after, return_cap: seconds on TCP until QUIC is tried again; the pause doubles.
@@ -63,6 +64,7 @@ class AgentSettings:
     server_name: str = "localhost"
     dial_timeout: float = 5.0
     open_timeout: float = 20.0
+    relay_patience: float = 8.0
     target_timeout: float = 10.0
     resume_window: float = 30.0
     backoff: float = 1.0
