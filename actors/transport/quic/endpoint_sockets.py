@@ -122,7 +122,7 @@ class EndpointSockets:
                 self._counters["drop_no_socket"] += len(run)
             else:
                 opened.send_segments(run, size, address)
-            total += sum(map(len, run))
+            total += size * (len(run) - 1) + len(run[-1])
         return total
 
     def punch(self, address: tuple[str, int]) -> None:

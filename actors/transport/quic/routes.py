@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from actors.transport.quic.admission import CID_LENGTH, long_header_cid
@@ -60,9 +62,19 @@ class Routes:
             data: the datagrams behind each other, `size` bytes each but the last.
             size: see above.
         """
-        # Column by column, because a run may be of hundreds.
-        count = -(-len(data) // size)
-        return max(data[::size]) < 0x80 and all(
-            data[column::size] == data[column : column + 1] * count
-            for column in range(1, 1 + CID_LENGTH)
+        if size <= CID_LENGTH:
+            return False
+        count = len(data) // size
+        headers = _headers(size, count).unpack_from(data)
+        cids, last = headers[1::2], data[count * size :]
+        return (
+            max(headers[::2]) < 0x80
+            and cids.count(cids[0]) == count
+            and (not last or (last[0] < 0x80 and last[1 : 1 + CID_LENGTH] == cids[0]))
         )
+
+
+@lru_cache(maxsize=1024)
+def _headers(size: int, count: int) -> Struct:
+    """First byte and id of each of `count` datagrams."""
+    return Struct(f"B{CID_LENGTH}s{size - 1 - CID_LENGTH}x" * count)

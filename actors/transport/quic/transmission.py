@@ -17,6 +17,16 @@ def runs(
     Yields:
         Datagrams of one size, the last one possibly shorter; that size; the destination.
     """
+    if not datagrams:
+        return
+    payloads = list(map(itemgetter(0), datagrams))
+    addresses = list(map(itemgetter(1), datagrams))
+    address, count = addresses[0], len(payloads)
+    if addresses.count(address) == count:
+        sizes = list(map(len, payloads))
+        if sizes[-1] <= sizes[0] and sizes.count(sizes[0]) >= count - (sizes[-1] < sizes[0]):
+            yield payloads, sizes[0], address  # as in any bulk transfer
+            return
     for address, group in groupby(datagrams, key=itemgetter(1)):
         payloads = [data for data, _ in group]
         start = taken = 0

@@ -117,7 +117,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._set_timer()
+        self.set_timer()
 
     def data_received(self, data: bytes) -> None:
         """Parse, deliver, and send what the session answers."""
@@ -133,6 +133,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         self._deliver(self.session.receive(data, self._loop.time()))
         self.schedule_transmit()
+        if not self._flush_scheduled:
+            self.set_timer()  # for what is not to be sent yet
 
     def _go_on(self) -> None:
         """Others had their turn: look at what is left of the last read."""
@@ -367,7 +369,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         ):
             self._deliver(self._write(transport))
         if self._closed is None:
-            self._set_timer()
+            self.set_timer()
 
     def _write(self, transport: asyncio.Transport) -> list[Event]:
         room = self.settings.write_buffer - transport.get_write_buffer_size()
@@ -386,8 +388,8 @@ class YamuxConnection(Connection, asyncio.Protocol):
 
     # The timer.
 
-    def _set_timer(self) -> None:
-        """One timer, which looks again when it comes too early."""
+    def set_timer(self) -> None:
+        """The session's clock may have changed: one timer, which looks again if it is early."""
         when = self.session.next_timer()
         if when is None or self._closed is not None:
             return
@@ -403,4 +405,4 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if when is not None and when <= now:
             self._deliver(self.session.handle_timer(now))
             self.schedule_transmit()
-        self._set_timer()
+        self.set_timer()

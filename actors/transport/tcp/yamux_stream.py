@@ -77,6 +77,7 @@ class YamuxStream(DeliveredStream):
         self._end_reset()
         self._report_finished()
         self._owner.schedule_transmit()
+        self._owner.set_timer()  # the peer's bytes are dropped for a while only
 
     def _end_reset(self) -> None:
         """RST, once the peer's direction is over as well."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from actors.transport.peer_policy import PeerPolicy
@@ -38,6 +40,7 @@ KEY_UPDATE_PACKETS = 1 << 22
 MAX_REASON_BYTES = 512
 #: The core's words for a frame that does not fit.
 NO_ROOM = "packet builder capacity exhausted"
+_DATA_AND_ADDRESS = itemgetter(0, 1)
 
 
 class NativeEngine(DatagramFrames):
@@ -139,11 +142,12 @@ class NativeEngine(DatagramFrames):
     def receive_many(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         """Take datagrams of one sender, oldest first."""
         if self._established and self._search is None:
-            if self._swamped(sum(map(len, datagrams))):
+            size = sum(map(len, datagrams))
+            if self._swamped(size):
                 return
             name = self._name(address, now)
             self._core.receive_many_datagrams(list(datagrams), name, now)
-            self._heard(name, sum(map(len, datagrams)), now)
+            self._heard(name, size, now)
             return
         for data in datagrams:
             self.receive(data, address, now)
@@ -228,13 +232,9 @@ class NativeEngine(DatagramFrames):
     def _poll(self, now: float, result: list[tuple[bytes, Address]]) -> None:
         """Every datagram the core may send now, and what that means for the backlog."""
         core = self._core
-        poll, append = core.poll_transmit, result.append
-        address: Any = None
         try:
-            while (datagram := poll(now)) is not None:
-                if datagram[1] != address:
-                    address = datagram[1]
-                append((datagram[0], address))
+            # Without a line of Python per datagram; what came before an error is kept.
+            result.extend(map(_DATA_AND_ADDRESS, iter(partial(core.poll_transmit, now), None)))
         except RuntimeError as error:
             # The next frame is larger than what may be sent to an address that is not validated
             # yet (three times what came from it); it stays queued.
@@ -336,13 +336,9 @@ class NativeEngine(DatagramFrames):
             native = next_event()
             if native is None:
                 break
-            if native[0] == "datagram":
-                self._take_datagram(native[1])
-            elif native[0] != "stream_data":
-                self._account(arrived, ended)
-                self._take(native)
-                room = flow.room
-            elif not self._closed_reported:
+            if native[0] == "stream_data":
+                if self._closed_reported:
+                    continue
                 _, stream_id, data, end = native
                 size = len(data)
                 room -= size
@@ -351,6 +347,12 @@ class NativeEngine(DatagramFrames):
                     ended.append(stream_id)
                 if event := gathering.take(stream_id, data, size, end=end):
                     self._events.append(event)
+            elif native[0] == "datagram":
+                self._take_datagram(native[1])
+            else:
+                self._account(arrived, ended)
+                self._take(native)
+                room = flow.room
         self._account(arrived, ended)
 
     def _account(self, arrived: dict[int, int], ended: list[int]) -> None:
