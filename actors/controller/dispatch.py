@@ -91,6 +91,7 @@ class Dispatcher:
         tls: False makes every caller `ANYBODY`.
         operators: identities with the role operator.
         warn: logs a line; called a few times a minute at most (`Complaints`).
+        proved: told the connection of each call that its caller may make, as gRPC names it.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class Dispatcher:
         tls: bool,
         operators: Collection[str],
         warn: Callable[[str], object],
+        proved: Callable[[str], object],
     ) -> None:
+        self._proved = proved
         self._failed = failed
         self._tls = tls
         self._operators = frozenset(operators)
@@ -186,9 +189,11 @@ class Dispatcher:
             text = f"{caller.name} may not call {method.short}"
             self._complaints.say(text)
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, text)
+        connection = str(context.peer())
+        self._proved(connection)
         pairs = context.invocation_metadata() or ()
         metadata = {key: value for key, value in pairs if isinstance(value, str)}
-        key = caller.name if self._tls else str(context.peer())
+        key = caller.name if self._tls else connection
         try:
             place = self.callers.place(key)
         except Refused as refused:

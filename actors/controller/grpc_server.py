@@ -1,8 +1,9 @@
-"""The gRPC listener: one resource, stopped by `abort()`, its port kept over restarts of its owner.
+"""The gRPC server: one resource, stopped by `abort()`, its port kept over restarts of its owner.
 
-Knows nothing of what is served. gRPC runs handlers in tasks of its own; they end with the server:
-`abort()` begins that at once, the last steps (closing the sockets) follow in the loop within
-milliseconds. The next incarnation of the owner waits for them (`Port.free`) before it listens.
+Knows nothing of what is served. What comes over the network passes `front` first. gRPC runs
+handlers in tasks of its own; they end with the server: `abort()` begins that at once, the last
+steps follow in the loop within milliseconds. The next incarnation of the owner waits for them
+(`Port.free`) before it listens.
 
 Source: https://grpc.github.io/grpc/python/grpc_asyncio.html; protocol sheet ORP 4; 6.2 R28, R29.
 """
@@ -22,6 +23,7 @@ from cryptography import x509
 from loguru import logger
 
 from actors.control.limits import MAX_CONTROLLER_MESSAGE
+from actors.controller.front import Front
 from actors.controller.limits import (
     HANDSHAKE_SECONDS,
     KEEPALIVE_SECONDS,
@@ -33,6 +35,7 @@ from actors.controller.limits import (
     MIN_PING_SECONDS,
 )
 from actors.controller.port import Port
+from actors.runtime import Guard
 
 
 def _anything(_certificate: Path, _key: Path, _ca: Path) -> None:
@@ -54,18 +57,27 @@ class ServerTls:
 
 
 class GrpcServer:
-    """The gRPC listener: one resource, stopped by `abort()`, its port kept over restarts of its
+    """The gRPC server: one resource, stopped by `abort()`, its port kept over restarts of its
     owner. A resource.
 
     Args:
         port: where to listen.
         services: handlers by method, by full service name.
         tls: None for plaintext.
+        guard: `Actor.guard`.
+        log: writes a line about who is turned away.
     """
 
     def __init__(
-        self, port: Port, services: Mapping[str, Mapping[str, Any]], tls: ServerTls | None
+        self,
+        port: Port,
+        services: Mapping[str, Mapping[str, Any]],
+        tls: ServerTls | None,
+        *,
+        guard: Guard,
+        log: Callable[[str], object],
     ) -> None:
+        self.front = Front(port, guard, log)
         self._port = port
         self._tls = tls
         self._stopped = False
@@ -79,12 +91,11 @@ class GrpcServer:
             OSError: the address is in use or not ours, or a certificate file cannot be read.
         """
         await self._port.free()
-        await self._port.probe()
+        self._port.probe()
         credentials = None if self._tls is None else _credentials(self._tls)
         # Not before: one that was never started keeps descriptors for ever.
         self._server = server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),  # two daemons on one port must not share it silently
                 ("grpc.max_receive_message_length", MAX_REQUEST),
                 ("grpc.max_send_message_length", MAX_CONTROLLER_MESSAGE),
                 ("grpc.max_concurrent_streams", MAX_RPCS_PER_CONNECTION),
@@ -104,24 +115,28 @@ class GrpcServer:
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, dict(handlers)),)
             )
+        target = self.front.target
         try:
             if credentials is None:
-                port = server.add_insecure_port(str(self._port))
+                server.add_insecure_port(target)
             else:
-                port = server.add_secure_port(str(self._port), credentials)
+                server.add_secure_port(target, credentials)
         except RuntimeError as error:
-            raise OSError(errno.EADDRINUSE, f"cannot listen on {self._port}: {error}") from None
-        self._port.port = port
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {target}: {error}") from None
         await server.start()
+        self.front.start()
 
     async def stop(self, grace: float) -> None:
         """No new calls; wait so many seconds for those under way, then cancel them."""
+        self.front.detach()
         if not self._stopped and self._server is not None:
             await self._server.stop(grace)
             self._stopped = True
+        self.front.abort()
 
     def abort(self) -> None:
         """Stop at once; idempotent."""
+        self.front.abort()
         if not self._stopped:
             self._stopped = True
             if self._server is not None:

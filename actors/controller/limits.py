@@ -19,9 +19,12 @@ MAX_RPCS_PER_CALLER: Final = 256
 #: Calls of one caller per second, after so many at once; a further one waits for its turn.
 CALLS_PER_SECOND: Final = 1_000.0
 CALLS_AT_ONCE: Final = 2_000
-#: Connections; a further one is closed. gRPC does not tell sources apart before their certificate
-#: is there: a listener that strangers reach needs a firewall, or a front that does.
+#: Connections; for a further one the oldest gives way that never made a call it may make.
 MAX_CONNECTIONS: Final = 1_024
+#: Of one source (see `transport.gate`); a further one is closed.
+MAX_CONNECTIONS_PER_SOURCE: Final = 256
+#: Seconds from an accepted connection to its first call; then it is closed.
+PROVE_SECONDS: Final = 15.0
 #: Seconds from an accepted connection to the end of its TLS and HTTP/2 handshakes.
 HANDSHAKE_SECONDS: Final = 5.0
 #: Watches of all connections; a further one gets RESOURCE_EXHAUSTED.

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 from typing import Any
 
-#: Seconds the sockets of an aborted server may take to close.
+from actors.transport.tcp.acceptor import listen_tcp
+
+#: Seconds the calls of an aborted server may take to end.
 CLOSE_SECONDS = 5.0
 
 
@@ -32,7 +33,7 @@ class Port:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def close(self, server: Any) -> None:  # the library ships no types
-        """Stop a server at once; the task is kept here until its sockets are closed."""
+        """Stop a server at once; the task is kept here until its calls have ended."""
         self._closing = asyncio.get_running_loop().create_task(server.stop(None))
 
     async def free(self) -> None:
@@ -47,22 +48,10 @@ class Port:
                 raise OSError(errno.EADDRINUSE, f"{self}: the server before has not ended")
             self._closing = None
 
-    async def probe(self) -> None:
+    def probe(self) -> None:
         """Find out whether we may listen there.
-
-        gRPC writes its own lines to stderr and keeps descriptors of a server that could not.
 
         Raises:
             OSError: the address is in use, or not ours, or its name has no address.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            family, kind, protocol, _, address = found[0]
-            with socket.socket(family, kind, protocol) as attempt:
-                attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                attempt.bind(address)
-        except OSError as error:
-            raise type(error)(error.errno, f"{self} (TCP): {error.strerror}") from None
+        listen_tcp(self.host, self.port, 0).close()

@@ -111,7 +111,7 @@ class ControllerServer(Actor):
         """
         with naming("control.serve.listen"):
             await self._port.free()
-            await self._port.probe()
+            self._port.probe()
         self._store = Backend(self._at(self._store_path), relay_alive_seconds=0)
         self._audit = self._at(self._audit_path)
         self._store.tell(WatchProviders(self.ref))
@@ -132,6 +132,7 @@ class ControllerServer(Actor):
             tls=settings.tls is not None,
             operators=settings.operators,
             warn=lambda text: self.log.warning("{}", text),
+            proved=self._proved,
         )
         registry = RegistryService(
             self._store, self._provider_watches, admit=self._admit, wall_ms=self._wall_ms
@@ -142,7 +143,14 @@ class ControllerServer(Actor):
             {**registry.unary, **policy.unary, **audit.unary},
             {**registry.streamed, **policy.streamed, **audit.streamed},
         )
-        self._server = self.own(GrpcServer(self._port, services, settings.tls), "gRPC server")
+        server = GrpcServer(
+            self._port,
+            services,
+            settings.tls,
+            guard=self.guard,
+            log=lambda text: self.log.warning("{}", text),
+        )
+        self._server = self.own(server, "gRPC server")
         await self._server.start()
         self._listening = True
         how = "with TLS" if settings.tls is not None else "in plaintext"
@@ -170,6 +178,8 @@ class ControllerServer(Actor):
             "refused_by_bound": dict(self._dispatcher.callers.refused) if served else {},
             "delayed": self._dispatcher.callers.delayed if served else 0,
             "malformed": self._dispatcher.malformed if served else 0,
+            "connections": len(self._server.front) if self._server else 0,
+            "strangers": dict(self._server.front.counters) if self._server else {},
         }
 
     # What the store tells.
@@ -203,6 +213,10 @@ class ControllerServer(Actor):
         if ref is None:
             raise LookupError(f"{self.path}: there is no {path}")
         return ref
+
+    def _proved(self, peer: str) -> None:
+        if self._server is not None:
+            self._server.front.proved(peer)
 
     def _admit(self) -> None:
         watches: Iterable[Watches[RuleChange] | Watches[ProviderChange]]
