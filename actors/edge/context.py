@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from actors.control.messages import ControlPlane
+from actors.edge.connection.opening_turns import OpeningTurns
 from actors.edge.forward.context import ForwardContext
 from actors.edge.pair_table import PairTable
 from actors.edge.quotas import EdgeQuotas
@@ -82,6 +83,7 @@ class EdgeContext:
         accounts: of all streams that are being opened or carried.
         ring_budget: shared by the replay rings of all pairs.
         quotas: what one agent and one tenant may fill.
+        opening_turns: who begins how many streams in a turn.
         halves: finds the dynamic supervisor of returning halves.
         matcher: finds the actor that joins them.
         links: finds the dynamic supervisor of links to and from other relays.
@@ -112,6 +114,7 @@ class EdgeContext:
     accounts: set[PairAccount] = field(default_factory=set)
     ring_budget: RingBudget = field(init=False)
     quotas: EdgeQuotas = field(init=False)
+    opening_turns: OpeningTurns = field(default_factory=OpeningTurns)
     _serial: int = 0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.edge.connection.stream_acceptor import STREAMS_PER_TURN
+from actors.edge.connection.opening_turns import STREAMS_PER_TURN, OpeningTurns
 from actors.edge.settings import EdgeSettings
 from actors.transport.quic import QuicSettings
 from tests.conftest import PkiFixture, eventually, run
@@ -70,5 +70,48 @@ def test_streams_that_wait_for_their_turn_are_bounded(pki: PkiFixture, tmp_path:
                 )
             )
             assert running.counters["stream_crowded_out"] >= burst - bound - 2 * STREAMS_PER_TURN
+
+    run(main(), timeout=40)
+
+
+def test_a_turn_is_shared_by_tenants_and_then_by_their_connections() -> None:
+    turns = OpeningTurns()
+    assert turns.share("acme") == STREAMS_PER_TURN
+    many = [turns.join("beta") for _ in range(4)]
+    assert turns.share("beta") == STREAMS_PER_TURN // 4
+    assert turns.share("acme") == STREAMS_PER_TURN  # it has nothing in store
+    one = turns.join("acme")
+    assert turns.share("acme") == STREAMS_PER_TURN // 2
+    assert turns.share("beta") == STREAMS_PER_TURN // 8
+    crowd = [turns.join(f"tenant {n}") for n in range(100)]
+    assert turns.share("acme") == turns.share("beta") == 1  # nobody waits for ever
+    for busy in (*many, one, *crowd, *many):
+        busy.abort()
+    assert turns.share("beta") == STREAMS_PER_TURN
+
+
+def test_several_connections_of_a_tenant_begin_no_more_than_one(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """Each of the provider and the consumer opens hundreds of streams: they share the turns."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            agents = [running.agent(pki, leaf) for leaf in (pki.consumer, pki.provider)]
+            for agent in agents:
+                await agent.connect(running.address)
+            opened = [
+                agent.open(OpenStream("nobody", "", 0).encode())
+                for _ in range(BURST)
+                for agent in agents
+            ]
+            await asyncio.sleep(0)
+            begun = []
+            while not all(stream.eof for stream in opened):
+                before = running.edge.door.next_serial()
+                await asyncio.sleep(0)
+                begun.append(running.edge.door.next_serial() - before - 1)
+            # The first turn of each connection is its own: nobody knew that more come.
+            assert sorted(begun)[-3] <= STREAMS_PER_TURN
 
     run(main(), timeout=40)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import ClassVar
 
+from actors.edge.connection.opening_turns import Busy
 from actors.edge.context import EdgeContext
 from actors.edge.opening.open_request import OpenRequest
 from actors.edge.opening.stream_pair import open_pair
@@ -23,11 +24,6 @@ from actors.transport.quota import Ticket
 from actors.transport.stream import Stream
 from wire.orp.close_codes import ResetCode
 from wire.orp.messages import FirstMessageReader, FirstWord
-
-#: Streams of one connection that are taken in one turn of the event loop. A peer may open thousands
-#: at once; each costs an actor, and all of those would begin in the same turn.
-STREAMS_PER_TURN: Final = 16
-
 
 #: Gets the first message of a stream, and what came behind it.
 _Then = Callable[[FirstWord, bytes], object]
@@ -65,6 +61,7 @@ class StreamAcceptor(Actor):
         #: included that are over already; one more is reset.
         self._arrived: deque[tuple[Stream, _Then]] = deque()
         self._taken = 0  # in this turn
+        self._busy: Busy | None = None  # while streams wait
         #: Streams and halves that went to an actor of their own, until it ends.
         self._handed = _HandedOver()
 
@@ -75,25 +72,34 @@ class StreamAcceptor(Actor):
 
     def _take(self, stream: Stream, then: _Then) -> None:
         """`_read_message` of a stream that arrived, now or in one of the next turns."""
-        if self._taken < STREAMS_PER_TURN:
+        if not self._arrived and self._taken < self._share():
             if not self._taken:
                 self.start_timer(0.0, _TakeMore(), "take")
             self._taken += 1
             self._read_message(stream, then)
         elif len(self._arrived) < self._door.settings.max_streams_per_agent:
+            if self._busy is None:
+                self._busy = self.own(self._door.opening_turns.join(self._bringer[0]), "turn")
             self._arrived.append((stream, then))
         else:
             self._count("stream_crowded_out")
             stream.abort(ResetCode.DEADLINE)
             self._barren()
 
+    def _share(self) -> int:
+        return self._door.opening_turns.share(self._bringer[0])
+
     @handles(_TakeMore)
     def _take_more(self, _: _TakeMore) -> None:
-        self._taken = min(STREAMS_PER_TURN, len(self._arrived))
+        self._taken = min(self._share(), len(self._arrived))
         if self._taken:
             self.start_timer(0.0, _TakeMore(), "take")
         for _taken in range(self._taken):
             self._read_message(*self._arrived.popleft())
+        if self._busy is not None and not self._arrived:
+            self.disown(self._busy)
+            self._busy.abort()
+            self._busy = None
 
     # The first message.
 
