@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 SCOPE_FIELDS: Final = ("actor", "agent_uri", "stream_id")
 REDACTED: Final = "[redacted]"
 
-#: Loggers of libraries that write per packet at INFO or DEBUG.
-QUIET_LOGGERS: Final = ("quic", "aiohttp.access", "asyncio")
+#: Loggers of libraries that write per packet, and from which level on they are heard. At WARNING
+#: aioquic says what a peer did wrong: once for each packet, so that any peer fills the log at will.
+#: Who is turned away or loses its connection, and why, our own lines and counters tell.
+QUIET_LOGGERS: Final = {
+    "quic": logging.ERROR,
+    "aiohttp.access": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
 #: Where the exceptions of libraries are from that say a peer wrote nonsense: anybody can cause
 #: them at will, so they are no errors of ours and have no traceback. The peer is told (400).
 PEERS_FAULTS: Final = ("aiohttp.http_exceptions",)
@@ -134,9 +140,9 @@ def uninstall() -> None:
 
 def _quiet_libraries(severity: int) -> None:
     # At TRACE everything is wanted, packets included.
-    quiet = logging.NOTSET if severity < logging.DEBUG else logging.WARNING
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(quiet)
+    wanted = severity < logging.DEBUG
+    for name, level in QUIET_LOGGERS.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if wanted else level)
 
 
 def _add(stream: TextIO, format: str, severity: int) -> int:

@@ -125,11 +125,13 @@ def test_standard_logging_and_warnings_are_carried_over(stream: io.StringIO) -> 
 def test_per_packet_libraries_are_quiet_unless_tracing(stream: io.StringIO) -> None:
     install("DEBUG", "human", stream)
     logging.getLogger("quic").info("packet")
-    logging.getLogger("quic").warning("trouble")
+    logging.getLogger("quic").warning("a peer's fault")  # once for each of its packets
+    logging.getLogger("quic").error("trouble")
     set_level("TRACE")
     logging.getLogger("quic").debug("packet too")
     text = stream.getvalue()
     assert "packet library" not in text
+    assert "a peer's fault" not in text
     assert "trouble" in text
     assert "packet too" in text
 

@@ -69,6 +69,18 @@ ABUSES = {
     ),
     "path responses nobody asked for": Abuse(lambda n: frame(0x1B, n.to_bytes(8, "big")), 3000),
     "pings that are not acknowledged": Abuse(lambda _: frame(0x01), 10_000),
+    "packets full of pings": Abuse(
+        lambda _: 1000 * frame(0x01), 500, (PROTOCOL_VIOLATION,), must=False
+    ),
+    "packets full of pings and padding": Abuse(
+        lambda _: 500 * (frame(0x01) + b"\0"), 500, (PROTOCOL_VIOLATION,), must=False
+    ),
+    "packets full of limits": Abuse(
+        lambda _: 400 * frame(0x10, 1), 500, (PROTOCOL_VIOLATION,), must=False
+    ),
+    "packets full of blocked": Abuse(
+        lambda _: 200 * (frame(0x14, 1) + frame(0x15, 0, 1)), 500, (PROTOCOL_VIOLATION,), must=False
+    ),
     "new connection ids": Abuse(
         new_cid, 5000, (CONNECTION_ID_LIMIT, PROTOCOL_VIOLATION), must=False
     ),
@@ -137,6 +149,16 @@ def test_abuse_costs_little_and_breaks_nothing(pki: PkiFixture, server: str, nam
         for _ in range(20):
             attacker.turn(1.0)
         assert attacker.link.server.engine.terminated
+
+
+@pytest.mark.parametrize("kind", [b"\1", b"\1\0"])
+def test_on_aioquic_a_packet_full_of_pings_ends_it(pki: PkiFixture, kind: bytes) -> None:
+    """A thousand PINGs take it a millisecond, for a packet that took its sender none."""
+    attacker = Attacker(pki, "aioquic")
+    attacker.send(20 * kind)  # as a peer may that is in a hurry
+    assert attacker.closed is None
+    attacker.send(kind * (1000 // len(kind)))
+    assert attacker.closed == PROTOCOL_VIOLATION
 
 
 @servers

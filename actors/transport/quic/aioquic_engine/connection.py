@@ -6,6 +6,7 @@ Uses the library's private parts; `tests/transport/test_aioquic_shape.py` fails 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from aioquic import tls
@@ -37,6 +38,10 @@ from actors.transport.quic.settings import QuicSettings
 ANNOUNCE_FRACTION = 4
 #: Probe timeouts in a row after which datagrams go back to the size that every path carries.
 BLACK_HOLE_PTOS = 2
+#: PING and PADDING of one packet: each costs about a microsecond, and a packet has room for a
+#: thousand of them in turns. Nobody has a use for more than a few; other frames some peers repeat.
+MAX_IDLE_FRAMES = 64
+_IDLE_FRAMES = (QuicFrameType.PADDING, QuicFrameType.PING)
 _LIMIT_CAPACITY = 1 + 8
 _STREAM_LIMIT_CAPACITY = 1 + 8 + 8
 
@@ -84,7 +89,11 @@ class RelayedConnection(QuicConnection):
         super().__init__(**kwargs)
         handlers = vars(self)["_QuicConnection__frame_handlers"]
         for kind, (handler, epochs) in handlers.items():
+            if kind in _IDLE_FRAMES:
+                handler = partial(self._handle_idle_frame, handler)
             handlers[kind] = (handler, _EPOCHS.setdefault(epochs, epochs))
+        self._packet: object = None  # whose idle frames are counted
+        self._idle_frames = 0
         self._relay_settings = settings
         self._reset_token = None if self._is_client else reset_token
         self._set_reset_tokens(self._host_cids)
@@ -241,6 +250,24 @@ class RelayedConnection(QuicConnection):
             )
         buf.seek(at)
         super()._handle_ack_frame(context, frame_type, buf)
+
+    def _handle_idle_frame(
+        self,
+        handler: Callable[[Any, int, Any], None],
+        context: Any,
+        frame_type: int,
+        buf: Any,
+    ) -> None:
+        if context is not self._packet:
+            self._packet, self._idle_frames = context, 0
+        self._idle_frames += 1
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type=frame_type,
+                reason_phrase="a packet full of frames that say nothing",
+            )
+        handler(context, frame_type, buf)
 
     def _handle_new_connection_id_frame(self, context: Any, frame_type: int, buf: Any) -> None:
         if not self._peer_cid.cid:
