@@ -254,6 +254,7 @@ class Relay:
         from actors.controller.port import Port
         from actors.node.demo import fixed_port
         from actors.node.state_claim import StateClaim
+        from actors.pki.revocation_list import list_path
         from actors.wiring.composition import Composition, load_doors
         from config.paths import state_paths
 
@@ -286,10 +287,13 @@ class Relay:
             database=self.paths.database,
             policy_files=self._policy_files(self.settings),
             port=self._controller_port,
+            revocations=None if self._pki is None else list_path(self.paths.pki_directory),
         )
 
     def _load_identity(self, settings: Settings) -> TlsIdentity:
         from actors.pki.dev_pki import ensure_dev_pki
+        from actors.pki.revocation_list import list_path
+        from actors.transport.revocation_file import read_revocations
         from actors.wiring.certificates import configured_identity, load_relay_identity
 
         configured = configured_identity(settings)
@@ -302,7 +306,11 @@ class Relay:
         )
         relay, ca = self._pki.relay, self._pki.ca_certificate
         dials = bool(settings.edge.relays.accept)
-        return load_relay_identity(relay.certificate, relay.key, ca, dials=dials)
+        identity = load_relay_identity(relay.certificate, relay.key, ca, dials=dials)
+        listed = list_path(self.paths.pki_directory)
+        if listed.exists():
+            identity.revocations.use(read_revocations(listed, identity.authorities))
+        return identity
 
     def _plan_cluster(self) -> Cluster:
         from actors.wiring.cluster import plan_cluster

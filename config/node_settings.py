@@ -28,6 +28,14 @@ class TlsSettings(Room):
         description="CA certificates that agent certificates must chain to.",
         json_schema_extra=LIVE,
     )
+    revocations: OptionalPath = Field(
+        None,
+        description=(
+            "Revocation lists (CRL, PEM or DER) of the CAs above: what `trunkline pki revoke` "
+            "writes. Read again within seconds when it changes."
+        ),
+        json_schema_extra=LIVE,
+    )
     key_log: OptionalPath = Field(
         None,
         description="Write TLS secrets here, for Wireshark. Whoever reads it reads all traffic.",

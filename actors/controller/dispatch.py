@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from actors.controller.limits import CALL_SECONDS, WATCH_WRITE_SECONDS
 from actors.controller.request_checks import Refused
 from actors.controller.watches import WatchEnded
 from actors.transport.quota import Ticket
+from actors.transport.revocation import Revocations
 
 M = TypeVar("M", bound=Message)
 
@@ -41,6 +43,7 @@ class Call:
     Attributes:
         key: what its caller is called by `Callers`.
         place: of the RPCs its caller may have under way.
+        marks: of its certificate, as revocation lists name it.
     """
 
     caller: Caller
@@ -48,6 +51,7 @@ class Call:
     trailing: dict[str, str]
     key: str
     place: Ticket
+    marks: tuple[bytes, ...]
 
     def speak_for(self, relay_id: str) -> None:
         """Raise `Refused` unless the caller may act as this relay."""
@@ -91,6 +95,7 @@ class Dispatcher:
         tls: False makes every caller `ANYBODY`.
         operators: identities with the role operator.
         warn: logs a line; called a few times a minute at most (`Complaints`).
+        revocations: callers whose certificates were taken back.
         proved: told the connection of each call that its caller may make, as gRPC names it.
     """
 
@@ -102,8 +107,10 @@ class Dispatcher:
         operators: Collection[str],
         warn: Callable[[str], object],
         proved: Callable[[str], object],
+        revocations: Revocations,
     ) -> None:
         self._proved = proved
+        self._revocations = revocations
         self._failed = failed
         self._tls = tls
         self._operators = frozenset(operators)
@@ -167,7 +174,8 @@ class Dispatcher:
                 call = self._call(method, context)
                 place = call.place
                 await self.callers.turn(call.key)
-                await handler(call, self._request(method, data, call), Writer(context))
+                async with self._unless_revoked(call):
+                    await handler(call, self._request(method, data, call), Writer(context))
             except Exception as error:  # noqa: BLE001  # a pump entry: see `_problem`
                 problem = self._problem(error)
             finally:
@@ -181,10 +189,33 @@ class Dispatcher:
 
         return frame
 
+    @asynccontextmanager
+    async def _unless_revoked(self, call: Call) -> AsyncIterator[None]:
+        """An answer that may take for ever ends when its caller's certificate is taken back."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                watch = self._revocations.watch(call.marks, lambda: limit.reschedule(0.0))
+                try:
+                    yield
+                finally:
+                    watch.abort()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"the certificate of {call.caller.name} was revoked"
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, text) from None
+
     def _call(self, method: Method, context: Any) -> Call:
         caller = ANYBODY
+        marks: tuple[bytes, ...] = ()
         if self._tls:
-            caller = caller_of(peer_identity(context.auth_context()), self._operators)
+            identity, marks = peer_identity(context.auth_context())
+            caller = caller_of(identity, self._operators)
+            if self._revocations.revoked(marks):
+                text = f"the certificate of {caller.name} was revoked"
+                self._complaints.say(text)
+                raise Refused(grpc.StatusCode.UNAUTHENTICATED, text)
         if not caller.may(method.short):
             text = f"{caller.name} may not call {method.short}"
             self._complaints.say(text)
@@ -199,7 +230,7 @@ class Dispatcher:
         except Refused as refused:
             self._complaints.say(f"{caller.name}: {refused}")
             raise
-        return Call(caller, metadata, {}, key, place)
+        return Call(caller, metadata, {}, key, place, marks)
 
     def _request(self, method: Method, data: bytes, call: Call) -> Message:
         """The message; `Refused` when it is none, as callers of the reference hear it."""

@@ -36,6 +36,8 @@ from actors.controller.limits import (
 )
 from actors.controller.port import Port
 from actors.runtime import Guard
+from actors.transport.revocation import marks_of
+from actors.transport.tls import first_uri
 
 
 def _anything(_certificate: Path, _key: Path, _ca: Path) -> None:
@@ -186,15 +188,17 @@ def _read(tls: ServerTls) -> tuple[tuple[int, ...], object]:
     return stamp, grpc.ssl_server_certificate_configuration([pair], tls.ca.read_bytes())
 
 
-def peer_identity(auth_context: Mapping[str, list[bytes]]) -> str:
-    """The first URI of the caller's certificate, exactly as it is; empty when there is none."""
+def peer_identity(auth_context: Mapping[str, list[bytes]]) -> tuple[str, tuple[bytes, ...]]:
+    """The first URI of the caller's certificate, exactly as it is; empty when there is none.
+
+    And how revocation lists name the certificate.
+    """
     pem = auth_context.get("x509_pem_cert")
     if not pem:
-        return ""
+        return "", ()
     try:
         certificate = x509.load_pem_x509_certificate(pem[0])
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        return ""
-    return uris[0] if uris else ""
+        marks = marks_of([certificate])
+    except ValueError:
+        return "", ()
+    return first_uri(certificate) or "", marks

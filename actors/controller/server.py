@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.control.backend import Backend, BackendError, PolicyChanged, ProvidersChanged
 from actors.control.store.fleet_requests import MAX_RELAYS, FindRelays, WatchProviders
@@ -39,6 +39,7 @@ from actors.runtime import (
     handles,
     naming,
 )
+from actors.transport.revocation import Revocations
 
 #: Seconds until rules that could not be loaded are loaded again.
 RETRY_SECONDS = 0.2
@@ -53,12 +54,14 @@ class ServerSettings:
         operators: identities that have the role operator.
         watch_queue: changes waiting for one watcher.
         max_watches: of all connections.
+        revocations: callers whose certificates were taken back.
     """
 
     tls: ServerTls | None = None
     operators: frozenset[str] = frozenset()
     watch_queue: int = WATCH_QUEUE
     max_watches: int = MAX_WATCHES
+    revocations: Revocations = field(default_factory=Revocations)
 
 
 class _LoadRules:
@@ -133,6 +136,7 @@ class ControllerServer(Actor):
             operators=settings.operators,
             warn=lambda text: self.log.warning("{}", text),
             proved=self._proved,
+            revocations=settings.revocations,
         )
         registry = RegistryService(
             self._store, self._provider_watches, admit=self._admit, wall_ms=self._wall_ms

@@ -7,8 +7,10 @@ development PKI and by `trunkline pki`. Source: protocol sheet orp 1.1 (identiti
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -32,6 +34,11 @@ MAX_COMMON_NAME_CHARACTERS = 64
 SERIAL_BITS = 128
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_DNS_NAME = re.compile(
+    r"(?:\*\.)?(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)"
+    r"(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
+_LONGEST_NAME = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,7 @@ def create_leaf(
     now: datetime,
     key: ec.EllipticCurvePrivateKey | None = None,
     server: bool = True,
+    names: Sequence[str] = (),
 ) -> KeyPair:
     """A leaf for one identity URI, good as TLS client, and as server.
 
@@ -113,12 +121,15 @@ def create_leaf(
         lifetime: above zero, at most ten years; cut to the end of the CA's own validity.
         key: an existing key to certify again; None generates one.
         server: False: it is no server's, neither by purpose nor by name.
+        names: DNS names and IP addresses of a server, besides `SERVER_NAME`.
 
     Raises:
-        ValueError: the lifetime is out of range or the CA is not valid at `now`.
+        ValueError: the lifetime is out of range, the CA is not valid at `now`, or a name is none.
     """
     key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
-    leaf = certify(ca, identity, key.public_key(), lifetime=lifetime, now=now, server=server)
+    leaf = certify(
+        ca, identity, key.public_key(), lifetime=lifetime, now=now, server=server, names=names
+    )
     return KeyPair(leaf, key)
 
 
@@ -130,11 +141,12 @@ def certify(
     lifetime: timedelta,
     now: datetime,
     server: bool = True,
+    names: Sequence[str] = (),
 ) -> x509.Certificate:
     """A leaf for one identity URI and a key of somebody else; see `create_leaf`.
 
     Raises:
-        ValueError: the lifetime is out of range or the CA is not valid at `now`.
+        ValueError: see `create_leaf`.
     """
     if not timedelta(0) < lifetime <= MAX_LEAF_LIFETIME:
         raise ValueError(f"lifetime must be above zero and at most {MAX_LEAF_LIFETIME.days} days")
@@ -144,10 +156,10 @@ def certify(
             f"the CA is valid until {issuer.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only"
         )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name(identity))])
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
+    alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity)]
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if server:
-        names.append(x509.DNSName(SERVER_NAME))
+        alternatives += (_server_name(name) for name in dict.fromkeys((SERVER_NAME, *names)))
         usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
     end = min(now + lifetime, issuer.not_valid_after_utc)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
@@ -155,10 +167,19 @@ def certify(
         _builder(subject, issuer.subject, key, now, end)
         .add_extension(_key_usage(key_encipherment=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(authority, critical=False)
     )
     return builder.sign(ca.key, hashes.SHA256())
+
+
+def _server_name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        if len(text) > _LONGEST_NAME or not _DNS_NAME.fullmatch(text):
+            raise ValueError(f"{text!r}: neither a DNS name nor an IP address") from None
+        return x509.DNSName(text)
 
 
 def identity_of(certificate: x509.Certificate) -> str | None:

@@ -63,4 +63,4 @@ class ServiceTls:
             chain = []
         if not chain:
             raise IdentityRejected("absent")
-        return Client(self._policy.check(chain, self._identity.authorities, client=True).uri)
+        return Client(self._policy.check(chain, self._identity, client=True).uri)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from actors.transport.gate import Place
+from actors.transport.revocation import Revocations, Watch
 from actors.transport.stream import CloseReason, Stream
 from actors.transport.tls import PeerIdentity
 
@@ -55,11 +56,26 @@ class Connection(ABC):
         self.abort_code = 0
         #: Its place among those who have not shown yet that they belong here.
         self.at_gate: Place | None = None
+        self._watch: Watch | None = None
 
     def _forget_callbacks(self) -> None:
         """Nothing is delivered any more: what they refer to may refer to us."""
         self.on_stream = self.on_closed = self.on_stream_credit = _ignore
         self.on_datagrams = _ignore
+
+    def watch_revocations(self, revocations: Revocations) -> None:
+        """End when the peer's certificate is taken back."""
+        self._watch = revocations.watch(self.peer.marks, self._revoked)
+
+    @abstractmethod
+    def _revoked(self) -> None:
+        """The peer's certificate was taken back: close, and say so."""
+
+    def _unwatch(self) -> None:
+        """It is over."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.abort()
 
     def welcome(self) -> None:
         """It belongs here: it does not count as pending any more, and gives way to nobody."""

@@ -12,7 +12,7 @@ from enum import Enum
 
 from cryptography import x509
 
-from actors.transport.tls import ANONYMOUS, CLIENT, SERVER, PeerIdentity, verify_peer
+from actors.transport.tls import ANONYMOUS, CLIENT, SERVER, PeerIdentity, TlsIdentity, verify_peer
 
 
 class PeerPolicy(Enum):
@@ -36,7 +36,7 @@ class PeerPolicy(Enum):
     def check(
         self,
         chain: Sequence[x509.Certificate],
-        authorities: Sequence[x509.Certificate],
+        identity: TlsIdentity,
         *,
         client: bool,
         server_name: str | None = None,
@@ -45,7 +45,7 @@ class PeerPolicy(Enum):
 
         Args:
             chain: as sent, leaf first; empty when it sent none.
-            authorities: trusted CA certificates.
+            identity: ours, with the authorities we trust and what they took back.
             client: the peer is one.
             server_name: of a server: the name that was dialled.
 
@@ -53,14 +53,16 @@ class PeerPolicy(Enum):
             Who it is; ANONYMOUS when that is not asked.
 
         Raises:
-            IdentityRejected: see `verify_peer`.
+            IdentityRejected: see `verify_peer`; or slug is revoked.
         """
         if not (self.of_clients if client else self.of_servers):
             return ANONYMOUS
-        return verify_peer(
+        peer = verify_peer(
             chain,
-            authorities,
+            identity.authorities,
             purpose=CLIENT if client else SERVER,
             server_name=server_name,
             needs_uri=self is PeerPolicy.MUTUAL,
         )
+        identity.revocations.judge(peer.marks)
+        return peer

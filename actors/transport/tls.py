@@ -23,13 +23,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from actors.transport.certificate_path import IdentityRejected, validate_path
+from actors.transport.revocation import Revocations, marks_of
 
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 
 
 class TlsMaterialError(Exception):
-    """A certificate or key file of ours cannot be used; the text names the file, never the key."""
+    """A certificate, key or list of ours cannot be used; the text names the file, never the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class TlsIdentity:
     chain: tuple[x509.Certificate, ...]
     authorities: tuple[x509.Certificate, ...]
     key: PrivateKeyTypes = field(repr=False)
+    #: Whose certificates were taken back.
+    revocations: Revocations = field(default_factory=Revocations, repr=False, compare=False)
 
     @classmethod
     def load(cls, certificate: Path, key: Path, ca: Path | None = None) -> TlsIdentity:
@@ -83,11 +86,13 @@ class PeerIdentity:
         uri: first URI SAN of its leaf, exact text; empty: none.
         fingerprint: SHA-256 of the leaf, hex; empty: it showed none.
         not_after: end of the leaf's validity.
+        marks: of its certificates, as revocation lists name them.
     """
 
     uri: str
     fingerprint: str
     not_after: datetime
+    marks: tuple[bytes, ...] = ()
 
 
 #: A peer of whom no certificate is asked.
@@ -140,5 +145,8 @@ def verify_peer(
     if uri is None and needs_uri:
         raise IdentityRejected("no_uri")
     return PeerIdentity(
-        uri or "", leaf.fingerprint(hashes.SHA256()).hex(), leaf.not_valid_after_utc
+        uri or "",
+        leaf.fingerprint(hashes.SHA256()).hex(),
+        leaf.not_valid_after_utc,
+        marks_of(chain),
     )

@@ -13,6 +13,8 @@ from cryptography import x509
 
 from actors.files.ownership import check_secret
 from actors.transport.own_certificate import judge_own, judge_shown
+from actors.transport.revocation import Revocations
+from actors.transport.revocation_file import read_revocations
 from actors.transport.tls import CLIENT, SERVER, TlsIdentity, TlsMaterialError
 from config.schema import Settings
 from config.setting_types import TlsDoorRoom
@@ -26,7 +28,7 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
     judged on the way.
 
     Raises:
-        TlsMaterialError, OSError: see `load_relay_identity`.
+        TlsMaterialError, OSError: see `load_relay_identity`; or the revocation list cannot be used.
     """
     control, tls = settings.control, settings.node.tls
     if control.tls.key is not None:
@@ -38,16 +40,22 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
     if tls.certificate is None or tls.key is None or tls.ca is None:
         return None
     dials = bool(settings.edge.relays.accept)
-    return load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
+    identity = load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
+    if tls.revocations is not None:
+        identity.revocations.use(read_revocations(tls.revocations, identity.authorities))
+    return identity
 
 
 def door_identities(
-    settings: Settings, authorities: tuple[x509.Certificate, ...] = ()
+    settings: Settings,
+    authorities: tuple[x509.Certificate, ...] = (),
+    revocations: Revocations | None = None,
 ) -> dict[str, TlsIdentity]:
     """What doors show that have a certificate of their own, by the name of the door.
 
     Args:
         authorities: of the relay network: whom these doors trust.
+        revocations: what those took back.
 
     Raises:
         TlsMaterialError, OSError: see `load_relay_identity`; any CA may have made it.
@@ -60,7 +68,9 @@ def door_identities(
             check_secret(room.tls_key)
             identity = TlsIdentity.load(room.tls_certificate, room.tls_key)
             judge_shown(identity, room.tls_certificate)
-            result[name] = replace(identity, authorities=authorities)
+            result[name] = replace(
+                identity, authorities=authorities, revocations=revocations or Revocations()
+            )
     return result
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
 
 from actors.transport.certificate_path import IdentityRejected
-from actors.transport.tls import CLIENT, first_uri, verify_peer
+from actors.transport.peer_policy import PeerPolicy
+from actors.transport.tls import TlsIdentity, first_uri
 from wire.admin.errors import BadArguments
 from wire.admin.messages import Row
 from wire.orp.identity import AgentUri, IdentityError, parse_identity
@@ -17,7 +17,7 @@ from wire.orp.identity import AgentUri, IdentityError, parse_identity
 MAX_SHOWN: Final = 32_768
 
 
-def judge_client(pem: str, authorities: Sequence[x509.Certificate]) -> Row:
+def judge_client(pem: str, identity: TlsIdentity) -> Row:
     """What a handshake with this chain would come to.
 
     Result: agent (its URI, whatever the judgement), not_before, not_after, issuer, and problem: a
@@ -31,7 +31,7 @@ def judge_client(pem: str, authorities: Sequence[x509.Certificate]) -> Row:
         leaf = chain[0]
         problem = ""
         try:
-            verify_peer(chain, authorities, purpose=CLIENT)
+            PeerPolicy.MUTUAL.check(chain, identity, client=True)
             if not isinstance(parse_identity(first_uri(leaf) or ""), AgentUri):
                 problem = "not_an_agent"
         except (IdentityRejected, IdentityError) as error:

@@ -26,6 +26,7 @@ from actors.transport.key_log import KeyLog
 from actors.transport.quic.engines import EngineUnavailable, select
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 from actors.wiring.announced import announced
+from actors.wiring.certificate_watch import Watched, certificate_watch, tell_reloaded
 from actors.wiring.certificates import door_identities
 from actors.wiring.client_certificate import MAX_SHOWN, judge_client
 from actors.wiring.control import backend, served
@@ -72,6 +73,7 @@ class Composition:
         database: of the embedded store; not used with a controller elsewhere.
         policy_files: rules.
         port: where the controller is served, if settings want it.
+        revocations: a revocation list that may be missing, unless settings name one.
 
     Raises:
         OSError: the key log cannot be written, or a door's key is not ours alone.
@@ -88,18 +90,22 @@ class Composition:
         database: str,
         policy_files: Sequence[Path],
         port: Port,
+        revocations: Path | None = None,
     ) -> None:
         self._settings = settings
         self._kinds = kinds
         self._identity = identity
+        #: Where the CAs of the identity say what they took back, unless settings say it.
+        self._revocations = revocations
         #: Instead of it, by door.
-        self._shown = door_identities(settings, identity.authorities)
+        self._shown = door_identities(settings, identity.authorities, identity.revocations)
         self._database = database
         self._policy_files = list(policy_files)
         self._port = port
         self._key_log = open_key_log(settings)
         if kinds:
             _load_engine(settings)
+        self._system: ActorSystem | None = None
         self._metrics_port: list[int] = []
         self._meters = Meters()
         #: What is open, by name; filled by `children`.
@@ -107,6 +113,7 @@ class Composition:
 
     def children(self, system: ActorSystem) -> list[ChildSpec]:
         """The subtrees: control, one per open door, observe."""
+        self._system = system
         settings = self._settings
         node, control = settings.node, settings.control
         observed = observe_settings(settings)
@@ -135,10 +142,11 @@ class Composition:
                 policy_files=self._policy_files,
                 enforce=control.policy.enforce,
                 audit_queue=control.audit.max_queued_events,
-                more=served(settings, self._port),
+                more=served(settings, self._port, self._identity.revocations),
                 meters=self._meters,
             ),
             *(door.spec() for door in self.doors.values()),
+            certificate_watch(self._watched, self._meters),
             observe_spec(
                 self._meters,
                 readiness(system, self.doors),
@@ -146,6 +154,10 @@ class Composition:
                 bound=self._metrics_port,
             ),
         ]
+
+    def _watched(self) -> Watched:
+        path = self._settings.node.tls.revocations
+        return Watched(self._identity, self._shown, path or self._revocations, path is None)
 
     def listening(self) -> list[Listening]:
         """The bound addresses of all doors."""
@@ -180,7 +192,7 @@ class Composition:
         """args: chain, PEM. Result: what a handshake with it would come to, see `judge_client`."""
         chain = args.text("chain", most=MAX_SHOWN)
         args.finish()
-        return [], judge_client(chain, self._identity.authorities)
+        return [], judge_client(chain, self._identity)
 
     async def _doors_command(self, args: Arguments, _initiator: str) -> tuple[list[Row], Row]:
         """`trunkline ctl doors`. No args. A row a door: name, draining, listening, carriers."""
@@ -215,14 +227,20 @@ class Composition:
 
         Returns what doors could not read again of their own files; empty: nothing.
         """
+        # One object for good: connections of before wait for what it says.
+        revocations = self._identity.revocations
+        revocations.use(identity.revocations.listed)
+        identity = replace(identity, revocations=revocations)
         self._settings, self._identity = settings, identity
         try:
-            self._shown = door_identities(settings, identity.authorities)
+            self._shown = door_identities(settings, identity.authorities, revocations)
         except (TlsMaterialError, OSError) as error:  # it was judged a moment ago
             logger.error("{}; that door goes on showing what it has", error)
         problems = [
             door.reload(self._shown.get(name, identity)) for name, door in self.doors.items()
         ]
+        if self._system is not None:
+            tell_reloaded(self._system.ref("/certificates"))
         return "; ".join(filter(None, problems))
 
     def abort(self) -> None:

@@ -15,6 +15,7 @@ from actors.controller.server import ServerSettings
 from actors.controller.tree import controller_spec
 from actors.observe.meters import Meters
 from actors.runtime import ChildSpec
+from actors.transport.revocation import Revocations
 from actors.wiring.certificates import check_served
 from config.schema import Settings
 
@@ -52,7 +53,7 @@ def backend(settings: Settings, database: str, meters: Meters | None = None) -> 
     )
 
 
-def served(settings: Settings, port: Port) -> list[ChildSpec]:
+def served(settings: Settings, port: Port, revocations: Revocations) -> list[ChildSpec]:
     """The embedded controller for others; nothing unless it is wanted."""
     serve, tls = settings.control.serve, settings.control.serve.tls
     if not serve.enabled:
@@ -69,6 +70,7 @@ def served(settings: Settings, port: Port) -> list[ChildSpec]:
                 operators=frozenset(serve.operators),
                 watch_queue=serve.max_watch_queue,
                 max_watches=serve.max_watches,
+                revocations=revocations,
             ),
             relay_alive_seconds=settings.control.relay_alive_seconds,
             silent_too=serve.expire_silent_relays,

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from actors.controller import front
+from actors.transport.revocation import NOBODY, RevocationList, marks_of
+from actors.transport.tls import TlsIdentity
 from tests.conftest import PkiFixture, eventually, run
 from tests.controller.rig import Controller, client, server
 from tests.controller.test_roles import caller, secured
@@ -102,5 +104,27 @@ def test_who_makes_no_call_is_let_go_after_a_while(
             assert server(rig)["strangers"]["handshake_failed_timeout"] == 10
             assert await foreign.resolve("web") == []
             watch.cancel()
+
+    run(main())
+
+
+def test_a_caller_whose_certificate_is_revoked_is_ended_and_refused(
+    tmp_path: Path, pki: PkiFixture
+) -> None:
+    async def main() -> None:
+        controller = secured(tmp_path, pki)
+        revocations = controller.settings.revocations
+        async with controller.run() as rig, caller(controller, pki.relay, pki.ca) as relay:
+            watch = relay.stream("Registry/Watch", pb.WatchRequest(), timeout=60)
+            await watch.initial_metadata()
+            revoked = TlsIdentity.load(pki.relay.certificate, pki.relay.key).chain
+            revocations.use(RevocationList(frozenset(marks_of(revoked)), None))
+            assert (await watch.code()).name == "UNAUTHENTICATED"
+            assert "was revoked" in await watch.details()
+            resolve = pb.ResolveRequest(tenant="acme", service_name="web")
+            assert await relay.status("Registry/Resolve", resolve) == "UNAUTHENTICATED"
+            assert server(rig)["provider_watches"] == 0
+            revocations.use(NOBODY)
+            assert await relay.resolve("web") == []
 
     run(main())

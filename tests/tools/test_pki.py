@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from actors.pki.certificates import identity_of
 from actors.pki.files import read_certificate
 from actors.transport.certificate_path import IdentityRejected
-from actors.transport.tls import CLIENT, SERVER, verify_peer
+from actors.transport.revocation import marks_of
+from actors.transport.revocation_file import read_revocations
+from actors.transport.tls import CLIENT, SERVER, TlsMaterialError, verify_peer
 from tools.pki.lifetime import format_span, parse_lifetime
 from tools.pki.main import cli
 
@@ -221,3 +223,67 @@ def test_a_directory_others_can_write_issues_nothing(tmp_path: Path) -> None:
         assert refused.exit_code == 1, command
         assert f"chmod go-w {directory}" in refused.output, command
     assert sorted(one.name for one in directory.iterdir()) == ["ca.crt", "ca.key"]
+
+
+def test_a_relay_has_the_names_it_is_dialled_by(out: Path) -> None:
+    names = ("relay.example.org", "192.0.2.7", "2001:db8::7")
+    options = [part for name in names for part in ("--dns", name)]
+    assert _pki("issue-relay", "--out", str(out), *options).exit_code == 0
+    leaf, ca = (read_certificate(out / f"{stem}.crt") for stem in ("relay-r1", "ca"))
+    for name in ("localhost", *names):
+        verify_peer([leaf], [ca], purpose=SERVER, server_name=name)
+    with pytest.raises(IdentityRejected, match="wrong_name"):
+        verify_peer([leaf], [ca], purpose=SERVER, server_name="other.example.org")
+    shown = _pki("show", str(out / "relay-r1.crt")).stdout
+    assert "names     localhost, relay.example.org, 192.0.2.7, 2001:db8::7" in shown
+    for wrong in ("a b", "", "-x.org", "x..org", "x" * 64):
+        refused = _pki("issue-relay", "--out", str(out), "--dns", wrong, "--name", "other")
+        assert refused.exit_code == 1
+        assert "neither a DNS name nor an IP address" in refused.stderr
+
+
+def test_revoked_certificates_are_in_the_list_beside_the_ca(out: Path) -> None:
+    for name in ("one", "two", "three"):
+        assert _pki("issue-agent", "--out", str(out), "--name", name).exit_code == 0
+    one, two, three = (read_certificate(out / f"{name}.crt") for name in ("one", "two", "three"))
+    first = _pki("revoke", "--out", str(out), str(out / "one.crt"), "--reason", "key-compromise")
+    assert first.exit_code == 0, first.output
+    assert "revoked   1\n" in first.stdout
+    again = _pki(
+        "revoke", "--out", str(out), str(out / "one.crt"), "--serial", hex(two.serial_number)
+    )
+    assert "revoked   1 (the others were before)" in again.stdout
+    listed = read_revocations(out / "ca.crl", [read_certificate(out / "ca.crt")])
+    assert listed.marks == set(marks_of([one, two]))
+    assert not listed.marks.intersection(marks_of([three]))
+
+
+def test_what_cannot_be_revoked_changes_nothing(out: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert _pki("init", "--out", str(other)).exit_code == 0
+    assert _pki("issue-agent", "--out", str(other), "--name", "theirs").exit_code == 0
+    foreign = _pki("revoke", "--out", str(out), str(other / "theirs.crt"))
+    assert foreign.exit_code == 1
+    assert "not issued by the CA" in foreign.stderr
+    assert not (out / "ca.crl").exists()
+    assert _pki("revoke", "--out", str(out)).exit_code == 2
+    (out / "ca.crl").write_text("damaged")
+    damaged = _pki("revoke", "--out", str(out), "--serial", "ab")
+    assert damaged.exit_code == 1
+    assert "ca.crl: not a revocation list, or damaged" in damaged.stderr
+    assert (out / "ca.crl").read_text() == "damaged"
+
+
+def test_a_list_that_cannot_be_used_says_why(out: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert _pki("init", "--out", str(other)).exit_code == 0
+    assert _pki("revoke", "--out", str(other), "--serial", "1").exit_code == 0
+    trusted = [read_certificate(out / "ca.crt")]
+    with pytest.raises(TlsMaterialError, match="is no CA that is trusted here"):
+        read_revocations(other / "ca.crl", trusted)  # the same name, another key
+    with pytest.raises(TlsMaterialError, match="cannot read the revocation list: No such file"):
+        read_revocations(tmp_path / "none", trusted)
+    for text in ("", "x", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"):
+        (tmp_path / "bad").write_text(text)
+        with pytest.raises(TlsMaterialError, match="not a revocation list"):
+            read_revocations(tmp_path / "bad", trusted)

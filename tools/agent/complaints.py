@@ -18,6 +18,7 @@ LAST_REPEAT: Final = 3600.0
 #: TLS alerts as QUIC carries them (RFC 9001 section 4.8), in the words of the verifier.
 _ALERTS: Final = {
     0x12A: "bad_certificate",
+    0x12C: "revoked",
     0x12D: "expired",
     0x12E: "bad_certificate",
     0x130: "unknown_ca",
@@ -31,6 +32,7 @@ _WORDS: Final = {
     "wrong_name": ("its certificate is for another name", "set --server-name to a name in it"),
     "expired": ("its certificate is expired, or this clock is wrong", "renew it; compare clocks"),
     "not_yet_valid": ("its certificate is not valid yet", "compare the clocks"),
+    "revoked": ("its certificate was revoked", "is this the relay you mean?"),
     "wrong_purpose": ("its certificate is not one for servers", "issue it as a relay's"),
     "timed out": ("no answer", "is it up, is the port right, does a firewall drop it"),
     "no_application_protocol": ("it speaks another protocol", "is this address a relay's?"),
@@ -40,6 +42,7 @@ _WORDS: Final = {
 _REFUSED: Final = {
     "unknown_ca": "our certificate is of a CA the relay does not trust",
     "expired": "the relay finds our certificate expired: renew it, and compare the clocks",
+    "revoked": "our certificate was revoked: ask for a new one",
     "bad_certificate": "the relay does not take our certificate; its log says why",
     "absent": "the relay wants a certificate",
     "no_application_protocol": "it speaks another protocol: is this address a relay's?",

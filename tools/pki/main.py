@@ -8,7 +8,7 @@ Source: protocol sheet orp 1.2 and 4.5 (dev-pki).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import click
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -51,6 +52,8 @@ from actors.pki.files import (
     write_new,
     write_pair,
 )
+from actors.pki.revocation_list import REASONS, list_path
+from actors.pki.revocation_list import revoke as add_revoked
 from actors.pki.token_file import TokenFile
 from tools.pki.lifetime import format_span, parse_lifetime
 
@@ -65,6 +68,13 @@ def _lifetime(_ctx: click.Context, _param: click.Parameter, value: str) -> timed
     if lifetime > MAX_LEAF_LIFETIME:
         raise click.BadParameter(f"at most {MAX_LEAF_LIFETIME.days}d")
     return lifetime
+
+
+def _serials(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[int]:
+    try:
+        return [int(text.replace(":", ""), 16) for text in value]
+    except ValueError:
+        raise click.BadParameter("expected hexadecimal digits") from None
 
 
 _out = click.option(
@@ -106,15 +116,23 @@ def init(directory: Path) -> None:
 @_out
 @click.option("--relay-id", default="r1", show_default=True, help="Name of the relay.")
 @click.option("--region", default="local", show_default=True, help="First part of its identity.")
+@click.option("--dns", "names", multiple=True, metavar="NAME",
+              help="DNS name or IP address of the relay, besides localhost, which agents look for "
+              "unless they have --server-name; repeatable.")  # fmt: skip
 @_ttl
 @_name
 def issue_relay(
-    directory: Path, relay_id: str, region: str, ttl: timedelta, name: str | None
+    directory: Path,
+    relay_id: str,
+    region: str,
+    names: tuple[str, ...],
+    ttl: timedelta,
+    name: str | None,
 ) -> None:
     """Issue a relay certificate: outrelay://REGION/relay/RELAY-ID."""
     with _reported():
         identity = relay_identity(region, relay_id)
-        _issue(directory, name or f"relay-{relay_id}", identity, ttl)
+        _issue(directory, name or f"relay-{relay_id}", identity, ttl, names=names)
 
 
 @cli.command("issue-agent")
@@ -209,6 +227,37 @@ def enroll(directory: Path, csr: Path, text: str, ttl: timedelta) -> None:
 
 
 @cli.command()
+@_out
+@click.argument("files", nargs=-1, metavar="[FILE]...",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path))  # fmt: skip
+@click.option("--serial", "serials", multiple=True, callback=_serials, metavar="HEX",
+              help="Serial number, as `pki show` prints it; repeatable.")  # fmt: skip
+@click.option("--reason", type=click.Choice(list(REASONS)), default="unspecified",
+              show_default=True, help="Written into the list.")  # fmt: skip
+def revoke(directory: Path, files: tuple[Path, ...], serials: list[int], reason: str) -> None:
+    """Take certificates back before their end: adds them to ca.crl, beside the CA.
+
+    Relays with `node.tls.revocations` (and those of this directory) read it within seconds, refuse
+    whoever is on it and end its connections.
+    """
+    if not files and not serials:
+        raise click.UsageError("say whose: certificate files, or --serial")
+    with _reported():
+        ca = _authority(directory)
+        wanted = list(serials)
+        for file in files:
+            certificate = read_certificate(file)
+            try:
+                certificate.verify_directly_issued_by(ca.certificate)
+            except (ValueError, TypeError, InvalidSignature):
+                raise PkiError(f"{file}: not issued by the CA in {directory}") from None
+            wanted.append(certificate.serial_number)
+        added = add_revoked(directory, ca, wanted, reason, datetime.now(UTC))
+    click.echo(f"wrote     {list_path(directory)}")
+    click.echo(f"revoked   {added}{' (the others were before)' if added < len(wanted) else ''}")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def show(file: Path) -> None:
     """Print identity, validity and use of a certificate FILE; never a key."""
@@ -219,11 +268,18 @@ def show(file: Path) -> None:
 
 
 def _issue(
-    directory: Path, stem: str, identity: str, ttl: timedelta, *, server: bool = True
+    directory: Path,
+    stem: str,
+    identity: str,
+    ttl: timedelta,
+    *,
+    server: bool = True,
+    names: Sequence[str] = (),
 ) -> None:
     ca = _authority(directory)
     paths = pair_paths(directory, _plain(stem))
-    leaf = create_leaf(ca, identity, lifetime=ttl, now=datetime.now(UTC), server=server)
+    now = datetime.now(UTC)
+    leaf = create_leaf(ca, identity, lifetime=ttl, now=now, server=server, names=names)
     write_pair(paths, leaf)
     _say_written(paths)
     click.echo(f"identity  {identity}")
@@ -268,7 +324,18 @@ def _description(certificate: x509.Certificate, now: datetime) -> list[str]:
         f"expires   {_moment(end)}  ({state})",
         f"renew     {_moment(renewal(certificate))}",
         f"use       {_use(certificate)}",
+        f"names     {_names(certificate) or '(none)'}",
     ]
+
+
+def _names(certificate: x509.Certificate) -> str:
+    """What a server of it may be called."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    addresses = map(str, found.get_values_for_type(x509.IPAddress))
+    return ", ".join([*found.get_values_for_type(x509.DNSName), *addresses])
 
 
 def _use(certificate: x509.Certificate) -> str:

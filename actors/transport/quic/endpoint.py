@@ -446,6 +446,7 @@ class QuicEndpoint:
             connection.refuse(refusal.alert, refusal.slug)
             return False
         connection.alpn = event.alpn
+        connection.watch_revocations(self._identity.revocations)
         return True
 
     def _broken(self, connection: QuicConnectionHandle) -> None:

@@ -9,12 +9,15 @@ from actors.transport.peer_policy import PeerPolicy
 from actors.transport.quic.engine import Established
 from actors.transport.tls import PeerIdentity, TlsIdentity
 
+#: certificate_revoked.
+REVOKED: Final = 44
 #: TLS alerts (RFC 8446 section 6) by rejection.
 _ALERTS: Final = {
     "absent": 116,
     "unknown_ca": 48,
     "expired": 45,
     "not_yet_valid": 45,
+    "revoked": REVOKED,
     "wrong_purpose": 43,
     "wrong_usage": 43,
     "no_alpn": 120,
@@ -57,14 +60,12 @@ def check_peer(
         server_name: of a server: the name that was dialled.
 
     Raises:
-        PeerRefused: no common protocol, or a certificate that is absent, not valid, of the wrong
-            purpose, without identity, or not by our authorities.
+        PeerRefused: no common protocol, or a certificate that is absent, not valid, revoked, of the
+            wrong purpose, without identity, or not by our authorities.
     """
     if event.alpn not in alpn:
         raise PeerRefused("no_alpn")
     try:
-        return policy.check(
-            event.chain, identity.authorities, client=client, server_name=server_name
-        )
+        return policy.check(event.chain, identity, client=client, server_name=server_name)
     except IdentityRejected as rejection:
         raise PeerRefused(rejection.slug) from None

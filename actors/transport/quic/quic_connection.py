@@ -26,8 +26,10 @@ from actors.transport.quic.engine import (
     StopSending,
     StreamCredit,
 )
+from actors.transport.quic.peer_check import REVOKED
 from actors.transport.quic.quic_stream import QuicStreamHandle
 from actors.transport.quic.receive_cost import ReceiveCost
+from actors.transport.refusal_log import CRYPTO_ERROR
 from actors.transport.stream import CloseReason
 
 if TYPE_CHECKING:
@@ -155,13 +157,17 @@ class QuicConnectionHandle(Connection):
             self._end(CloseReason("handshake", 0x100 + alert, False, slug))
             self.schedule_transmit()
 
-    def expel(self, reason: str) -> None:
-        """Close as for a violation of the protocol (RFC 9000 section 20.1)."""
+    def expel(self, reason: str, code: int = PROTOCOL_VIOLATION) -> None:
+        """Close with an error of the transport (RFC 9000 section 20.1)."""
         if self._closed is None:
-            self._local_reason = CloseReason("local", PROTOCOL_VIOLATION, False, reason)
-            self.engine.close(PROTOCOL_VIOLATION, reason, application=False)
+            self._local_reason = CloseReason("local", code, False, reason)
+            self.engine.close(code, reason, application=False)
             self._end(self._local_reason)
             self.schedule_transmit()
+
+    def _revoked(self) -> None:
+        self._endpoint.counters["closed_revoked"] += 1
+        self.expel("certificate revoked", CRYPTO_ERROR + REVOKED)
 
     def abort(self) -> None:
         self._forget_callbacks()
@@ -344,6 +350,7 @@ class QuicConnectionHandle(Connection):
         if self._closed is not None:
             return
         self._closed = reason
+        self._unwatch()
         streams, self._streams = list(self._streams.values()), {}
         self._looked_at.clear()
         self._outgoing.clear()

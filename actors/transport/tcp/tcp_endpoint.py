@@ -208,7 +208,7 @@ class TcpEndpoint:
         try:
             connection.peer = self._policy.check(
                 peer_chain(tls),
-                self._identity.authorities,
+                self._identity,
                 client=server_name is None,
                 server_name=server_name,
             )
@@ -217,6 +217,7 @@ class TcpEndpoint:
         except ValueError:
             return "malformed"
         connection.alpn = tls.selected_alpn_protocol() or ""
+        connection.watch_revocations(self._identity.revocations)
         return ""
 
     def _ended(self, connection: YamuxConnection) -> None:

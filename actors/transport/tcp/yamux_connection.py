@@ -227,6 +227,9 @@ class YamuxConnection(Connection, asyncio.Protocol):
             self._say_goodbye(code)
             self._end(CloseReason("local", code, True, reason))
 
+    def _revoked(self) -> None:
+        self.close(self.abort_code, "certificate revoked")
+
     def abort(self) -> None:
         self._forget_callbacks()
         self._reported = True
@@ -336,6 +339,7 @@ class YamuxConnection(Connection, asyncio.Protocol):
         if self._closed is not None:
             return
         self._closed = reason
+        self._unwatch()
         self.session.abandon()
         self.welcome()  # or gone: the place is free
         if self._timer is not None:
