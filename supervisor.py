@@ -158,38 +158,20 @@ def _serve(
     if check:
         for warning in warnings:
             click.echo(warning, err=True)
-        problem = _rules_problem(settings) or _certificate_problem(settings)
-        if problem:
+        from asyncio import run
+
+        from actors.node.logging import install
+        from actors.wiring.check import problems
+
+        install("WARNING", settings.log.format)
+        found = run(problems(settings))
+        for problem in found:
             click.echo(problem, err=True)
+        if found:
             return EXIT_SETTINGS
         click.echo("settings are valid")
         return EXIT_OK
     return _run(settings, read, warnings)
-
-
-def _rules_problem(settings: Settings) -> str:
-    """What is wrong with the policy rule files; empty when nothing is."""
-    import time
-
-    from actors.control.policy.rules_toml import RulesError, load_rules
-
-    try:
-        load_rules(settings.control.policy.files, int(time.time() * 1000))
-    except RulesError as error:
-        return str(error)
-    return ""
-
-
-def _certificate_problem(settings: Settings) -> str:
-    """What is wrong with the certificates; empty when nothing is."""
-    from actors.transport.tls import TlsMaterialError
-    from actors.wiring.certificates import configured_identity
-
-    try:
-        configured_identity(settings)
-    except (TlsMaterialError, OSError) as error:
-        return str(error)
-    return ""
 
 
 def _run(settings: Settings, read: Callable[[], Settings], warnings: list[str]) -> int:
@@ -386,7 +368,7 @@ class Relay:
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo
 
-            await announce_demo(self._demo_consumer, click.echo)
+            await announce_demo(self._mounts, self._demo_consumer, click.echo)
             if self._cluster is not None:
                 click.echo("demo: stop a relay with: trunkline ctl kill /node/relay-1")
 

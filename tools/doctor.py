@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ import click
 import orjson
 
 from actors.control.policy.rules_toml import RulesError, load_rules
-from actors.transport.addresses import to_bind
+from actors.observe.expiry import SOON
 from actors.transport.connection import Connection, DialFailed
 from actors.transport.quic import QuicEndpoint
 from actors.transport.tcp import TcpEndpoint
@@ -32,6 +32,7 @@ from actors.transport.tls import TlsIdentity, TlsMaterialError
 from actors.transport.udp.bind import BUFFER_BYTES, bind_udp
 from actors.transport.udp.segmentation import SOL_UDP, UDP_SEGMENT, enable_coalescing
 from actors.wiring.certificates import configured_identity
+from actors.wiring.check import bind_once, listens
 from config.endpoint import Endpoint, parse_endpoint
 from config.errors import ConfigError
 from config.load import load
@@ -43,8 +44,6 @@ from wire.orp.messages import ALPN
 
 #: Descriptors below which a relay of some size runs out: one for each TCP agent, and its own.
 WANTED_FILES: Final = 4096
-#: Certificates that end sooner are named.
-SOON: Final = timedelta(days=14)
 DIAL_SECONDS: Final = 5.0
 #: adjtimex(2): the clock is not synchronised.
 _TIME_ERROR: Final = 5
@@ -139,20 +138,6 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
         yield Finding("certificate", "ok", says)
 
 
-def _listens(settings: Settings) -> Iterator[tuple[str, bool, Endpoint]]:
-    """Setting, whether it is UDP, and address."""
-    for name, room in settings:
-        for key, udp in (("listen", name in ("edge", "turn")), ("listen_tcp", False),
-                         ("listen_tls", False)):  # fmt: skip
-            value = getattr(room, key, None)
-            for one in (value,) if isinstance(value, Endpoint) else value or ():
-                yield f"{name}.{key}", udp, one
-    if settings.edge.forward.listen is not None:
-        yield "edge.forward.listen", True, settings.edge.forward.listen
-    if settings.control.serve.enabled:
-        yield "control.serve.listen", False, settings.control.serve.listen
-
-
 async def _ours(settings: Settings) -> set[tuple[str, int]] | None:
     """What the running daemon has bound; None: none runs."""
     try:
@@ -175,13 +160,13 @@ async def _ours(settings: Settings) -> set[tuple[str, int]] | None:
 
 
 def _ports(settings: Settings, ours: set[tuple[str, int]] | None) -> Iterator[Finding]:
-    for setting, udp, where in _listens(settings):
+    for setting, udp, where in listens(settings):
         says = f"{setting} {where} ({'UDP' if udp else 'TCP'})"
         if ours and tuple(where) in ours:
             yield Finding("port", "ok", f"{says}: the running daemon has it")
             continue
         try:
-            _bindable(where, udp=udp)
+            bind_once(where, udp=udp)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and ours is not None and not udp:
                 yield Finding("port", "note", f"{says} is in use; a daemon runs, it may be its own")
@@ -196,17 +181,6 @@ def _ports(settings: Settings, ours: set[tuple[str, int]] | None) -> Iterator[Fi
             yield Finding("port", "mend", f"{says} cannot be bound: {why}", remedy)
         else:
             yield Finding("port", "ok", f"{says} can be bound")
-
-
-def _bindable(where: Endpoint, *, udp: bool) -> None:
-    if udp:
-        bind_udp(where.host, where.port).close()
-        return
-    family, address = to_bind(where.host, where.port)
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(1)
 
 
 def _clock() -> Finding:

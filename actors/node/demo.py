@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from actors.admin.mounts import MountTable
+from actors.admin.mounts import ControlFailed, MountTable
 from actors.node.process import ProcessSpec, process_child
 from actors.runtime import ChildSpec, naming
 from actors.transport.addresses import bind_error, to_bind
@@ -22,6 +22,8 @@ from actors.transport.addresses import bind_error, to_bind
 SERVICE = "demo"
 #: Seconds until the demo must answer; then the daemon says that it does not.
 READY_SECONDS = 60.0
+#: For an agent to say how it is.
+ASK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,12 @@ def demo_children(plan: Callable[[], DemoPlan], mounts: MountTable) -> list[Chil
     ]
 
 
-async def announce_demo(consumer: tuple[str, int], announce: Callable[[str], object]) -> None:
+async def announce_demo(
+    mounts: MountTable, consumer: tuple[str, int], announce: Callable[[str], object]
+) -> None:
     """Wait until a request passes, and print the line to curl."""
     url = f"http://{consumer[0]}:{consumer[1]}/"
-    if await _answers(url):
+    if await _answers(mounts, url):
         announce(f"demo: curl {url}")
     else:
         logger.error("demo: {} does not answer after {:g} s", url, READY_SECONDS)
@@ -114,14 +118,35 @@ def fixed_port(
         return host, port or int(probe.getsockname()[1])
 
 
-async def _answers(url: str) -> bool:
+async def _answers(mounts: MountTable, url: str) -> bool:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READY_SECONDS
     while loop.time() < deadline:
-        if await asyncio.to_thread(_fetch, url):
+        # Asked before the provider has registered, the relay would refuse, and both would say so.
+        if await _connected(mounts) and await asyncio.to_thread(_fetch, url):
             return True
         await asyncio.sleep(0.2)
     return False
+
+
+async def _connected(mounts: MountTable) -> bool:
+    """Whether both agents have a relay that knows what they offer."""
+    for name in ("provider", "consumer"):
+        mount = mounts.at(f"/node/{name}")
+        if mount is None:
+            return False
+        call = mount.call("describe", {"path": "/link"})
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await call.result()
+        except (ControlFailed, TimeoutError):
+            return False
+        finally:
+            call.cancel()
+        described = answer.get("describe")
+        if not (isinstance(described, Mapping) and described.get("ready")):
+            return False
+    return True
 
 
 def _fetch(url: str) -> bool:

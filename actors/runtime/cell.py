@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from . import context, ending, life
 from .asks import Ask, Reply
 from .child_spec import UNBOUNDED, ChildSpec
-from .errors import ActorDown, BadChildSpec
+from .errors import ActorDown, BadChildSpec, StartRefused
 from .lifecycle import State
 from .mailbox import Mailbox, MailboxSpec, Overflow
 from .monitor import notify_monitors
@@ -228,10 +228,12 @@ class Cell:
                 self.mailbox = make_mailbox(actor, system.loop.time)
             actor._cell = self
             self.actor = actor
+        except StartRefused as exc:
+            failure = ExitReason(ExitKind.REFUSED, str(exc))
         except (Exception, SystemExit) as exc:  # noqa: BLE001  # the task reports it as init_failed
             failure = from_exception(ExitKind.INIT_FAILED, exc, "factory")
-            if self.mailbox is system.no_mailbox:
-                self.mailbox = Mailbox(MailboxSpec(), system.loop.time)
+        if self.mailbox is system.no_mailbox:
+            self.mailbox = Mailbox(MailboxSpec(), system.loop.time)
         self.open = True
         self.released = False
         self.begun = False

@@ -102,7 +102,8 @@ class BadChildSpec(RuntimeFault):
 
 
 class StartRefused(Exception):
-    """Raised by `init`: with these settings this actor cannot start, and trying again is no help.
+    """Raised by `init`, or by the factory of an actor: with these settings it
+    cannot start, and trying again is no help.
 
     While the tree comes up for the first time it ends the whole start at once, without restarts or
     traceback; whoever started the program reads the sentence. Later, in a running tree, the place

@@ -47,14 +47,17 @@ def judge_own(
         raise TlsMaterialError(f"{certificate}: TLS cannot use it: {error.reason}") from None
 
 
-def judge_shown(identity: TlsIdentity, certificate: Path) -> None:
-    """Refuse what no client could accept, of a certificate whose CA we need not know.
+def judge_shown(
+    identity: TlsIdentity, certificate: Path, purpose: x509.ObjectIdentifier = SERVER
+) -> None:
+    """Refuse what no peer could accept, of a certificate whose CA we need not know.
 
     Args:
         certificate: where it was read from, for the reason.
+        purpose: SERVER or CLIENT: what it must be good for.
 
     Raises:
-        TlsMaterialError: out of date, not for TLS servers, or TLS cannot use it.
+        TlsMaterialError: out of date, for another purpose, or TLS cannot use it.
     """
     leaf, now = identity.chain[0], datetime.now(UTC)
     if leaf.not_valid_after_utc < now:
@@ -69,11 +72,15 @@ def judge_shown(identity: TlsIdentity, certificate: Path) -> None:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         usages = None
-    if usages is not None and SERVER not in usages:
-        meaning = _MEANING["wrong_purpose"].format(purpose="server")
+    if usages is not None and purpose not in usages:
+        what = "server" if purpose == SERVER else "client"
+        meaning = _MEANING["wrong_purpose"].format(purpose=what)
         raise TlsMaterialError(f"{certificate}: {meaning}")
     try:
-        server_context(identity, (), policy=PeerPolicy.SERVER_ONLY)
+        if purpose == SERVER:
+            server_context(identity, (), policy=PeerPolicy.SERVER_ONLY)
+        else:
+            client_context(identity, ["h2"])
     except ssl.SSLError as error:
         raise TlsMaterialError(f"{certificate}: TLS cannot use it: {error.reason}") from None
 

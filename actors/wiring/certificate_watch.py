@@ -6,23 +6,20 @@ Source: docs/decisions/0133.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
 
+from actors.observe.expiry import DAY_SECONDS, Dated, says, show_first_end
 from actors.observe.meters import Meters
 from actors.runtime import Actor, ActorRef, ChildSpec, OwnedTask, handles
 from actors.transport.revocation import NOBODY, RevocationList
 from actors.transport.revocation_file import read_revocations
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 
-#: Who is warned of an end this far ahead, once a day.
-WARN_DAYS: Final = 14
-_DAY: Final = 86_400.0
 #: Seconds between two looks at the time a list was changed.
 LOOK_SECONDS: Final = 5.0
 
@@ -35,12 +32,14 @@ class Watched(NamedTuple):
         shown: what doors show instead, by name of the door.
         path: of the revocation list; None: there is none.
         optional: the list may be missing.
+        others: further certificates in use, by what they are called for people.
     """
 
     identity: TlsIdentity
     shown: dict[str, TlsIdentity]
     path: Path | None
     optional: bool = False
+    others: Sequence[tuple[str, x509.Certificate]] = ()
 
 
 class Reloaded:
@@ -92,7 +91,7 @@ class CertificateWatch(Actor):
         watched = self._watched()
         listed = watched.identity.revocations.listed
         return {
-            "ends": {name: str(one.not_valid_after_utc) for name, one in _certificates(watched)},
+            "ends": {one.name: str(one.ends) for one in _certificates(watched)},
             "revocations": str(watched.path or ""),
             "revoked": len(listed.marks),
             "next_update": str(listed.next_update or ""),
@@ -108,15 +107,11 @@ class CertificateWatch(Actor):
     @handles(_Daily)
     def _daily(self, _: _Daily) -> None:
         now = self._wall()
-        for name, certificate in _certificates(self._watched()):
-            left = certificate.not_valid_after_utc - now
-            if left < timedelta(days=WARN_DAYS):
-                until = certificate.not_valid_after_utc
-                when = f"on {until:%Y-%m-%d %H:%M} UTC" if left > timedelta(0) else "already"
-                self.log.warning(
-                    "{} ends {}: renew it and reload (SIGHUP or `trunkline ctl reload`)", name, when
-                )
-        self.start_timer(_DAY, _Daily(), "daily")
+        for one in _certificates(self._watched()):
+            line = says(one, now)
+            if line:
+                self.log.warning("{}", line)
+        self.start_timer(DAY_SECONDS, _Daily(), "daily")
 
     # The list.
 
@@ -168,22 +163,22 @@ def _stamp(path: Path | None) -> object:
     return None if found is None else (found.st_mtime_ns, found.st_ino, found.st_size)
 
 
-def _certificates(watched: Watched) -> Iterable[tuple[str, x509.Certificate]]:
+def _certificates(watched: Watched) -> Iterable[Dated]:
     """All of ours, and those we trust, by what they are called for people."""
-    yield "the certificate of this relay", watched.identity.chain[0]
+    found = [("the certificate of this relay", watched.identity.chain[0])]
     for name, identity in watched.shown.items():
-        yield f"the certificate of the {name} door", identity.chain[0]
-    for authority in watched.identity.authorities:
-        yield f"the CA {authority.subject.rfc4514_string()[:100]}", authority
+        found.append((f"the certificate of the {name} door", identity.chain[0]))
+    found += [
+        (f"the CA {authority.subject.rfc4514_string()[:100]}", authority)
+        for authority in watched.identity.authorities
+    ]
+    return [Dated(name, one.not_valid_after_utc) for name, one in (*found, *watched.others)]
 
 
 def certificate_watch(watched: Callable[[], Watched], meters: Meters) -> ChildSpec:
     """Its place in the tree, and its metrics."""
 
-    def first_end() -> float:
-        return min(one.not_valid_after_utc.timestamp() for _, one in _certificates(watched()))
-
-    meters.gauge("certificate_expires_seconds", lambda: first_end() - time.time())
+    show_first_end(meters, lambda: _certificates(watched()))
     meters.gauge("revoked_certificates", lambda: len(watched().identity.revocations.listed.marks))
     return ChildSpec("certificates", lambda: CertificateWatch(watched))
 

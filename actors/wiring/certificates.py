@@ -31,8 +31,11 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
         TlsMaterialError, OSError: see `load_relay_identity`; or the revocation list cannot be used.
     """
     control, tls = settings.control, settings.node.tls
-    if control.tls.key is not None:
-        check_secret(control.tls.key)
+    caller = control.tls
+    if caller.certificate is not None and caller.key is not None and caller.ca is not None:
+        check_secret(caller.key)
+        shown = TlsIdentity.load(caller.certificate, caller.key, caller.ca)
+        judge_shown(shown, caller.certificate, CLIENT)
     served = control.serve.tls
     if served.certificate is not None and served.key is not None and served.ca is not None:
         check_served(served.certificate, served.key, served.ca)
@@ -72,6 +75,22 @@ def door_identities(
                 identity, authorities=authorities, revocations=revocations or Revocations()
             )
     return result
+
+
+def controller_certificates(settings: Settings) -> list[tuple[str, x509.Certificate]]:
+    """Those shown to a controller and by the served one, and the CAs that judge them, by setting.
+
+    Raises:
+        TlsMaterialError: a file cannot be read.
+    """
+    found: list[tuple[str, x509.Certificate]] = []
+    control = settings.control
+    for setting, tls in (("control.tls", control.tls), ("control.serve.tls", control.serve.tls)):
+        if tls.certificate is not None and tls.key is not None and tls.ca is not None:
+            one = TlsIdentity.load(tls.certificate, tls.key, tls.ca)
+            found.append((f"{setting}.certificate {tls.certificate}", one.chain[0]))
+            found += [(f"{setting}.ca {tls.ca}", each) for each in one.authorities]
+    return found
 
 
 def load_relay_identity(

@@ -27,7 +27,7 @@ from actors.transport.quic.engines import EngineUnavailable, select
 from actors.transport.tls import TlsIdentity, TlsMaterialError
 from actors.wiring.announced import announced
 from actors.wiring.certificate_watch import Watched, certificate_watch, tell_reloaded
-from actors.wiring.certificates import door_identities
+from actors.wiring.certificates import controller_certificates, door_identities
 from actors.wiring.client_certificate import MAX_SHOWN, judge_client
 from actors.wiring.control import backend, served
 from actors.wiring.observe import observe_settings, readiness
@@ -41,6 +41,30 @@ from wire.admin.messages import Row
 def load_doors(schema: type[Settings]) -> list[DoorKind]:
     """The doors of a daemon with such settings, in the order of the schema."""
     return [import_module(module).DOOR for module in door_modules(schema).values()]
+
+
+def open_doors(
+    kinds: Sequence[DoorKind], context: DoorContext, shown: Mapping[str, TlsIdentity]
+) -> dict[str, Door]:
+    """The doors that settings open, by name; none of them has started.
+
+    Args:
+        shown: certificates that doors show instead of the context's, by name.
+
+    Raises:
+        StartRefused: a file of a door cannot be used.
+    """
+    doors: dict[str, Door] = {}
+    try:
+        for kind in kinds:
+            door = kind.open(replace(context, identity=shown.get(kind.name, context.identity)))
+            if door is not None:
+                doors[kind.name] = door
+    except OSError as error:
+        for door in doors.values():
+            door.abort()
+        raise StartRefused(str(error)) from None
+    return doors
 
 
 def open_key_log(settings: Settings) -> KeyLog | None:
@@ -99,6 +123,7 @@ class Composition:
         self._revocations = revocations
         #: Instead of it, by door.
         self._shown = door_identities(settings, identity.authorities, identity.revocations)
+        self._controllers = controller_certificates(settings)
         self._database = database
         self._policy_files = list(policy_files)
         self._port = port
@@ -128,11 +153,7 @@ class Composition:
             self._key_log,
             lambda: self._settings,
         )
-        for kind in self._kinds:
-            shown = self._shown.get(kind.name, self._identity)
-            door = kind.open(replace(context, identity=shown))
-            if door is not None:
-                self.doors[kind.name] = door
+        self.doors |= open_doors(self._kinds, context, self._shown)
         return [
             control_spec(
                 backend(settings, self._database, self._meters),
@@ -157,7 +178,9 @@ class Composition:
 
     def _watched(self) -> Watched:
         path = self._settings.node.tls.revocations
-        return Watched(self._identity, self._shown, path or self._revocations, path is None)
+        return Watched(
+            self._identity, self._shown, path or self._revocations, path is None, self._controllers
+        )
 
     def listening(self) -> list[Listening]:
         """The bound addresses of all doors."""
@@ -234,6 +257,7 @@ class Composition:
         self._settings, self._identity = settings, identity
         try:
             self._shown = door_identities(settings, identity.authorities, revocations)
+            self._controllers = controller_certificates(settings)
         except (TlsMaterialError, OSError) as error:  # it was judged a moment ago
             logger.error("{}; that door goes on showing what it has", error)
         problems = [

@@ -193,6 +193,7 @@ def test_a_reload_is_all_or_nothing(tmp_path: Path, pki: PkiFixture) -> None:
         files.rules.write_text(RULE.format(id="two"))
         running.process.send_signal(signal.SIGHUP)
         running.wait_for(rf"reloaded: certificate of {RELAY} until .* UTC; 1 rules of files")
+        running.wait_for(r"WARNING +the certificate of this relay ends on ")
         assert shown(running, pki) == renewed.certificate.serial_number
         assert ask(running, "policy_list") == "two"
         assert "reloaded: certificate of" in running.ctl("reload").stdout

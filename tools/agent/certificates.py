@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography import x509
+
 from actors.files.ownership import check_secret
+from actors.observe.expiry import Dated
 from actors.transport.own_certificate import judge_own
 from actors.transport.tls import CLIENT, TlsIdentity, TlsMaterialError
 from tools.agent.settings import AgentSettings
@@ -42,3 +45,19 @@ def load_agent_identity(settings: AgentSettings, uri: str = "") -> TlsIdentity:
     if own and identity.uri != own:
         raise TlsMaterialError(f"{certificate}: it is of {identity.uri}, and this is {own}")
     return identity
+
+
+def dates(settings: AgentSettings) -> list[Dated]:
+    """The ends of the agent's certificate and of the CA that judges relays, as the files are.
+
+    Nothing of a file that cannot be read: the next dial says it.
+    """
+    found: list[Dated] = []
+    for what, path in (("the certificate", settings.certificate), ("the CA", settings.ca)):
+        try:
+            certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
+        except (OSError, ValueError):
+            continue
+        own = certificates[:1] if path == settings.certificate else certificates
+        found += [Dated(f"{what} {path}", one.not_valid_after_utc) for one in own]
+    return found

@@ -13,6 +13,7 @@ from typing import Final
 from loguru import logger
 
 from actors.node.daemon import Daemon, ExitCode, Hooks, ReloadOutcome
+from actors.observe.expiry import LookAgain
 from actors.runtime import ActorSystem, RuntimeFault
 from tools.agent.messages import Drain, ReadCertificates
 from tools.agent.settings import AgentSettings
@@ -45,6 +46,9 @@ async def read_certificates(system: ActorSystem) -> ReloadOutcome:
         return ReloadOutcome(False, str(error))
     if refusal:
         return ReloadOutcome(False, refusal)
+    expiry = system.ref("/expiry")
+    if expiry is not None:
+        expiry.try_tell(LookAgain())
     logger.info("certificates read again, for connections from now on")
     return ReloadOutcome(True, "certificates read again")
 

@@ -53,6 +53,8 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                      type=click.Choice(LEVELS, case_sensitive=False), help="Least of the log."),
         click.option("--log-format", default="human", type=click.Choice(["human", "json"]),
                      envvar=f"{_PREFIX}_LOG_FORMAT"),
+        click.option("--check", is_flag=True,
+                     help="Check certificates, addresses and files, and end."),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -203,8 +205,25 @@ def _run(
         uri=options["uri"],
         server_name=options["server_name"],
     )
+    if options["check"]:
+        sys.exit(check(settings))
     level, seconds = options["log_level"].upper(), options["drain_seconds"]
     sys.exit(serve(settings, level, options["log_format"], seconds))
+
+
+def check(settings: AgentSettings) -> int:
+    """Say what would keep an agent from its work. Returns the exit code."""
+    from tools.agent.check import look
+
+    found = asyncio.run(look(settings))
+    for warning in found.warnings:
+        click.echo(warning, err=True)
+    for problem in found.problems:
+        click.echo(problem, err=True)
+    if found.problems:
+        return 2
+    click.echo(f"settings are valid: {found.uri}")
+    return 0
 
 
 def serve(settings: AgentSettings, log_level: str, log_format: str, drain_seconds: float) -> int:

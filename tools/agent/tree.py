@@ -6,15 +6,18 @@
     ├─ bridges       dynamic: one bridge per local connection
     ├─ link          RelayLink
     ├─ listeners     one ServiceListener per consumed service; or the TransparentListener
-    └─ dns           DnsServer, when services are intercepted
+    ├─ dns           DnsServer, when services are intercepted
+    └─ expiry        ExpiryWatch
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from actors.observe.expiry import ExpiryWatch
 from actors.runtime import Backoff, ChildSpec, DynamicSupervisor, Intensity, Supervisor, escape_id
 from actors.transport.addresses import address_text
+from tools.agent.certificates import dates
 from tools.agent.dns_answers import DnsAnswers
 from tools.agent.dns_server import DnsServer
 from tools.agent.relay_link import RelayLink
@@ -50,6 +53,7 @@ def agent_children(settings: AgentSettings, base: str = "") -> list[ChildSpec]:
         ChildSpec("link", lambda: RelayLink(settings, f"{base}/bridges", table)),
         ChildSpec("listeners", lambda: Supervisor(listeners, intensity=budget)),
         *interception[1:],
+        ChildSpec("expiry", lambda: ExpiryWatch(lambda: dates(settings))),
     ]
 
 
