@@ -46,7 +46,7 @@ from wire.admin.messages import Row
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The daemon's TOML settings file, which says where its socket is.",
+    help="The TOML settings file of a daemon or agent, which says where its socket is.",
 )
 @click.pass_context
 def cli(context: click.Context, socket: Path | None, config: Path | None) -> None:

@@ -18,6 +18,7 @@ import orjson
 from config.errors import ConfigError
 from config.load import load
 from config.paths import find_control_socket, state_paths
+from tools.agent import config_file
 from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
 from tools.control_text import text
 
@@ -56,11 +57,14 @@ def socket_path(context: click.Context, chosen: Path | None) -> Path:
 
 
 def configured_socket(config: Path) -> Path:
-    """Where a daemon with this settings file listens.
+    """Where a daemon, or an agent, with this settings file listens.
 
     Raises:
         click.UsageError: the file cannot be used; its text names every problem.
     """
+    table = config_file.read(config)
+    if config_file.is_agents(table):
+        return config_file.control_socket(config, table)
     try:
         return state_paths(load(config, check_files=False)).control_socket
     except ConfigError as error:

@@ -19,7 +19,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from actors.admin import events, trace, tree_view, verbs, watch
 from actors.admin.commands import Command, command_operation
@@ -51,6 +51,8 @@ from wire.admin.messages import encode_failed
 #: Seconds a plain question, and a walk over the whole tree, may take.
 PLAIN_SECONDS = 5.0
 WALK_SECONDS = 60.0
+#: The daemon's setting for the path.
+CONTROL_SOCKET: Final = "node.control_socket"
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -85,12 +87,19 @@ class ControlServer(Actor):
         path: of the socket; see listener.py for its file.
         clients: path of the dynamic supervisor for the connections.
         lock: of the socket, when the process has it already.
+        setting: where the path came from, for the sentence when it cannot be used.
     """
 
     def __init__(
-        self, service: ControlService, path: Path, clients: str, lock: LockFile | None = None
+        self,
+        service: ControlService,
+        path: Path,
+        clients: str,
+        lock: LockFile | None = None,
+        setting: str = CONTROL_SOCKET,
     ) -> None:
         self._lock = lock
+        self._setting = setting
         self._service = service
         self._path = path
         self._clients = clients
@@ -106,10 +115,10 @@ class ControlServer(Actor):
             StartRefused: a live daemon answers there, the place is not safe, or cannot be bound.
         """
         try:
-            with naming("node.control_socket"):
+            with naming(self._setting):
                 listener = ControlListener(self._path, self._lock)
         except ControlSocketBusy as busy:
-            raise StartRefused(f"node.control_socket: {busy}") from None
+            raise StartRefused(f"{self._setting}: {busy}") from None
         self._listener = self.own(listener, "control socket")
         self._listener.start(self._admit, self.guard, self.log.warning)
         for guarded in (self.path, self._clients):
@@ -272,13 +281,14 @@ def ops_spec(
     *,
     base: str = "/ops",
     lock: LockFile | None = None,
+    setting: str = CONTROL_SOCKET,
 ) -> ChildSpec:
-    """The subtree that serves operators; `lock` is the socket's, when it was taken before."""
+    """The subtree that serves operators; `lock` and `setting` as of `ControlServer`."""
     children = [
         ChildSpec("clients", lambda: DynamicSupervisor(max_children=MAX_CLIENTS)),
         ChildSpec(
             "control",
-            lambda: ControlServer(service, socket_path, f"{base}/clients", lock),
+            lambda: ControlServer(service, socket_path, f"{base}/clients", lock, setting),
             backoff=Backoff(base=0.05, cap=2.0, stable_after=5.0),
         ),
     ]

@@ -16,6 +16,7 @@ from actors.node.daemon import Daemon, ExitCode, Hooks, ReloadOutcome
 from actors.observe.expiry import LookAgain
 from actors.runtime import ActorSystem, RuntimeFault
 from tools.agent.messages import Drain, ReadCertificates
+from tools.agent.operators import operator_children
 from tools.agent.settings import AgentSettings
 from tools.agent.tree import agent_root
 
@@ -27,12 +28,15 @@ _READ_SECONDS: Final = 10.0
 
 async def run_agent(settings: AgentSettings, drain_seconds: float) -> ExitCode:
     """Until a signal, or the end of the tree."""
-    return await Daemon(
+    daemon = Daemon(
         "agent",
-        lambda system: agent_root(settings),
+        lambda system: agent_root(
+            settings, operator_children(system, settings, lambda: daemon.reload())
+        ),
         drain_seconds=lambda: drain_seconds,
         hooks=Hooks(drain=drain, reload=read_certificates),
-    ).run()
+    )
+    return await daemon.run()
 
 
 async def read_certificates(system: ActorSystem) -> ReloadOutcome:

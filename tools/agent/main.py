@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +20,12 @@ from wire.orp.service_name import service_name_fault
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _PREFIX = "TRUNKLINE_AGENT"
+
+
+def _own_socket() -> str:
+    # systemd gives StateDirectory= as a colon-separated list; the first entry is ours.
+    directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return f"{directory}/control.sock" if directory else ""
 
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +61,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                      type=click.Choice(LEVELS, case_sensitive=False), help="Least of the log."),
         click.option("--log-format", default="human", type=click.Choice(["human", "json"]),
                      envvar=f"{_PREFIX}_LOG_FORMAT"),
+        click.option("--control-socket", type=click.Path(dir_okay=False),
+                     default=_own_socket, envvar=f"{_PREFIX}_CONTROL_SOCKET",
+                     help="Unix socket for `trunkline ctl` and `inspect`; under systemd the one "
+                     "in $STATE_DIRECTORY."),
+        click.option("--metrics-listen", metavar="HOST:PORT", envvar=f"{_PREFIX}_METRICS_LISTEN",
+                     help="HTTP address for metrics, health and readiness."),
         click.option("--check", is_flag=True,
                      help="Check certificates, addresses and files, and end."),
     ]  # fmt: skip
@@ -61,9 +75,46 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
+def _interception(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of services with virtual addresses."""
+    options = [
+        click.option("--tproxy-listen", default="127.0.0.1:15001", show_default=True,
+                     metavar="IP:PORT", help="Where redirected connections arrive."),
+        click.option("--dns-listen", default="127.0.0.1:5353", show_default=True,
+                     metavar="IP:PORT", help="Where the virtual addresses are asked for."),
+        click.option("--dns-suffix", default="outrelay", show_default=True,
+                     help="Services are SERVICE.SUFFIX; empty: no DNS server."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="TOML",
+              help="Everything in a file: `trunkline agent --config agent.toml`.")  # fmt: skip
+@click.option("--check", is_flag=True, help="With --config: check it, and end.")
+@click.pass_context
+def cli(context: click.Context, config: Path | None, check: bool) -> None:
     """Provide local services to others, or consume theirs."""
+    if context.invoked_subcommand is not None:
+        if config is not None or check:
+            raise click.UsageError("--config is for everything, without a subcommand")
+        return
+    if config is None:
+        if check:
+            raise click.UsageError("--check is for --config FILE, or follows a subcommand")
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+    from tools.agent.config_file import arguments
+
+    try:
+        with run.make_context("run", arguments(config, run), parent=context) as inner:
+            inner.params["check"] = check
+            run.invoke(inner)
+    except click.UsageError as error:
+        text = error.format_message()
+        raise click.UsageError(text if str(config) in text else f"{config}: {text}") from None
 
 
 @cli.command()
@@ -83,12 +134,7 @@ def provide(services: tuple[str, ...], targets: tuple[str, ...], **options: Any)
 @click.option("--intercept", type=click.Choice(["explicit", "tproxy"]), default="explicit",
               show_default=True, help="tproxy: services have virtual addresses instead, "
               "below 100.64.0.0/10 (Linux).")  # fmt: skip
-@click.option("--tproxy-listen", default="127.0.0.1:15001", show_default=True, metavar="IP:PORT",
-              help="Where redirected connections arrive.")  # fmt: skip
-@click.option("--dns-listen", default="127.0.0.1:5353", show_default=True, metavar="IP:PORT",
-              help="Where the virtual addresses are asked for.")  # fmt: skip
-@click.option("--dns-suffix", default="outrelay", show_default=True,
-              help="Services are SERVICE.SUFFIX; empty: no DNS server.")  # fmt: skip
+@_interception
 @_options
 def consume(
     services: tuple[str, ...],
@@ -105,6 +151,14 @@ def consume(
         return
     if listens:
         raise click.UsageError("--listen is for --intercept explicit")
+    options |= _intercepted(services, tproxy_listen, dns_listen, dns_suffix)
+    _run(provide=(), consume=(), options=options)
+
+
+def _intercepted(
+    services: tuple[str, ...], tproxy_listen: str, dns_listen: str, dns_suffix: str
+) -> dict[str, Any]:
+    """The settings of an agent that gives these services virtual addresses."""
     seen: set[str] = set()
     for service in services:
         _check_name(service)
@@ -114,23 +168,35 @@ def consume(
         if service.lower() in seen:
             raise click.UsageError(f"service {service!r}: names differ in more than case here")
         seen.add(service.lower())
-    options |= {
+    return {
         "intercept": services,
         "transparent_listen": _literal(tproxy_listen),
         "dns_listen": _literal(dns_listen),
         "dns_suffix": dns_suffix,
     }
-    _run(provide=(), consume=(), options=options)
 
 
 @cli.command()
 @click.option("--provide", "provides", multiple=True, metavar="NAME=HOST:PORT")
 @click.option("--consume", "consumes", multiple=True, metavar="NAME=HOST:PORT")
+@click.option("--intercept", "intercepts", multiple=True, metavar="NAME",
+              help="Service with a virtual address, below 100.64.0.0/10 (Linux).")  # fmt: skip
+@_interception
 @_options
-def run(provides: tuple[str, ...], consumes: tuple[str, ...], **options: Any) -> None:
+def run(
+    provides: tuple[str, ...],
+    consumes: tuple[str, ...],
+    intercepts: tuple[str, ...],
+    tproxy_listen: str,
+    dns_listen: str,
+    dns_suffix: str,
+    **options: Any,
+) -> None:
     """Do both in one process."""
-    if not provides and not consumes:
-        raise click.UsageError("nothing to do: give --provide or --consume")
+    if not provides and not consumes and not intercepts:
+        raise click.UsageError("nothing to do: give --provide, --consume or --intercept")
+    if intercepts:
+        options |= _intercepted(intercepts, tproxy_listen, dns_listen, dns_suffix)
     _run(
         provide=tuple(_assignment(text) for text in provides),
         consume=tuple(_assignment(text) for text in consumes),
@@ -202,6 +268,10 @@ def _run(
         dns_suffix=options.get("dns_suffix", ""),
         provide=provide,
         consume=consume,
+        control_socket=options["control_socket"],
+        metrics_listen=_addresses((options["metrics_listen"],))[0]
+        if options["metrics_listen"]
+        else None,
         uri=options["uri"],
         server_name=options["server_name"],
     )

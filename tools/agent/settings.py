@@ -33,6 +33,8 @@ class AgentSettings:
         p2p_listen: UDP address at which other agents may reach us; None: streams stay on relays.
         p2p_advertise: the same as seen from outside.
         p2p_after, p2p_budget: seconds until a stream is moved, and for the attempt.
+        control_socket: path of a Unix socket for `trunkline ctl`; empty: none.
+        metrics_listen: where metrics, health and readiness are shown; None: nowhere.
         server_name: DNS name every relay's certificate must have.
         dial_timeout: seconds for one relay's handshake.
         open_timeout: seconds a local connection waits for its stream (relay loss included).
@@ -60,6 +62,8 @@ class AgentSettings:
     p2p_advertise: tuple[str, int] | None = None
     p2p_after: float = 1.0
     p2p_budget: float = 5.0
+    control_socket: str = ""
+    metrics_listen: tuple[str, int] | None = None
     uri: str = ""
     server_name: str = "localhost"
     dial_timeout: float = 5.0

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from config.paths import find_control_socket
+from tools.ctl_running import configured_socket
 from wire.admin.limits import MAX_WATCH_INTERVAL, MIN_WATCH_INTERVAL
 
 
@@ -18,6 +19,11 @@ from wire.admin.limits import MAX_WATCH_INTERVAL, MIN_WATCH_INTERVAL
     envvar="TRUNKLINE_CONTROL_SOCKET",
     help="Control socket of the daemon.",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The TOML settings file of a daemon or agent, which says where its socket is.",
+)
 @click.option("--readonly", is_flag=True, help="Look only: no kill, crash, suspend, stop.")
 @click.option(
     "--interval",
@@ -26,10 +32,12 @@ from wire.admin.limits import MAX_WATCH_INTERVAL, MIN_WATCH_INTERVAL
     show_default=True,
     help="Seconds between two pictures.",
 )
-def cli(socket: Path | None, readonly: bool, interval: float) -> None:
+def cli(socket: Path | None, config: Path | None, readonly: bool, interval: float) -> None:
     """Watch the live actor tree."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("inspect needs a terminal; for programs: trunkline ctl tree --json")
+    if socket is None and config is not None:
+        socket = configured_socket(config)
     # Textual takes a moment to import: `--help` does without.
     from tools.inspector.app import InspectorApp
 
