@@ -17,6 +17,7 @@ from actors.edge.forward.context import ForwardContext
 from actors.edge.pair_table import PairTable
 from actors.edge.quotas import EdgeQuotas
 from actors.edge.relays.directory import RelayDirectory
+from actors.edge.resume.absences import Absences
 from actors.edge.settings import EdgeSettings
 from actors.observe.meters import Meters
 from actors.observe.records import StreamRecord
@@ -80,6 +81,7 @@ class EdgeContext:
         connections: the newest connection of every connected agent, by URI.
         services: what each of those agents provides, the confirmed names.
         pairs: which stream ids live here.
+        absences: which of them wait for agents.
         accounts: of all streams that are being opened or carried.
         ring_budget: shared by the replay rings of all pairs.
         quotas: what one agent and one tenant may fill.
@@ -111,6 +113,7 @@ class EdgeContext:
     connections: dict[str, ActorRef] = field(default_factory=dict)
     services: dict[str, Mapping[str, object]] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
+    absences: Absences = field(default_factory=Absences)
     accounts: set[PairAccount] = field(default_factory=set)
     ring_budget: RingBudget = field(init=False)
     quotas: EdgeQuotas = field(init=False)

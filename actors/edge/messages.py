@@ -64,6 +64,13 @@ class Denied:
 
 
 @dataclass(slots=True)
+class CameWithout:
+    """To a pair that waits for this agent: it is connected again, and has none of its streams."""
+
+    uri: str
+
+
+@dataclass(slots=True)
 class Checkpointed:
     """To a live pair: the application of this agent received so many bytes, and the FIN or not."""
 

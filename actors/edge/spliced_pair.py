@@ -21,11 +21,12 @@ from dataclasses import replace
 
 from actors.control.messages import ClaimStream, P2PMode
 from actors.edge.context import EdgeContext
-from actors.edge.messages import Checkpointed, Denied, Migrated, Rejoin
+from actors.edge.messages import CameWithout, Checkpointed, Denied, Migrated, Rejoin
 from actors.edge.opening.stream_policy import judge, unknown
 from actors.edge.pair_account import PairAccount
 from actors.edge.pair_table import PairEntry, PairRow
 from actors.edge.relays.offering import Offered, offer
+from actors.edge.resume.absences import Absence
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.splice import Side, Splice
 from actors.runtime import (
@@ -83,6 +84,8 @@ class SplicedPair(Actor):
         self._claim_monitor = 0
         #: Attempts to find the agent of a side at other relays.
         self._offers: dict[str, list[OwnedTask]] = {}
+        #: Sides whose agents are waited for.
+        self._absences: dict[str, Absence] = {}
 
     # The claim.
 
@@ -272,6 +275,9 @@ class SplicedPair(Actor):
         self._phase = "held"
         self._door.counters["streams_held"] += 1
         self.start_timer(settings.hold, _HoldOver(side), ("hold", side.name))
+        if not side.relay:
+            absence = self._door.absences.wait(side.uri, self.ref)
+            self._absences[side.name] = self.own(absence, "absence")
         self._offer(side)
 
     def _offer(self, side: Side) -> None:
@@ -317,6 +323,13 @@ class SplicedPair(Actor):
         if message.side.away:
             self._door.counters["hold_expired"] += 1
             self._fail(f"{message.side.name} did not come back")
+
+    @handles(CameWithout)
+    def _came_without(self, message: CameWithout) -> None:
+        side = None if self._splice is None else self._splice.side_of(message.uri)
+        if side is not None and side.away:
+            self._door.counters["came_without_stream"] += 1
+            self._fail(f"{side.name} came back without the stream")
 
     def _fail(self, detail: str, code: int = ResetCode.SOURCE_FAILED) -> None:
         """Reset whatever is still there, and end."""
@@ -400,6 +413,10 @@ class SplicedPair(Actor):
         end = StreamEnd(half.take(), ResetCode.RELAY_FAULT)
         self.own(end, "stream")
         self.cancel_timer(("hold", side.name))
+        absence = self._absences.pop(side.name, None)
+        if absence is not None:
+            self.disown(absence)
+            absence.abort()
         self.cancel_timer(("left", side.name))
         row = self._judged(mode)
         side.relay = half.relay

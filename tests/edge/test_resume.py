@@ -10,6 +10,7 @@ import pytest
 
 from actors.control.operator_messages import ReloadPolicy
 from actors.control.tree import control_plane
+from actors.edge.resume.absences import ASK_SECONDS
 from actors.edge.settings import EdgeSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
@@ -208,6 +209,62 @@ def test_who_does_not_come_back_in_time_costs_the_other_a_reset(
             assert not pair.mine.eof
             await eventually(lambda: running.streams() == 0)
             assert running.counters["hold_expired"] == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("who", ["consumer", "provider"])
+def test_a_new_process_of_an_agent_has_no_streams_to_wait_for(
+    pki: PkiFixture, tmp_path: Path, who: str
+) -> None:
+    """Killed and started again, it is there at once, and asks for nothing: nor do others wait."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            pair = await Pair(running, pki).open()
+            lost = pair.consumer if who == "consumer" else pair.provider
+            leaf = pki.consumer if who == "consumer" else pki.provider
+            there = pair.theirs if who == "consumer" else pair.mine
+            pair.cut(lost)  # the relay hears of it from the new one
+            fresh = running.agent(pki, leaf)
+            await fresh.connect(running.address, "svc")
+            await eventually(
+                lambda: there.reset_code == ResetCode.SOURCE_FAILED,
+                timeout=5 * ASK_SECONDS,
+                what="a reset, long before the hold is over",
+            )
+            assert not there.eof
+            assert running.counters["came_without_stream"] == 1
+            assert fresh.closed is None
+            await eventually(lambda: running.streams() == 0)
+
+    run(main())
+
+
+def test_an_agent_that_asks_for_one_of_its_streams_is_given_time_for_the_others(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            pair = await Pair(running, pki).open()
+            second = pair.consumer.open(OpenStream("svc", "", 8).encode())
+            theirs, _ = await pair.provider.next_incoming(2)
+            theirs.stream.write(StreamAccept().encode())
+            await eventually(lambda: 8 in pair.consumer.ready_streams)
+            await pair.lose(pair.provider)
+            back = asyncio.get_running_loop().time()
+            there = await pair.back(pair.provider, sent=0, received=0)
+            assert await echo_of(there) == StreamResume(7, 0, 0)
+
+            def late() -> bool:
+                return asyncio.get_running_loop().time() > back + 2 * ASK_SECONDS
+
+            await eventually(late, timeout=5 * ASK_SECONDS)
+            assert second.reset_code is None
+            other = pair.provider.open(StreamResume(8, 0, 0).encode())
+            assert await echo_of(other) == StreamResume(8, 0, 0)
+            second.stream.write(b"still here")
+            await eventually(lambda: bytes(other.data) == b"still here")
 
     run(main())
 

@@ -28,6 +28,7 @@ from actors.edge.messages import (
     SendReady,
 )
 from actors.edge.opening.open_request import OpenRequest
+from actors.edge.resume.absences import ASK_ROUND_TRIPS, ASK_SECONDS
 from actors.edge.resume.returning import ResumingStream
 from actors.edge.stream_credit import StarvedCheck, StreamCredit
 from actors.runtime import (
@@ -72,6 +73,12 @@ from wire.orp.messages import (
 MAX_ROUTED = 256
 
 
+class _Settled:
+    """An agent that had streams would have asked for one by now."""
+
+    __slots__ = ()
+
+
 class AgentConnection(StreamAcceptor):
     """The actor of one agent's connection."""
 
@@ -88,6 +95,7 @@ class AgentConnection(StreamAcceptor):
         self._registration = Registration(self, self, door, identity)
         self._credit = StreamCredit(self, connection, door.counters)
         self._ended = False
+        self._brought_back = False
         self._frames = PeerFrames(door)
 
     def init(self) -> None:
@@ -202,7 +210,9 @@ class AgentConnection(StreamAcceptor):
                 entry = ConnectionEntry(self._door, self._identity.text, self.ref, services)
                 self.own(entry, "entry")
                 self.ref.tell(Announce())
+                self._await_returns()
             elif isinstance(event, Register):
+                self._await_returns()
                 self._registration.register(event)
             elif isinstance(event, ObservedAddrQuery):
                 host, port = self._connection.remote_address
@@ -337,6 +347,15 @@ class AgentConnection(StreamAcceptor):
             )
             self.close(CloseCode.GOING_AWAY, "stream credit used up by streams that ended")
 
+    def _await_returns(self) -> None:
+        round_trip = self._connection.statistics().round_trip
+        self.start_timer(ASK_SECONDS + ASK_ROUND_TRIPS * round_trip, _Settled(), "settled")
+
+    @handles(_Settled)
+    def _settled(self, _: _Settled) -> None:
+        if not self._brought_back:
+            self._door.absences.came_without(self._identity.text)
+
     def _barren(self) -> None:
         if not self._door.quotas.barren.take(*self._bringer, self.now()):
             self.close(CloseCode.OVERLOADED, "too many streams without a first frame")
@@ -348,6 +367,7 @@ class AgentConnection(StreamAcceptor):
                 OpenRequest(message, stream, rest, identity.text, identity.tenant, self.ref)
             )
         elif isinstance(message, StreamResume | MigrateToRelay) and message.stream_id:
+            self._brought_back = True
             half = ResumingStream(stream, message, rest, identity.text, identity.tenant)
             self._start_half(half, "resume_asked")
         else:
