@@ -13,6 +13,7 @@ reached the root); 71 an operating-system resource was refused (address in use, 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from wire.admin.messages import Row
 
 EXIT_OK = 0
+#: Names the settings file when no --config is given.
+FILE = "TRUNKLINE_CONFIG"
 EXIT_SETTINGS = 2
 EXIT_RESOURCE = 71
 
@@ -140,11 +143,15 @@ def _serve(
     options: dict[str, object],
     schema: type[Settings] | None = None,
 ) -> int:
+    from actors.node.early_words import json_wanted, say
     from config.errors import ConfigError
     from config.load import load
     from config.schema import Settings
 
     flags = _flags(options)
+    flagged = [f"log.format={flags['log.format']}"] if "log.format" in flags else []
+    named = path or (Path(os.environ[FILE]) if os.environ.get(FILE) else None)
+    as_json = json_wanted(flagged, file=named)
     warnings: list[str] = []
 
     def read() -> Settings:
@@ -153,11 +160,11 @@ def _serve(
     try:
         settings = read()
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        say(str(error), as_json=as_json)
         return EXIT_SETTINGS
     if check:
         for warning in warnings:
-            click.echo(warning, err=True)
+            say(warning, as_json=as_json, level="WARNING")
         from asyncio import run
 
         from actors.node.logging import install
@@ -166,12 +173,25 @@ def _serve(
         install("WARNING", settings.log.format)
         found = run(problems(settings))
         for problem in found:
-            click.echo(problem, err=True)
+            say(problem, as_json=as_json)
         if found:
             return EXIT_SETTINGS
-        click.echo("settings are valid")
+        if settings.log.format == "json":
+            say("settings are valid", as_json=True, level="INFO")
+        else:
+            click.echo("settings are valid")
         return EXIT_OK
     return _run(settings, read, warnings)
+
+
+def _announce(settings: Settings, text: str) -> None:
+    """Say something to the person who started us: on standard output, or in a log of JSON."""
+    if settings.log.format == "json":
+        from loguru import logger
+
+        logger.info("{}", text)
+    else:
+        click.echo(text)
 
 
 def _run(settings: Settings, read: Callable[[], Settings], warnings: list[str]) -> int:
@@ -179,16 +199,18 @@ def _run(settings: Settings, read: Callable[[], Settings], warnings: list[str]) 
 
     from loguru import logger
 
+    from actors.node.early_words import log_the_uncaught, say
     from actors.node.event_loop import loop_factory
     from actors.node.logging import install
 
     install(settings.log.level, settings.log.format)
+    log_the_uncaught()
     for warning in warnings:
         logger.warning(warning)
     try:
         factory = loop_factory(settings.node.uvloop)
     except ModuleNotFoundError as error:
-        click.echo(f"node.uvloop = on, but {error}", err=True)
+        say(f"node.uvloop = on, but {error}", as_json=settings.log.format == "json")
         return EXIT_SETTINGS
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_main(settings, read))
@@ -196,6 +218,7 @@ def _run(settings: Settings, read: Callable[[], Settings], warnings: list[str]) 
 
 async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     from actors.node.daemon import Daemon, Hooks
+    from actors.node.early_words import say
     from actors.pki.files import PkiError
     from actors.runtime import StartRefused
     from actors.runtime.watchdog import Watchdog
@@ -204,7 +227,7 @@ async def _main(settings: Settings, read: Callable[[], Settings]) -> int:
     try:
         relay = Relay(settings, read)
     except (PkiError, TlsMaterialError, StartRefused, OSError) as error:
-        click.echo(str(error), err=True)
+        say(str(error), as_json=settings.log.format == "json")
         return EXIT_RESOURCE
     node = settings.node
     daemon = Daemon(
@@ -352,25 +375,28 @@ class Relay:
         """After the tree is up: start the demo's processes."""
         from config.endpoint import Endpoint
 
+        def tell(text: str) -> None:
+            _announce(self.settings, text)
+
         if self._cluster is not None:
             for relay_id, address in self._cluster.addresses:
-                click.echo(f"trunkline: relay {relay_id} on {Endpoint(*address)} (QUIC)")
+                tell(f"trunkline: relay {relay_id} on {Endpoint(*address)} (QUIC)")
         for place in self._node.listening():
             where = Endpoint(*(place.address or ("", 0)))
             relay_id = self.settings.node.id
-            click.echo(f"trunkline: relay {relay_id} on {where} ({place.transport})")
+            tell(f"trunkline: relay {relay_id} on {where} ({place.transport})")
         if self.settings.control.serve.enabled:
-            click.echo(f"trunkline: controller on {self._controller_port} (gRPC)")
+            tell(f"trunkline: controller on {self._controller_port} (gRPC)")
         if self._node.metrics_address is not None:
             host, port = self._node.metrics_address
-            click.echo(f"trunkline: metrics on http://{Endpoint(host, port)}/metrics")
-        click.echo(f"trunkline: control socket {self.paths.control_socket}")
+            tell(f"trunkline: metrics on http://{Endpoint(host, port)}/metrics")
+        tell(f"trunkline: control socket {self.paths.control_socket}")
         if self.settings.demo.enabled:
             from actors.node.demo import announce_demo
 
-            await announce_demo(self._mounts, self._demo_consumer, click.echo)
+            await announce_demo(self._mounts, self._demo_consumer, tell)
             if self._cluster is not None:
-                click.echo("demo: stop a relay with: trunkline ctl kill /node/relay-1")
+                tell("demo: stop a relay with: trunkline ctl kill /node/relay-1")
 
     def _relays(self) -> list[tuple[str, int]]:
         """Where the demo's agents reach the relays we run, once they listen."""
@@ -469,4 +495,11 @@ if __name__ == "__main__":
     from actors.node.standard_streams import open_standard_streams
 
     open_standard_streams()
+    from actors.node.early_words import json_wanted, run_in_json
+
+    if json_wanted(sys.argv[1:]):
+        run_in_json(
+            lambda: serve.main(prog_name="supervisor.py", standalone_mode=False),
+            click.ClickException,
+        )
     serve(prog_name="supervisor.py")

@@ -49,11 +49,23 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
 )
 
 
+#: Subcommands that run on, with a log.
+_DAEMONS = ("serve", "agent", "forward")
+
+
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is used, not to list it."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_standard_streams()  # before anything is imported that opens something
+        words = list(args[0] if args and args[0] is not None else sys.argv[1:])
+        if words[:1] and words[0] in _DAEMONS and kwargs.get("standalone_mode", True):
+            from actors.node.early_words import json_wanted, run_in_json
+
+            if json_wanted(words):
+                run = super().main
+                kwargs["standalone_mode"] = False
+                run_in_json(lambda: run(*args, **kwargs), click.ClickException)
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

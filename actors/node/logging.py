@@ -31,6 +31,8 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Message, Record
 
+#: What may be asked for.
+LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: Fields that come first, in this order.
 SCOPE_FIELDS: Final = ("actor", "agent_uri", "stream_id")
 REDACTED: Final = "[redacted]"

@@ -25,6 +25,7 @@ from loguru import logger
 from actors.admin.mounts import MountTable
 from actors.admin.service import LinkServer, control_service
 from actors.node.collector import tune_collector
+from actors.node.early_words import log_the_uncaught
 from actors.node.logging import install
 from actors.runtime import ActorSystem, ChildSpec, Intensity, Restart, Supervisor
 
@@ -103,6 +104,7 @@ async def child_main(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     install(log_level, log_format)
+    log_the_uncaught()
     # It would log the SystemExit below as a failure; the reason is logged here already.
     logging.getLogger("aiomultiprocess").setLevel(logging.CRITICAL + 1)
     _die_with_parent()

@@ -12,12 +12,11 @@ from typing import Any
 
 import click
 
+from actors.node.logging import LEVELS
 from config.endpoint import parse_endpoint
 from tools.agent.dns_answers import dns_name_fault
 from tools.agent.settings import AgentSettings, Mapping
 from wire.orp.service_name import service_name_fault
-
-LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _PREFIX = "TRUNKLINE_AGENT"
 
@@ -276,37 +275,43 @@ def _run(
         server_name=options["server_name"],
     )
     if options["check"]:
-        sys.exit(check(settings))
+        sys.exit(check(settings, as_json=options["log_format"] == "json"))
     level, seconds = options["log_level"].upper(), options["drain_seconds"]
     sys.exit(serve(settings, level, options["log_format"], seconds))
 
 
-def check(settings: AgentSettings) -> int:
+def check(settings: AgentSettings, *, as_json: bool = False) -> int:
     """Say what would keep an agent from its work. Returns the exit code."""
+    from actors.node.early_words import say
     from tools.agent.check import look
 
     found = asyncio.run(look(settings))
     for warning in found.warnings:
-        click.echo(warning, err=True)
+        say(warning, as_json=as_json, level="WARNING")
     for problem in found.problems:
-        click.echo(problem, err=True)
+        say(problem, as_json=as_json)
     if found.problems:
         return 2
-    click.echo(f"settings are valid: {found.uri}")
+    if as_json:
+        say(f"settings are valid: {found.uri}", as_json=True, level="INFO")
+    else:
+        click.echo(f"settings are valid: {found.uri}")
     return 0
 
 
 def serve(settings: AgentSettings, log_level: str, log_format: str, drain_seconds: float) -> int:
     """Run an agent until a signal. Returns the exit code."""
+    from actors.node.early_words import log_the_uncaught, say
     from actors.node.logging import install
     from actors.transport.tls import TlsMaterialError
     from tools.agent.certificates import load_agent_identity
     from tools.agent.life import run_agent
 
     install(log_level, log_format)
+    log_the_uncaught()
     try:
         load_agent_identity(settings)
     except (TlsMaterialError, OSError) as error:
-        click.echo(str(error), err=True)
+        say(str(error), as_json=log_format == "json")
         return 2
     return asyncio.run(run_agent(settings, drain_seconds))

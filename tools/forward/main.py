@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from loguru import logger
 
+from actors.node.logging import LEVELS
 from tools.forward.settings import (
     ForwardedService,
     ForwardSettings,
@@ -50,7 +52,8 @@ _PREFIX = "TRUNKLINE_FORWARD"
               help="Several services; SIGHUP reads it again.")  # fmt: skip
 @click.option("--drain-seconds", type=click.FloatRange(min=0), default=10.0, show_default=True,
               help="How long SIGTERM lets users finish.")  # fmt: skip
-@click.option("--log-level", default="INFO", show_default=True, envvar=f"{_PREFIX}_LOG_LEVEL")
+@click.option("--log-level", default="INFO", show_default=True, envvar=f"{_PREFIX}_LOG_LEVEL",
+              type=click.Choice(LEVELS, case_sensitive=False))  # fmt: skip
 @click.option("--log-format", type=click.Choice(["human", "json"]), default="human")
 def cli(config: Path | None, **options: Any) -> None:
     """Make local servers reachable at ports of a rendezvous relay.
@@ -65,7 +68,10 @@ def cli(config: Path | None, **options: Any) -> None:
     one = len(settings.services) == 1
 
     def announce(service: ForwardedService, address: str) -> None:
-        click.echo(address if one else f"{service.title} {address}")
+        if options["log_format"] == "json":
+            logger.bind(address=address).info("{} is at {}", service.title, address)
+        else:
+            click.echo(address if one else f"{service.title} {address}")
 
     sys.exit(serve(settings, announce, options))
 
@@ -102,8 +108,10 @@ def serve(settings: ForwardSettings, announce: Any, options: dict[str, Any]) -> 
     Args:
         announce: called with a service and the address its users come to.
     """
+    from actors.node.early_words import log_the_uncaught
     from actors.node.logging import install
     from tools.forward.tree import Forwarder
 
     install(options["log_level"].upper(), options["log_format"])
+    log_the_uncaught()
     return int(asyncio.run(Forwarder(settings, announce).run(options["drain_seconds"])))
