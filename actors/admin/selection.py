@@ -136,6 +136,9 @@ def matches(cell: Cell, needle: str) -> bool:
 class Trail:
     """Walking a tree in pre-order with a filter: matches, and the ancestors they need.
 
+    What is below a match by id is a match, too, as its path has the needle: `streams` are those
+    below the supervisor of that name.
+
     Args:
         needle: lower-case filter; empty: everything matches.
     """
@@ -150,7 +153,7 @@ class Trail:
         if not self._needle:
             return [(cell, level, True)]
         del self._ancestors[level:]
-        if not matches(cell, self._needle):
+        if self._needle not in cell.path.lower() and not matches(cell, self._needle):
             self._ancestors.append(cell)
             return []
         shown = [*self.ancestors(), (cell, level, True)]

@@ -104,7 +104,9 @@ class _TreeWalk:
 
     async def _descend(self, place: str, subtree: SubtreeMount, level: int) -> None:
         await self._flush()
-        args = {"path": ROOT, "depth": self._depth - level, "filter": self._needle}
+        # Paths in there do not have the place in front of them, and match with it.
+        needle = "" if self._needle in place.lower() else self._needle
+        args = {"path": ROOT, "depth": self._depth - level, "filter": needle}
         call = subtree.call("tree", args)
         try:
             parts = call.__aiter__()
@@ -115,6 +117,9 @@ class _TreeWalk:
                     break
                 # The child's root is the place of the process actor, which has its row here.
                 inner = [one for one in rows if one.get("path") != ROOT]
+                if self._needle and not needle:
+                    for one in inner:
+                        one["match"] = True
                 if inner:
                     self._add(self._trail.ancestors())
                     self._rows.extend(rows_outward(place, inner))

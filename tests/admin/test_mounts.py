@@ -49,6 +49,14 @@ def test_one_tree_is_seen() -> None:
                 f"{INNER}/links",
                 f"{INNER}/links/dial",
             ]
+            below = await client.rows("tree", filter=INNER.rpartition("/")[2])
+            assert [row["path"] for row in below if row["match"]] == [
+                INNER,
+                f"{INNER}/links",
+                f"{INNER}/links/listen",
+                f"{INNER}/links/dial",
+                f"{INNER}/parent-link",
+            ]
             assert await client.rows("tree", filter="no such name") == []
             await client.close()
 

@@ -52,6 +52,13 @@ def test_a_filter_keeps_the_way_to_every_match() -> None:
                 ("/pool/beta", True),
             ]
             assert _paths(await client.rows("tree", filter="app/t")) == ["/", "/app", "/app/two"]
+            below = await client.rows("tree", filter="pool")
+            assert [(row["path"], row["match"]) for row in below] == [
+                ("/", False),
+                ("/pool", True),
+                ("/pool/alpha", True),
+                ("/pool/beta", True),
+            ]
             by_class = await client.rows("tree", filter="worker")
             assert [row["path"] for row in by_class if row["match"]] == [
                 "/app/one",
