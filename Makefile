@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
+# What the daemon needs, without what builds and tests it.
+RUN_STAMP := $(VENV)/.installed-to-run
 UV_VERSION := 0.13.8
 # Name an interpreter to override the search: make install PYTHON=/opt/python3.13/bin/python3
 PYTHON ?=
@@ -58,13 +60,26 @@ fi
 endef
 
 # Locked versions and hashes only; the project itself is linked in, built by the locked setuptools.
-$(STAMP): requirements.lock pyproject.toml
-	@$(MAKE_VENV)
-	@echo "installing locked dependencies into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check \
-		--no-deps --no-build-isolation -e .
+# Of what pip says one line a package is left; complaints go to stderr as they are.
+define INSTALL
+$(MAKE_VENV)
+echo "installing the locked packages of $(1) into $(VENV)"
+$(PY) -m pip install --disable-pip-version-check --no-color --require-hashes -r $(1) \
+	| awk -v total="$$(grep '^[a-z]' $(1) | grep -cv win32)" '/^(Collecting|Requirement already satisfied:) / \
+		{ line = $$0; sub(/^[^:]*satisfied: /, "", line); sub(/^Collecting /, "", line); sub(/ .*/, "", line); \
+		  printf "  %d of %d: %s\n", ++n, total, line; fflush() } \
+		/^Installing collected/ { print "  unpacking"; fflush() }'
+PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check \
+	--no-deps --no-build-isolation -e .
+endef
+
+$(RUN_STAMP): requirements-run.lock pyproject.toml
+	@$(call INSTALL,$<)
 	@touch $@
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(call INSTALL,$<)
+	@touch $@ $(RUN_STAMP)
 
 .PHONY: install
 install: $(STAMP) ## create .venv with .venv/bin/trunkline (locked, hashed)
@@ -72,7 +87,7 @@ install: $(STAMP) ## create .venv with .venv/bin/trunkline (locked, hashed)
 # ----------------------------------------------------------------------------------------- run
 
 .PHONY: run
-run: $(STAMP) ## start the daemon with embedded controller, development PKI and the demo
+run: $(RUN_STAMP) ## start the daemon with embedded controller, development PKI and the demo
 	@exec $(BIN)/trunkline serve --demo $(ARGS)
 
 # --------------------------------------------------------------------------------------- check
@@ -130,6 +145,8 @@ lock: $(STAMP) ## re-resolve requirements.lock (keeps pins that still fit; ARGS=
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--all-extras pyproject.toml -o requirements.lock --no-header $(ARGS)
+	echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--constraints requirements.lock pyproject.toml - -o requirements-run.lock --no-header
 
 .PHONY: clean
 clean: ## remove the environment, caches and the development state
