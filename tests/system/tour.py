@@ -1,7 +1,7 @@
 """Walks the tour of README.md: the code blocks of its steps, as they are written there.
 
-A program of its own, because the tour has fixed ports: `python -m tests.system.tour DIRECTORY` takes a
-network of its own where the kernel gives one. Ends with 0 when every step did what the text says.
+A program of its own, `python -m tests.system.tour DIRECTORY`, because the tour has fixed ports: it
+takes a network of its own where the kernel gives one. Ends with 0 when every step did what it says.
 """
 
 from __future__ import annotations
