@@ -113,7 +113,7 @@ def _rules(settings: Settings) -> Iterator[Finding]:
     try:
         rules = load_rules(settings.control.policy.files, int(time.time() * 1000))
     except RulesError as error:
-        yield Finding("rules", "mend", str(error), "mend the rule file; docs/operations.md, Rules")
+        yield Finding("rules", "mend", str(error), "mend the rule file; docs/policy.md")
     else:
         yield Finding("rules", "ok", f"{len(rules)} in {len(settings.control.policy.files)} files")
 

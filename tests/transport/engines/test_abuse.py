@@ -222,8 +222,13 @@ def test_crumbs_of_tls_within_the_handshake(pki: PkiFixture, server: str) -> Non
 
 @servers
 @pytest.mark.parametrize("verb", ["write", "reset", "stop_sending", "open_stream"])
-def test_streams_of_a_connection_that_broke_the_rules_and_is_not_heard_of_yet(
-    pki: PkiFixture, server: str, verb: str
+@pytest.mark.parametrize(
+    "last",
+    [frame(0x02, 0, 0, 0, 10), frame(0x1D, 0, 3) + b"bye"],
+    ids=["broke the rules", "said goodbye"],
+)
+def test_streams_of_a_connection_that_ended_and_is_not_heard_of_yet(
+    pki: PkiFixture, server: str, verb: str, last: bytes
 ) -> None:
     """Many connections are read in one wake-up: what one ends meets streams of the others."""
     attacker = Attacker(pki, server)
@@ -231,7 +236,7 @@ def test_streams_of_a_connection_that_broke_the_rules_and_is_not_heard_of_yet(
     stream_id = attacker.link.client.engine.open_stream()
     assert stream_id is not None
     attacker.send(frame(0x0E, stream_id, 0, 1, b"x"))
-    engine.receive(attacker.packet(frame(0x02, 0, 0, 0, 10)), CLIENT, attacker.now)
+    engine.receive(attacker.packet(last), CLIENT, attacker.now)
     acts: dict[str, Callable[[], object]] = {
         "write": lambda: engine.write(stream_id, b"late", end=False),
         "reset": lambda: engine.reset(stream_id, 1),
@@ -240,4 +245,9 @@ def test_streams_of_a_connection_that_broke_the_rules_and_is_not_heard_of_yet(
     }
     acts[verb]()
     attacker.turn()
-    assert attacker.closed == FRAME_ENCODING
+    if last[0] == 0x1D:
+        closed = attacker.link.server.closed
+        assert closed is not None
+        assert (closed.peer, closed.text) == (True, "bye")
+    else:
+        assert attacker.closed == FRAME_ENCODING

@@ -24,6 +24,8 @@ from actors.transport.quic.native_engine.paths import PeerAddresses
 #: Events of the first core that end the search. Like all of its events they come again with the
 #: second, behind what came before them.
 _ENDS = frozenset({"crypto_data", "peer_closed", "protocol_error"})
+#: States of a core that takes no orders any more.
+_OVER = frozenset({"closing", "draining", "terminated"})
 
 
 class CoreSuccession(NativeHandshake):
@@ -38,12 +40,12 @@ class CoreSuccession(NativeHandshake):
         self._search = PathSearch(self._core, packets, settings.max_datagram, ceiling)
 
     def _tell(self, name: str, *arguments: object) -> Any:
-        """Call a method of the core, and of its successor; nothing (None) once it closes by itself.
+        """Call a method of the core, and of its successor; nothing (None) once it closes.
 
         Raises:
             ValueError: the core's.
         """
-        if self._core.state == "closing":
+        if self._core.state in _OVER:
             return None  # for what came from the peer; the event has not been asked for yet
         if self._succeeded:
             self._told.append((name, arguments))
