@@ -13,8 +13,8 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -23,12 +23,14 @@ import click
 import orjson
 
 from actors.control.policy.rules_toml import RulesError, load_rules
+from actors.files.ownership import check_secret
 from actors.observe.expiry import SOON
 from actors.transport.connection import Connection, DialFailed
+from actors.transport.own_certificate import judge_own
 from actors.transport.quic import QuicEndpoint
 from actors.transport.tcp import TcpEndpoint
 from actors.transport.tcp.tls_transport import GOODBYE_SECONDS
-from actors.transport.tls import TlsIdentity, TlsMaterialError
+from actors.transport.tls import CLIENT, TlsIdentity, TlsMaterialError
 from actors.transport.udp.bind import BUFFER_BYTES, bind_udp
 from actors.transport.udp.segmentation import SOL_UDP, UDP_SEGMENT, enable_coalescing
 from actors.wiring.certificates import configured_identity
@@ -38,7 +40,8 @@ from config.errors import ConfigError
 from config.load import load
 from config.paths import state_paths
 from config.schema import Settings
-from tools.agent.complaints import explain
+from tools.agent.complaints import explain, reason
+from tools.agent.config_file import is_agents, read
 from tools.control_client import CannotConnect, ControlClient, ControlError, Disconnected
 from wire.orp.messages import ALPN
 
@@ -67,7 +70,8 @@ class Finding:
 
 
 @click.command("doctor", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), help="TOML settings file of the relay.")
+@click.option("--config", type=click.Path(path_type=Path),
+              help="TOML settings file of a relay, or of an agent.")  # fmt: skip
 @click.option("--relay", multiple=True, metavar="HOST:PORT", help="Dial this relay by QUIC.")
 @click.option("--relay-tcp", multiple=True, metavar="HOST:PORT", help="Dial this relay by TCP.")
 @click.option("--server-name", default="localhost", help="Name in the relay's certificate.")
@@ -93,6 +97,28 @@ def cli(config: Path | None, as_json: bool, **dial: object) -> None:
 
 async def _look(config: Path | None, dial: dict[str, object]) -> list[Finding]:
     found: list[Finding] = []
+    if config is not None and is_agents(table := read(config)):
+        dial |= _of_agent(config, table)
+    elif config is not None or not (dial["relay"] or dial["relay_tcp"]):
+        found = await _look_at_relay(config)
+    found += [_clock(), _files(), *_sockets()]
+    return found + await _relays(dial)
+
+
+def _of_agent(config: Path, table: Mapping[str, object]) -> dict[str, object]:
+    """What is dialled, and what is shown, of an agent's file."""
+
+    def texts(key: str) -> tuple[str, ...]:
+        value = table.get(key)
+        return tuple(map(str, value)) if isinstance(value, list) else (str(value),) * bool(value)
+
+    files = {key: config.parent / str(table[key]) for key in ("cert", "key", "ca") if key in table}
+    name = {"server_name": str(table["server_name"])} if "server_name" in table else {}
+    return {"relay": texts("relay"), "relay_tcp": texts("relay_tcp"), **files, **name}
+
+
+async def _look_at_relay(config: Path | None) -> list[Finding]:
+    found: list[Finding] = []
     try:
         settings = load(config, warn=lambda text: found.append(Finding("settings", "note", text)))
     except ConfigError as error:
@@ -105,8 +131,7 @@ async def _look(config: Path | None, dial: dict[str, object]) -> list[Finding]:
         found += _ports(settings, await _ours(settings))
         if settings.control.backend == "grpc":
             found.append(await _controller(settings.control.address))
-    found += [_clock(), _files(), *_sockets()]
-    return found + await _relays(dial)
+    return found
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:
@@ -130,12 +155,15 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
         says = "none is set: the daemon starts with development certificates only"
         yield Finding("certificate", "note", says, "set node.tls.certificate, key and ca")
         return
+    yield _certificate(identity)
+
+
+def _certificate(identity: TlsIdentity) -> Finding:
     ends = identity.chain[0].not_valid_after_utc
     says = f"{identity.uri}, until {ends:%Y-%m-%d %H:%M} UTC"
     if ends - datetime.now(UTC) < SOON:
-        yield Finding("certificate", "note", says, "renew it, then `trunkline ctl reload`")
-    else:
-        yield Finding("certificate", "ok", says)
+        return Finding("certificate", "note", says, "renew it, then `trunkline ctl reload`")
+    return Finding("certificate", "ok", says)
 
 
 async def _ours(settings: Settings) -> set[tuple[str, int]] | None:
@@ -261,10 +289,12 @@ async def _relays(dial: dict[str, object]) -> list[Finding]:
     if not (isinstance(certificate, Path) and isinstance(key, Path) and isinstance(ca, Path)):
         raise click.UsageError("to dial a relay: --cert, --key and --ca")
     try:
+        check_secret(key)
         identity = TlsIdentity.load(certificate, key, ca)
-    except TlsMaterialError as error:
-        remedy = "name a certificate, its own key, and the CA of the relay"
-        return [Finding("relay", "mend", str(error), remedy)]
+        judge_own(identity, certificate, ca, CLIENT)
+    except (TlsMaterialError, OSError) as error:
+        remedy = "name a certificate that is in date, its own key, and the CA that signed it"
+        return [Finding("certificate", "mend", str(error), remedy)]
     quic = QuicEndpoint(alpn=ALPN, identity=identity)
     tcp = TcpEndpoint(alpn=ALPN, identity=identity)
     name = str(dial["server_name"])
@@ -273,16 +303,25 @@ async def _relays(dial: dict[str, object]) -> list[Finding]:
         return lambda where: endpoint.connect(where, server_name=name, timeout=DIAL_SECONDS)
 
     try:
-        return [
-            await _relay(text, word, connect)
-            for texts, word, connect in ((by_quic, "QUIC", by(quic)), (by_tcp, "TCP", by(tcp)))
-            for text in texts
-        ]
+        shown = _certificate(identity)
+        over_udp = [await _relay(text, "QUIC", by(quic)) for text in by_quic]
+        over_tcp = [await _relay(text, "TCP", by(tcp)) for text in by_tcp]
+        if any(one.level == "ok" for one in over_tcp):
+            over_udp = [_without_udp(one) for one in over_udp]
+        return [shown, *over_udp, *over_tcp]
     finally:
         quic.abort()
         tcp.abort()
         if by_tcp:  # their last words have so long, and nobody tells when they were said
             await asyncio.sleep(GOODBYE_SECONDS)
+
+
+def _without_udp(one: Finding) -> Finding:
+    """What is said of a relay that does not answer by QUIC, when one answers by TCP."""
+    if one.level != "mend" or not one.says.endswith(": no answer"):
+        return one
+    remedy = "UDP does not get through, TCP does: agents get along with --relay-tcp"
+    return replace(one, remedy=remedy)
 
 
 async def _relay(
@@ -295,7 +334,7 @@ async def _relay(
     try:
         connection = await connect(where)
     except (DialFailed, OSError) as error:
-        said, _, remedy = explain(error, transport).partition(": ")
+        said, remedy = reason(error, transport)
         help_ = remedy or "is the address right, is it up, does a firewall drop it?"
         return Finding("relay", "mend", f"{where} by {transport}: {said}", help_)
     # Closed with its endpoint.

@@ -116,9 +116,48 @@ def test_relays_are_dialled_by_quic_and_tcp(tmp_path: Path, pki: PkiFixture) -> 
             ]
             other = ("--ca", pki.foreign_ca_certificate)
             code, found = await asyncio.to_thread(_doctor, *shown, *other)
+            (one,) = _mend(found)
+            assert f"does not chain to {pki.foreign_ca_certificate}" in one["says"]
+            stranger = pki.foreign_agent
+            theirs = ("--cert", stranger.certificate, "--key", stranger.key, *other)
+            code, found = await asyncio.to_thread(_doctor, *both, *theirs)
             assert (code, len(_mend(found))) == (1, 2)
             for one in _mend(found):
                 assert "its certificate is of another CA" in one["says"]
                 assert "compare --ca" in one["remedy"]
+
+    run(main())
+
+
+def test_an_agents_host_needs_no_settings_of_a_relay(tmp_path: Path, pki: PkiFixture) -> None:
+    """By flags or by the agent's own file: what is wrong on the way to the relay is all."""
+    agent = pki.consumer
+    shown = ("--cert", agent.certificate, "--key", agent.key, "--ca", pki.ca)
+    file = tmp_path / "agent.toml"
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, tcp=True) as here:
+            quic = f"127.0.0.1:{here.address[1]}"
+            tcp = f"127.0.0.1:{here.edge.tcp_addresses[0][1]}"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+                silent.bind(("127.0.0.1", 0))
+                blocked = f"127.0.0.1:{silent.getsockname()[1]}"
+                file.write_text(
+                    f'relay = ["{blocked}"]\nrelay_tcp = ["{tcp}"]\ncert = "{agent.certificate}"\n'
+                    f'key = "{agent.key}"\nca = "{pki.ca}"\n'
+                )
+                code, found = await asyncio.to_thread(_doctor, "--config", file)
+            (one,) = _mend(found)
+            assert (code, one["says"]) == (1, f"{blocked} by QUIC: no answer")
+            assert one["remedy"].startswith("UDP does not get through, TCP does")
+            code, found = await asyncio.to_thread(_doctor, "--relay", quic, *shown)
+            assert (code, _mend(found)) == (0, [])
+            assert not {"settings", "port", "rules"} & {one["about"] for one in found}
+            (own,) = [one for one in found if one["about"] == "certificate"]
+            assert own["says"].startswith(agent.identity)
+            code, found = await asyncio.to_thread(_doctor, "--relay", "a.invalid:7443", *shown)
+            (one,) = _mend(found)
+            assert one["says"].startswith("a.invalid:7443 by QUIC: a.invalid: ")
+            assert one["remedy"] == "check the name, and this host's DNS"
 
     run(main())

@@ -6,6 +6,7 @@ intervals, so that a log of weeks still says what is wrong and is not full of it
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -35,42 +36,64 @@ _WORDS: Final = {
     "revoked": ("its certificate was revoked", "is this the relay you mean?"),
     "wrong_purpose": ("its certificate is not one for servers", "issue it as a relay's"),
     "timed out": ("no answer", "is it up, is the port right, does a firewall drop it"),
+    "lookup timed out": ("the name was not found: no answer of this host's DNS", "check both"),
     "no_application_protocol": ("it speaks another protocol", "is this address a relay's?"),
     "connectionrefused": ("nobody listens there", "is it up, and is the port right?"),
 }
+#: In the words of getaddrinfo(3): there is none, or nobody can tell.
+_NO_ADDRESS: Final = ("not known", "No address", "name resolution")
 #: The same, said by the relay about us.
 _REFUSED: Final = {
-    "unknown_ca": "our certificate is of a CA the relay does not trust",
-    "expired": "the relay finds our certificate expired: renew it, and compare the clocks",
-    "revoked": "our certificate was revoked: ask for a new one",
-    "bad_certificate": "the relay does not take our certificate; its log says why",
-    "absent": "the relay wants a certificate",
-    "no_application_protocol": "it speaks another protocol: is this address a relay's?",
+    "unknown_ca": (
+        "our certificate is of a CA the relay does not trust",
+        "take one that the relay's CA signed",
+    ),
+    "expired": (
+        "the relay finds our certificate expired",
+        "renew it, and compare the clocks",
+    ),
+    "revoked": ("our certificate was revoked", "ask for a new one"),
+    "bad_certificate": (
+        "the relay does not take our certificate",
+        "its log says why; `trunkline ctl explain --cert` there",
+    ),
+    "absent": ("the relay wants a certificate", "give --cert and --key"),
+    "no_application_protocol": ("it speaks another protocol", "is this address a relay's?"),
 }
+#: What helps against a name without an address.
+_DNS: Final = "check the name, and this host's DNS"
 
 
-def explain(error: DialFailed | OSError, transport: str) -> str:
-    """Why a relay was not reached, in words."""
+def reason(error: DialFailed | OSError, transport: str) -> tuple[str, str]:
+    """Why a relay was not reached, in words, and what helps; that is empty when nobody can tell."""
     if not isinstance(error, DialFailed):
         text = error.strerror or str(error)
-        if "not known" in text or "No address" in text:
-            return f"{text}: check the name, and this host's DNS"
+        if isinstance(error, socket.gaierror):
+            return text, _DNS
         if isinstance(error, ConnectionRefusedError):
-            return "nobody listens there: is it up, and is the port right?"
-        return text
-    reason = error.reason
-    if reason.kind == "peer":
-        return _REFUSED.get(_ALERTS.get(reason.code, ""), str(reason))
-    slug = reason.text
+            return _WORDS["connectionrefused"]
+        return text, ""
+    failed = error.reason
+    if failed.kind == "peer":
+        return _REFUSED.get(_ALERTS.get(failed.code, ""), (str(failed), ""))
+    slug = failed.text
     if slug not in _WORDS:
-        slug = _ALERTS.get(reason.code, slug)
+        slug = _ALERTS.get(failed.code, slug)
     found = _WORDS.get(slug)
     if found is None:
-        return str(reason)
+        # Over TCP a name without an address is a failed dial like any other.
+        named = any(word in failed.text for word in _NO_ADDRESS)
+        return (failed.text, _DNS) if named else (str(failed), "")
     said, remedy = found
     if slug == "timed out":
         remedy += " (where UDP is blocked, --relay-tcp helps)?" if transport == "QUIC" else "?"
-    return f"{said}: {remedy}"
+    return said, remedy
+
+
+def explain(error: DialFailed | OSError, transport: str) -> str:
+    """As `reason`, as one text."""
+    said, remedy = reason(error, transport)
+    return f"{said}: {remedy}" if remedy else said
 
 
 class Complaints:

@@ -237,16 +237,19 @@ class QuicEndpoint:
             DialFailed: refused, not verified, or not done within `timeout` seconds.
             OSError: no socket could be bound, or the name does not resolve.
         """
+        text = "lookup timed out"
         try:
             async with asyncio.timeout(timeout):
+                targets = await resolve(*address)
+                text = "timed out"
                 return await first_to_connect(
-                    await resolve(*address),
+                    targets,
                     lambda target: self._dial(target, server_name),
                     lambda late: late.close(0, ""),
                 )
         except TimeoutError:
             pass  # raised below: as its context this one would keep all of it alive
-        raise DialFailed(CloseReason("handshake", 0, False, "timed out"))
+        raise DialFailed(CloseReason("handshake", 0, False, text))
 
     async def _dial(self, target: Target, server_name: str) -> Connection:
         """As `connect`, for one address; cancelled when its time is over."""

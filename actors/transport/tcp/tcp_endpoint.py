@@ -236,15 +236,18 @@ class TcpEndpoint:
         Raises:
             DialFailed: refused, not verified, or not done within `timeout` seconds.
         """
+        late = "lookup timed out"
         try:
             async with asyncio.timeout(timeout):
+                targets = await resolve(*address)
+                late = "timed out"
                 return await first_to_connect(
-                    await resolve(*address),
+                    targets,
                     lambda target: self._dial(target, server_name),
-                    lambda late: late.close(0, ""),
+                    lambda other: other.close(0, ""),
                 )
         except TimeoutError:
-            why = "timed out"
+            why = late
         except OSError as error:
             why = str(error) if isinstance(error, socket.gaierror) else label(error)
         # Not while the other is handled: as its context that would keep all this alive.
