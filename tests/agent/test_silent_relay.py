@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from loguru import logger
 
 from actors.runtime import ActorSystem
 from actors.transport.connection import Connection
@@ -18,7 +19,7 @@ from actors.transport.stream import Stream
 from tests.agent.rig import SERVICE, says
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Incoming, identity
-from tools.agent import consumer_bridge
+from tools.agent import consumer_bridge, relay_link, silence
 from tools.agent.settings import AgentSettings, Mapping
 from tools.agent.tree import agent_root
 from wire.orp.frame import FrameReader
@@ -200,3 +201,40 @@ def test_a_grant_that_comes_too_late_is_a_failure(pki: PkiFixture) -> None:
             await reader.read()
 
     with_a_stream(pki, then)
+
+
+def test_a_relay_that_is_gone_is_given_up_long_before_the_idle_timeout(
+    pki: PkiFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a relay that is asked for a stream and says nothing at all, somebody is told."""
+    monkeypatch.setattr(consumer_bridge, "MODE_SECONDS", 10.0)
+    monkeypatch.setattr(silence, "SAID_AFTER", 0.3)
+    monkeypatch.setattr(silence, "GIVEN_UP_AFTER", 0.6)
+    monkeypatch.setattr(relay_link, "IDLE_PATIENCE", 0.2)
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+
+    async def main() -> None:
+        async with consumer(pki) as (there, address):
+            # One that acknowledges, and says nothing of the stream, is not meant.
+            _, first = await asyncio.open_connection(*address)
+            await eventually(lambda: there.streams)
+            began = asyncio.get_running_loop().time()
+            await eventually(lambda: asyncio.get_running_loop().time() > began + 0.8)
+            assert lines == []
+            there.endpoint.detach()  # no goodbye
+            reader, second = await asyncio.open_connection(*address)
+            began = asyncio.get_running_loop().time()
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            assert asyncio.get_running_loop().time() < began + 5.0
+            assert any("the relay does not answer for " in line for line in lines)
+            assert any("relay connection lost: local" in line for line in lines)
+            assert any("nothing heard for " in line for line in lines)
+            for writer in (first, second):
+                writer.close()
+
+    try:
+        run(main())
+    finally:
+        logger.remove(sink)

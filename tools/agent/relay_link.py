@@ -40,6 +40,7 @@ from tools.agent.promoter import Promoter
 from tools.agent.provider_bridge import ProviderBridge
 from tools.agent.relays_only import RelaysOnly
 from tools.agent.settings import AgentSettings
+from tools.agent.silence import NOTHING_HEARD, RelaySilent, SilenceWatch
 from tools.agent.stream_keeper import StreamKeeper
 from tools.agent.stream_table import StreamTable
 from tools.agent.targets import Targets
@@ -113,6 +114,7 @@ class RelayLink(StreamKeeper):
         self._last_error = ""
         self._complaints = Complaints(lambda text: self.log.warning("{}", text))
         self._waiting = OpenQueue(self, self._open)
+        self._silence = SilenceWatch(self)
         #: Streams being opened; bound: MAX_WATCHED, the oldest is dropped; cleared with the
         #: connection.
         self._watched: dict[int, Callable[[AllocGranted | None, str], object]] = {}
@@ -352,7 +354,7 @@ class RelayLink(StreamKeeper):
             else:  # all that relays say to an identity they do not take
                 closed = f"a relay closed without a word: it does not serve {self._uri}"
                 self._complaints.say(closed, self.now())
-        if reason.kind == "idle":  # it has been silent for long
+        if reason.kind == "idle" or reason.text.startswith(NOTHING_HEARD):  # for long
             self._waiting.relay_lost(IDLE_PATIENCE)
         self._forget_connection()
         for stream in self._table.lingering():
@@ -483,7 +485,15 @@ class RelayLink(StreamKeeper):
     def _open(self) -> Stream | None:
         """A stream to the relay now; None while there is none, or it allows none."""
         connection = self._connection
-        return connection.open_stream() if self._ready and connection is not None else None
+        if not self._ready or connection is None:
+            return None
+        if not self._over_tcp:
+            self._silence.asked(connection)
+        return connection.open_stream()
+
+    @handles(RelaySilent)
+    def _relay_silent(self, _: RelaySilent) -> None:
+        self._silence.look(self._connection)
 
     def _on_credit(self) -> None:
         self._resume_all()  # live streams before new ones

@@ -1,0 +1,71 @@
+"""A relay that says nothing after it was asked for a stream: it is down, or the way to it is.
+
+Over QUIC whatever is sent is acknowledged within a round trip, so silence of seconds is no slow
+relay. Waiting for the idle timeout, whoever is at the local end would wait as long, without a word.
+A connection that nobody asks anything of is left to its idle timeout.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from actors.runtime import Actor
+from actors.transport.connection import Connection
+from wire.orp.close_codes import CloseCode
+
+#: Seconds without a byte until it is said, and until the connection is given up.
+SAID_AFTER: Final = 3.0
+GIVEN_UP_AFTER: Final = 6.0
+#: The reason of a connection that was given up begins so.
+NOTHING_HEARD: Final = "nothing heard"
+
+
+class RelaySilent:
+    """Time to see whether the relay said anything."""
+
+    __slots__ = ()
+
+
+class SilenceWatch:
+    """A relay that says nothing after it was asked for a stream: it is down, or the way to it is.
+
+    Args:
+        owner: gets `RelaySilent`, and calls `look` then.
+    """
+
+    def __init__(self, owner: Actor) -> None:
+        self._owner = owner
+        #: The connection that is watched, what had come of it, and when it was asked.
+        self._watched: tuple[Connection, int, float] | None = None
+
+    def asked(self, connection: Connection) -> None:
+        """The relay was asked for something over this connection, and must answer."""
+        if self._watched is None or self._watched[0] is not connection:
+            heard = connection.statistics().bytes_in
+            self._watched = connection, heard, self._owner.now()
+            self._owner.start_timer(SAID_AFTER, RelaySilent(), "silence")
+
+    def look(self, connection: Connection | None) -> None:
+        """Say it, or give the connection up.
+
+        Args:
+            connection: the one there is now.
+        """
+        if self._watched is None:
+            return
+        watched, heard, since = self._watched
+        if watched is not connection or watched.statistics().bytes_in != heard:
+            self._watched = None
+            return
+        silent = self._owner.now() - since
+        if silent < GIVEN_UP_AFTER:
+            self._owner.log.warning(
+                "the relay does not answer for {:.0f} s; at {:g} s another connection is tried",
+                silent,
+                GIVEN_UP_AFTER,
+            )
+            self._owner.start_timer(GIVEN_UP_AFTER - silent, RelaySilent(), "silence")
+        else:
+            self._watched = None
+            text = f"{NOTHING_HEARD} for {silent:.0f} s"
+            watched.close(CloseCode.INTERNAL_ERROR, text)
