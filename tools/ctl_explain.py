@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 
 from tools.control_client import ControlClient, ControlError
-from tools.control_text import text
+from tools.control_text import text, whole
 from tools.ctl_running import EXIT_REFUSED, PLAIN_SECONDS, dump, fail, options, run
 from wire.admin.messages import Row
 
@@ -123,8 +123,30 @@ class _Walk:
         for one in providers:
             provider = text(one.get("provider"))
             found.append(await self._check("second rule", tenant, provider, uri))
-            found.append(_target(one))
+            found.append(_target(one, await self._refused(provider)))
+        found.append(await self._room(connected))
         return found
+
+    async def _room(self, connected: Row | None) -> Step:
+        """Does the relay take another stream, of this agent and at all?"""
+        doors = await self._client.rows("doors")
+        if any(row.get("door") == "edge" and row.get("draining") for row in doors):
+            remedy = "it stops; agents go to the next relay they know, or to it when it is back"
+            return Step("room", False, "this relay is draining: it takes no new streams", remedy)
+        if connected is None:
+            return Step("room", None, "it is not connected here")
+        used, most = whole(connected, "stream_credit_used"), whole(connected, "most_streams")
+        if used >= most > 0:
+            says = f"it has {used} streams of the {most} that an agent may have: new ones wait"
+            return Step("room", False, says, "set edge.max_streams_per_agent, or see `ctl streams`")
+        return Step("room", True, f"it has {used} streams of {most}, this relay is not draining")
+
+    async def _refused(self, provider: str) -> Row | None:
+        """The row of the service, when its provider refused the last stream."""
+        for row in await self._client.rows("services", service=self._service):
+            if row.get("provider") == provider and row.get("refused"):
+                return row
+        return None
 
     async def _uri(self, caller: str) -> str:
         """The URI that is meant.
@@ -241,7 +263,14 @@ def _connection(uri: str, connected: Row | None) -> Step:
     return Step("connection", False, f"{uri} is not connected here", remedy)
 
 
-def _target(provider: Row) -> Step:
+def _target(provider: Row, refused: Row | None) -> Step:
+    if refused is not None:
+        says = (
+            f"{text(provider.get('provider'))} refused the last stream, "
+            f"{whole(refused, 'refused_seconds')} s ago: {text(refused.get('refused'))}"
+        )
+        remedy = "see that the target runs and listens where that agent dials it"
+        return Step("target", False, says, remedy)
     where = text(provider.get("target") or "the address it was started with")
     return Step(
         "target",

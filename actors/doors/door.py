@@ -133,11 +133,13 @@ class Viewed(Protocol):
 
     def agents(self) -> Iterable[Row]:
         """Who is connected: agent, tenant, remote, transport, seconds, services, streams,
-        bytes_in, bytes_out, path.
+        bytes_in, bytes_out, path; and what else a door has.
         """
 
     def services(self) -> Iterable[Row]:
-        """What is offered here: service, tenant, provider, target, streams, path."""
+        """What is offered here: service, tenant, provider, target, streams, path; and what else a
+        door has.
+        """
 
     def streams(self) -> Iterable[Row]:
         """What is carried: stream, tenant, consumer, provider, service, method, state, mode,

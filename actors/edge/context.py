@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from actors.control.messages import ControlPlane
 from actors.edge.connection.opening_turns import OpeningTurns
 from actors.edge.forward.context import ForwardContext
+from actors.edge.opening.refusals import Refusals
 from actors.edge.pair_table import PairTable
 from actors.edge.quotas import EdgeQuotas
 from actors.edge.relays.directory import RelayDirectory
@@ -82,6 +83,7 @@ class EdgeContext:
         services: what each of those agents provides, the confirmed names.
         pairs: which stream ids live here.
         absences: which of them wait for agents.
+        refusals: what providers said last.
         accounts: of all streams that are being opened or carried.
         ring_budget: shared by the replay rings of all pairs.
         quotas: what one agent and one tenant may fill.
@@ -114,6 +116,7 @@ class EdgeContext:
     services: dict[str, Mapping[str, object]] = field(default_factory=dict)
     pairs: PairTable = field(default_factory=PairTable)
     absences: Absences = field(default_factory=Absences)
+    refusals: Refusals = field(default_factory=Refusals)
     accounts: set[PairAccount] = field(default_factory=set)
     ring_budget: RingBudget = field(init=False)
     quotas: EdgeQuotas = field(init=False)

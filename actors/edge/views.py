@@ -36,6 +36,8 @@ def agent_rows(system: ActorSystem, door: EdgeContext) -> Iterator[Row]:
             "seconds": figures["uptime"],
             "services": known["services"],
             "streams": streams[uri],
+            "most_streams": door.settings.max_streams_per_agent,
+            "stream_credit_used": known["streams"],
             "round_trip_ms": known["round_trip_ms"],
             "certificate_ends": known["certificate_ends"],
             "bytes_in": figures["bytes_in"],
@@ -52,11 +54,14 @@ def service_rows(door: EdgeContext) -> Iterator[Row]:
         tenant = identity.tenant if isinstance(identity, AgentUri) else ""
         ref = door.connections.get(uri)
         for name, target in list(services.items()):
+            refusal = door.refusals.last(uri, name)
             yield {
                 "service": name,
                 "tenant": tenant,
                 "provider": uri,
                 "target": target or None,
+                "refused": None if refusal is None else refusal.reason,
+                "refused_seconds": None if refusal is None else door.clock() - refusal.moment,
                 "streams": streams[uri, name],
                 "path": None if ref is None else ref.path,
             }

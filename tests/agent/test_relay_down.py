@@ -12,6 +12,7 @@ import pytest
 from loguru import logger
 
 from actors.runtime import ActorSystem
+from actors.transport.quic import QuicSettings
 from tests.agent.rig import SERVICE, agent_systems, says
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import relay
@@ -100,5 +101,31 @@ def test_an_agent_that_never_had_a_relay_does_the_same(
             assert await _ends((host, int(port))) < 5 * PATIENCE
             assert any("no relay: 127.0.0.1:" in line for line in warnings)
             await system.stop(timeout=5.0)
+
+    run(main(), timeout=20)
+
+
+def test_an_agent_that_may_have_no_more_streams_says_so_at_once(
+    pki: PkiFixture, tmp_path: Path, warnings: list[str]
+) -> None:
+    """One stream is ctrl; the other one is taken, and a local connection waits for it."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path, quic=QuicSettings(max_streams=2)) as running:
+            provider = running.agent(pki, pki.provider)
+            await provider.connect(running.address, SERVICE)
+            consumers = agent_systems(running, pki, 9, consumer_relays=(running.address,), only=1)
+            async with consumers as (address, _):
+                _, first = await asyncio.open_connection(*address)
+                await provider.next_incoming(1)
+                _, second = await asyncio.open_connection(*address)
+
+                def told() -> list[str]:
+                    return [line for line in warnings if "no more streams at a time" in line]
+
+                await eventually(told)
+                assert told()[0].startswith("1 local connections wait: ")
+                for writer in (first, second):
+                    writer.close()
 
     run(main(), timeout=20)

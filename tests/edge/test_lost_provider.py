@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.edge.settings import EdgeSettings
+from actors.edge.views import service_rows
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import Incoming, RawAgent, Relay, leaf_of, relay
 from wire.orp import reject
@@ -97,3 +98,37 @@ def test_a_consumer_that_left_meanwhile_has_nobody_asked(pki: PkiFixture, tmp_pa
             assert not back.incoming
 
     run(main(), timeout=30)
+
+
+def test_what_a_provider_said_last_is_kept_until_it_accepts(
+    pki: PkiFixture, tmp_path: Path
+) -> None:
+    """`ctl explain` and `ctl services` tell it: nobody else knows whether a target answers."""
+
+    async def main() -> None:
+        async with relay(pki, tmp_path) as running:
+            provider, consumer = (running.agent(pki, x) for x in (pki.provider, pki.consumer))
+            await provider.connect(running.address, "web")
+            await consumer.connect(running.address)
+
+            def row() -> tuple[object, bool]:
+                (one,) = service_rows(running.edge.door)
+                return one["refused"], isinstance(one["refused_seconds"], float)
+
+            assert row() == (None, False)
+            refused = consumer.open(OpenStream("web", "", 1).encode())
+            asked, _ = await provider.next_incoming(1)
+            asked.stream.write(reject.backend_dial_failed("target refused 127.0.0.1:9").encode())
+            answer = await refused.first_frame()
+            assert answer == reject.provider_rejected("target refused 127.0.0.1:9")
+            assert row() == ("provider rejected: target refused 127.0.0.1:9", True)
+            consumer.open(OpenStream("web", "", 2).encode())
+            asked, _ = await provider.next_incoming(2)
+            asked.stream.write(StreamAccept().encode())
+            await eventually(lambda: 2 in consumer.ready_streams)
+            assert row() == (None, False)
+            running.edge.door.draining = True
+            late = consumer.open(OpenStream("web", "", 3).encode())
+            assert await late.first_frame() == reject.relay_unavailable("it is draining")
+
+    run(main())

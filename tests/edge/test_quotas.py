@@ -19,6 +19,7 @@ from tests.conftest import PkiFixture, eventually, run
 from tests.edge.forward_rig import FORWARD_ALL
 from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, leaf_of, relay
 from tests.edge.test_promotion import HERE, heard, say, spliced
+from wire.orp import reject
 from wire.orp.close_codes import CloseCode, ResetCode
 from wire.orp.frame import HEADER, VERSION, FrameType
 from wire.orp.messages import (
@@ -140,7 +141,7 @@ def test_streams_of_one_consumer(pki: PkiFixture, tmp_path: Path) -> None:
                 consumer.open(OpenStream("web", "", number).encode()) for number in range(4, 12)
             ]
             for one in over:
-                assert await one.first_frame() == StreamReject(503, "relay unavailable")
+                assert await one.first_frame() == reject.relay_unavailable("too many streams")
             assert refused(running) == {"streams_identity": 8}
             assert len(provider.incoming) == 3
             for one in more:
@@ -161,7 +162,7 @@ def test_how_fast_one_agent_opens(pki: PkiFixture, tmp_path: Path) -> None:
             await consumer.connect(running.address)
             opened = [consumer.open(OpenStream("no", "", one).encode()) for one in range(1, 101)]
             answers = [await one.first_frame() for one in opened]
-            over = answers.count(StreamReject(503, "relay unavailable"))
+            over = answers.count(reject.relay_unavailable("streams are opened too fast"))
             assert over >= 50
             assert answers.count(StreamReject(404, "service not found")) == 100 - over
             assert refused(running) == {"opens_identity": over}

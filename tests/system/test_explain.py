@@ -62,6 +62,7 @@ def test_what_is_missing_is_named_with_the_rule_to_add(tmp_path: Path, pki: PkiF
         code, steps = _steps(running, *about)
         assert [one["step"] for one in steps] == [
             "certificate", "connection", "first rule", "registration", "second rule", "target",
+            "room",
         ]  # fmt: skip
         assert (code, _missing(steps)) == (1, ["first rule", "second rule"])
         assert "no matching rule" in steps[2]["says"]

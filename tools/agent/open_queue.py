@@ -9,12 +9,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-from actors.runtime import Actor, Deferred, Refusal
+from actors.runtime import DEFERRED, Actor, Deferred, Refusal
 from actors.transport.claim import ClaimQueue, OpenTowards
 from actors.transport.stream import Stream
 
 #: Local connections waiting for a relay or for stream credit; one more is refused.
 MAX_WAITING = 1024
+#: Seconds between two lines about a relay that allows no more streams.
+SAY_SECONDS = 10.0
 
 
 class PatienceOver:
@@ -41,6 +43,7 @@ class OpenQueue:
             crowded="too many connections wait for the relay",
         )
         self._waiting = False
+        self._said = -SAY_SECONDS
         #: Why nobody waits for a relay; empty: there is one, or it was lost a moment ago.
         self._down = ""
 
@@ -49,7 +52,23 @@ class OpenQueue:
 
     def open(self, message: OpenTowards) -> Refusal | Deferred | None:
         """The answer to `OpenTowards`."""
-        return Refusal(self._down) if self._down else self._claims.open(message)
+        if self._down:
+            return Refusal(self._down)
+        answer = self._claims.open(message)
+        if answer is DEFERRED and not self._waiting:
+            self._full()
+        return answer
+
+    def _full(self) -> None:
+        """There is a relay, and it allows no more streams."""
+        now = self._owner.now()
+        if now >= self._said + SAY_SECONDS:
+            self._said = now
+            self._owner.log.warning(
+                "{} local connections wait: the relay allows this agent no more streams at a time "
+                "(edge.max_streams_per_agent there)",
+                len(self._claims),
+            )
 
     def serve(self) -> None:
         """The relay allows more streams: as many as wait."""

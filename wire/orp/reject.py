@@ -90,6 +90,11 @@ def denied_callee(rule: str) -> StreamReject:
     return StreamReject(RejectCode.DENIED, _bounded(f"denied (callee): {rule}"))
 
 
+def relay_unavailable(why: str) -> StreamReject:
+    """Relay to consumer: `RELAY_UNAVAILABLE`, and what keeps the relay from it."""
+    return StreamReject(RELAY_UNAVAILABLE.code, _bounded(f"{RELAY_UNAVAILABLE.reason}: {why}"))
+
+
 def provider_rejected(reason: str) -> StreamReject:
     """Relay to consumer: the provider refused; its own words say why, its code is not passed on."""
     if not reason:

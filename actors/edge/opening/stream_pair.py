@@ -71,10 +71,12 @@ _AWAY = (reject.SERVICE_NOT_FOUND, reject.NO_LOCAL_PROVIDER)
 def open_pair(door: EdgeContext, system: ActorSystem, request: OpenRequest) -> ActorRef | None:
     """Step 1. The pair's actor, which may end before it ran; None: the stream was refused."""
     quotas, message = door.quotas, request.message
+    why = "streams are opened too fast"
     if quotas.opens.take(request.tenant, request.consumer, door.clock()):
         request.ticket = quotas.streams.take(request.tenant, request.consumer)
+        why = "too many streams"
     if request.ticket is None:
-        request.refuse()
+        request.refuse(reject.relay_unavailable(why))
         return None
     name = f"{message.stream_id:016x}~{door.next_serial()}"
     spec = ChildSpec(
@@ -214,8 +216,9 @@ class StreamPair(ForwardedPair):
     async def _reach_provider(self) -> tuple[Provider, bytes]:
         """Steps 2 to 8 of sheet 3.3, with the next provider when a relay cannot be reached."""
         if self._door.draining:
-            raise Rejected(reject.RELAY_UNAVAILABLE)
+            raise Rejected(reject.relay_unavailable("it is draining"))
         await self._ask_caller()
+        service = self._opening.message.target_service
         unreachable = reject.SERVICE_NOT_FOUND
         for provider in await self._choose_providers():
             callee = await self._decide(provider.uri, self._opening.consumer)
@@ -223,8 +226,13 @@ class StreamPair(ForwardedPair):
                 raise Rejected(reject.denied_callee(callee.reason))
             self._p2p = combine_p2p(self._caller_p2p, callee.p2p_mode)
             try:
-                return provider, await self._ask_provider(provider)
+                rest = await self._ask_provider(provider)
+                self._door.refusals.accepted(provider.uri, service)
+                return provider, rest
             except Rejected as rejected:
+                if rejected.answer.reason.startswith(reject.PROVIDER_REJECTED.reason):
+                    reason = rejected.answer.reason
+                    self._door.refusals.refused(provider.uri, service, reason, self.now())
                 if rejected.answer is not reject.PEER_RELAY_UNREACHABLE:
                     raise
                 unreachable = rejected.answer
