@@ -62,11 +62,12 @@ def judge_shown(
     leaf, now = identity.chain[0], datetime.now(UTC)
     if leaf.not_valid_after_utc < now:
         raise TlsMaterialError(
-            f"{certificate}: expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+            f"{certificate}: expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC{_clock(now)}"
         )
     if leaf.not_valid_before_utc > now:
         raise TlsMaterialError(
             f"{certificate}: is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            f"{_clock(now)}"
         )
     try:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -85,6 +86,11 @@ def judge_shown(
         raise TlsMaterialError(f"{certificate}: TLS cannot use it: {error.reason}") from None
 
 
+def _clock(now: datetime) -> str:
+    """Dates are judged by a clock, which may be what is wrong."""
+    return f" (this clock says {now:%Y-%m-%d %H:%M} UTC)"
+
+
 def _judge(
     identity: TlsIdentity, certificate: Path, ca: Path, purpose: x509.ObjectIdentifier
 ) -> None:
@@ -99,9 +105,10 @@ def _judge(
         slug = rejected.slug
         meaning = _MEANING.get(slug, slug.replace("_", " ")).format(purpose=what, ca=ca)
         if slug == "expired":
-            meaning = f"expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+            meaning = f"expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC{_clock(now)}"
             if leaf.not_valid_after_utc >= now:
                 meaning = "a certificate above it is expired"
         elif slug == "not_yet_valid":
-            meaning = f"is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            since = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            meaning = f"is not valid before {since}{_clock(now)}"
         raise TlsMaterialError(f"{certificate}: {meaning}") from None

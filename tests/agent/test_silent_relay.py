@@ -222,7 +222,9 @@ def test_a_relay_that_is_gone_is_given_up_long_before_the_idle_timeout(
             began = asyncio.get_running_loop().time()
             await eventually(lambda: asyncio.get_running_loop().time() > began + 0.8)
             assert lines == []
-            there.endpoint.detach()  # no goodbye
+            _, third = await asyncio.open_connection(*address)  # it is looked for its answer,
+            await eventually(lambda: len(there.streams) == 2)
+            there.endpoint.detach()  # no goodbye; and then for that of the next one
             reader, second = await asyncio.open_connection(*address)
             began = asyncio.get_running_loop().time()
             with suppress(ConnectionResetError):
@@ -231,7 +233,7 @@ def test_a_relay_that_is_gone_is_given_up_long_before_the_idle_timeout(
             assert any("the relay does not answer for " in line for line in lines)
             assert any("relay connection lost: local" in line for line in lines)
             assert any("nothing heard for " in line for line in lines)
-            for writer in (first, second):
+            for writer in (first, second, third):
                 writer.close()
 
     try:

@@ -36,7 +36,7 @@ _WORDS: Final = {
     "revoked": ("its certificate was revoked", "is this the relay you mean?"),
     "wrong_purpose": ("its certificate is not one for servers", "issue it as a relay's"),
     "timed out": ("no answer", "is it up, is the port right, does a firewall drop it"),
-    "lookup timed out": ("the name was not found: no answer of this host's DNS", "check both"),
+    "lookup timed out": ("this host's DNS does not answer", "check the name, and this host's DNS"),
     "no_application_protocol": ("it speaks another protocol", "is this address a relay's?"),
     "connectionrefused": ("nobody listens there", "is it up, and is the port right?"),
 }

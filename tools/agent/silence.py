@@ -35,13 +35,14 @@ class SilenceWatch:
 
     def __init__(self, owner: Actor) -> None:
         self._owner = owner
-        #: The connection that is watched, what had come of it, and when it was asked.
+        #: The connection that is watched, what had come of it when it was asked, and when.
         self._watched: tuple[Connection, int, float] | None = None
 
     def asked(self, connection: Connection) -> None:
         """The relay was asked for something over this connection, and must answer."""
-        if self._watched is None or self._watched[0] is not connection:
-            heard = connection.statistics().bytes_in
+        heard = connection.statistics().bytes_in
+        # Nothing came since it was asked before: it is silent since then.
+        if self._watched is None or self._watched[:2] != (connection, heard):
             self._watched = connection, heard, self._owner.now()
             self._owner.start_timer(SAID_AFTER, RelaySilent(), "silence")
 
