@@ -22,6 +22,7 @@ from actors.observe.meters import Meters
 from actors.observe.system_meters import watch_system
 from actors.observe.tree import observe_spec
 from actors.runtime import ActorSystem, ChildSpec, StartRefused
+from actors.runtime.cell import Cell
 from actors.transport.key_log import KeyLog
 from actors.transport.quic.engines import EngineUnavailable, select
 from actors.transport.tls import TlsIdentity, TlsMaterialError
@@ -241,9 +242,31 @@ class Composition:
 
     async def drain(self) -> None:
         """All doors at once: none waits for another one's streams before it stops accepting."""
-        async with asyncio.TaskGroup() as group:
-            for door in self.doors.values():
-                group.create_task(door.drain())
+        left = self._carried()
+        if left:
+            logger.info("waiting for {}", left)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for door in self.doors.values():
+                    group.create_task(door.drain())
+        except asyncio.CancelledError:
+            left = self._carried()
+            if left:
+                logger.warning("not done in time, and cut: {}", left)
+            raise
+
+    def _carried(self) -> str:
+        """How many streams each door has, in words; empty: none."""
+        counts = {
+            name: sum(
+                len(cell.children or ()) for cell in map(self._find, door.carriers.pairs) if cell
+            )
+            for name, door in self.doors.items()
+        }
+        return ", ".join(f"{count} streams of {name}" for name, count in counts.items() if count)
+
+    def _find(self, path: str) -> Cell | None:
+        return None if self._system is None else self._system.find(path)
 
     def reload(self, settings: Settings, identity: TlsIdentity) -> str:
         """What was read and judged is used from now on.

@@ -203,6 +203,29 @@ def test_a_grant_that_comes_too_late_is_a_failure(pki: PkiFixture) -> None:
     with_a_stream(pki, then)
 
 
+def test_it_is_said_that_nothing_is_heard_also_when_nothing_is_asked(
+    pki: PkiFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "IDLE_SAID_AFTER", 4.0)  # keepalives come every three seconds
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+
+    async def main() -> None:
+        async with consumer(pki) as (there, _):
+            began = asyncio.get_running_loop().time()
+            await eventually(lambda: asyncio.get_running_loop().time() > began + 4.5, timeout=10.0)
+            assert lines == []
+            there.endpoint.detach()
+            await eventually(lambda: lines, timeout=8.0)
+            assert lines[0].startswith("nothing is heard of the relay for 4 s")
+
+    try:
+        run(main())
+    finally:
+        logger.remove(sink)
+
+
 def test_a_relay_that_is_gone_is_given_up_long_before_the_idle_timeout(
     pki: PkiFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ def test_the_demo_comes_and_goes_without_a_warning(tmp_path: Path, how: str) -> 
             # What is open is waited for; the second signal is who does not want to wait.
             running.process.send_signal(signal.SIGTERM)
             running.wait_for("draining")
+            if how == "--demo":  # the relays of the cluster stop after the agents
+                running.wait_for("waiting for 1 streams of edge")
         assert running.process.wait(40) == 0
         _assert_quiet(running.output)
 

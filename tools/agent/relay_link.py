@@ -127,10 +127,9 @@ class RelayLink(StreamKeeper):
         )
         self._uri = settings.uri or identity.uri
         self._endpoint = self._make_endpoint(identity)
-        if self._settings.relays_tcp:
-            self._tcp = self.own(
-                TcpEndpoint(alpn=(PROTOCOL_VERSION,), identity=identity), "tcp endpoint"
-            )
+        if settings.relays_tcp:
+            tcp = TcpEndpoint(alpn=(PROTOCOL_VERSION,), identity=identity)
+            self._tcp = self.own(tcp, "tcp endpoint")
         self._keep_streams()
         self.ref.tell(_Dial())
 
@@ -366,8 +365,8 @@ class RelayLink(StreamKeeper):
         self._ready = False
         self._registered.clear()
         self._watched.clear()
-        self.cancel_timer("session")
-        self.cancel_timer("quic")
+        for timer in ("session", "quic", "silence"):
+            self.cancel_timer(timer)
 
     # The ctrl stream.
 
@@ -394,9 +393,10 @@ class RelayLink(StreamKeeper):
                 self._ready = True
                 self._rounds = 0
                 self._complaints.over()
-                connection = self._connection
-                relay = connection.peer.uri if connection else ""
+                relay = self._connection.peer.uri if self._connection else ""
                 self.log.bind(agent_uri=self._uri).info("connected to {}", relay)
+                if not self._over_tcp:
+                    self._silence.connected()
                 self._repeat_checkpoints()
                 if self._promoter is not None and not self._over_tcp and self._session:
                     self._session.query_observed_address(self.now())

@@ -1,8 +1,9 @@
-"""A relay that says nothing after it was asked for a stream: it is down, or the way to it is.
+"""A relay that says nothing: it is down, or the way to it is.
 
 Over QUIC whatever is sent is acknowledged within a round trip, so silence of seconds is no slow
-relay. Waiting for the idle timeout, whoever is at the local end would wait as long, without a word.
-A connection that nobody asks anything of is left to its idle timeout.
+relay. Waiting for the idle timeout, whoever is at the local end would wait as long, without a word:
+after it was asked for a stream it is given up sooner. A connection that nobody asks anything of is
+left to its idle timeout, but it is said before that nothing is heard, not even of keepalives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from wire.orp.close_codes import CloseCode
 #: Seconds without a byte until it is said, and until the connection is given up.
 SAID_AFTER: Final = 3.0
 GIVEN_UP_AFTER: Final = 6.0
+#: Seconds between two looks at a connection that nobody asks anything of, and without a byte until
+#: it is said: longer than two keepalives.
+LOOK_SECONDS: Final = 2.0
+IDLE_SAID_AFTER: Final = 7.0
 #: The reason of a connection that was given up begins so.
 NOTHING_HEARD: Final = "nothing heard"
 
@@ -27,7 +32,7 @@ class RelaySilent:
 
 
 class SilenceWatch:
-    """A relay that says nothing after it was asked for a stream: it is down, or the way to it is.
+    """A relay that says nothing: it is down, or the way to it is.
 
     Args:
         owner: gets `RelaySilent`, and calls `look` then.
@@ -37,6 +42,13 @@ class SilenceWatch:
         self._owner = owner
         #: The connection that is watched, what had come of it when it was asked, and when.
         self._watched: tuple[Connection, int, float] | None = None
+
+        #: What had come at the last look that found something new, when, and whether it was said.
+        self._idle = (0, 0.0, False)
+
+    def connected(self) -> None:
+        """There is a connection over QUIC."""
+        self._owner.start_timer(LOOK_SECONDS, RelaySilent(), "silence")
 
     def asked(self, connection: Connection) -> None:
         """The relay was asked for something over this connection, and must answer."""
@@ -52,12 +64,15 @@ class SilenceWatch:
         Args:
             connection: the one there is now.
         """
-        if self._watched is None:
-            return
-        watched, heard, since = self._watched
-        if watched is not connection or watched.statistics().bytes_in != heard:
+        if connection is None:
             self._watched = None
             return
+        heard = connection.statistics().bytes_in
+        if self._watched is None or self._watched[:2] != (connection, heard):
+            self._watched = None
+            self._look_idle(heard)
+            return
+        watched, _, since = self._watched
         silent = self._owner.now() - since
         if silent < GIVEN_UP_AFTER:
             self._owner.log.warning(
@@ -70,3 +85,13 @@ class SilenceWatch:
             self._watched = None
             text = f"{NOTHING_HEARD} for {silent:.0f} s"
             watched.close(CloseCode.INTERNAL_ERROR, text)
+
+    def _look_idle(self, heard: int) -> None:
+        before, since, said = self._idle
+        now = self._owner.now()
+        if heard != before:
+            self._idle = heard, now, False
+        elif now - since >= IDLE_SAID_AFTER and not said:
+            self._idle = heard, since, True
+            self._owner.log.warning("nothing is heard of the relay for {:.0f} s", now - since)
+        self.connected()
