@@ -24,6 +24,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from loguru import logger
+
 from actors.control.messages import Decision, P2PMode, Provider, RelayMode, Resolve, combine_p2p
 from actors.edge.context import EdgeContext
 from actors.edge.forward.forwarded_pair import ForwardedPair
@@ -76,7 +78,12 @@ def open_pair(door: EdgeContext, system: ActorSystem, request: OpenRequest) -> A
         request.ticket = quotas.streams.take(request.tenant, request.consumer)
         why = "too many streams"
     if request.ticket is None:
-        request.refuse(reject.relay_unavailable(why))
+        answer = reject.relay_unavailable(why)
+        level = quotas.level(request.tenant, request.consumer, door.clock())
+        logger.bind(agent_uri=request.consumer, service=message.target_service).log(
+            level, "stream rejected: {} {}", answer.code, answer.reason
+        )
+        request.refuse(answer)
         return None
     name = f"{message.stream_id:016x}~{door.next_serial()}"
     spec = ChildSpec(
