@@ -10,7 +10,8 @@ import pytest
 
 from actors.control.operator_messages import ReloadPolicy
 from actors.control.tree import control_plane
-from actors.edge.resume.absences import ASK_SECONDS
+from actors.edge.connection import agent_connection
+from actors.edge.resume import absences
 from actors.edge.settings import EdgeSettings
 from tests.conftest import PkiFixture, eventually, run
 from tests.edge.rig import ALLOW_ALL, Incoming, RawAgent, Relay, relay
@@ -213,6 +214,10 @@ def test_who_does_not_come_back_in_time_costs_the_other_a_reset(
     run(main())
 
 
+#: Instead of three.
+ASK_SECONDS = 0.7
+
+
 @pytest.mark.parametrize("who", ["consumer", "provider"])
 def test_a_new_process_of_an_agent_has_no_streams_to_wait_for(
     pki: PkiFixture, tmp_path: Path, who: str
@@ -230,7 +235,7 @@ def test_a_new_process_of_an_agent_has_no_streams_to_wait_for(
             await fresh.connect(running.address, "svc")
             await eventually(
                 lambda: there.reset_code == ResetCode.SOURCE_FAILED,
-                timeout=5 * ASK_SECONDS,
+                timeout=4 * absences.ASK_SECONDS,
                 what="a reset, long before the hold is over",
             )
             assert not there.eof
@@ -242,8 +247,10 @@ def test_a_new_process_of_an_agent_has_no_streams_to_wait_for(
 
 
 def test_an_agent_that_asks_for_one_of_its_streams_is_given_time_for_the_others(
-    pki: PkiFixture, tmp_path: Path
+    pki: PkiFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_connection, "ASK_SECONDS", ASK_SECONDS)
+
     async def main() -> None:
         async with relay(pki, tmp_path) as running:
             pair = await Pair(running, pki).open()

@@ -353,7 +353,9 @@ class AgentConnection(StreamAcceptor):
 
     @handles(_Settled)
     def _settled(self, _: _Settled) -> None:
-        if not self._brought_back:
+        if self._opening or self._arrived:
+            self._await_returns()  # what they are for is not known yet
+        elif not self._brought_back:
             self._door.absences.came_without(self._identity.text)
 
     def _barren(self) -> None:

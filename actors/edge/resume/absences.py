@@ -14,9 +14,9 @@ from typing import Final
 from actors.edge.messages import CameWithout
 from actors.runtime import ActorRef
 
-#: Seconds from an agent's HELLO, or its last REGISTER, until it must have asked for a stream; and
-#: round trips of its connection on top.
-ASK_SECONDS: Final = 1.0
+#: Seconds from an agent's HELLO, or its last REGISTER, until it must have asked for a stream, and
+#: round trips of its connection on top. Enough for a host that is busy with a thousand others.
+ASK_SECONDS: Final = 3.0
 ASK_ROUND_TRIPS: Final = 4
 
 
