@@ -1,14 +1,11 @@
 """The daemon: from settings to a supervision tree, and from signals to an exit code.
 
 It reads the settings, has the specs of the tree built (control and the doors by `actors.wiring`,
-node and ops here), runs it, and turns signals into drain, stop and reload. It contains no protocol
-code, and no branch per door. `python supervisor.py` is the same as `trunkline serve`.
+node and ops here), runs it, and turns signals into drain, stop and reload. No protocol code, no
+branch per door. Nothing heavy is imported at module level: every child process imports this again.
 
-Nothing heavy is imported at module level: every child process imports this module again.
-
-Exit codes: 0 stopped as asked; 2 settings or command line; 70 the tree gave up (escalation
-reached the root); 71 an operating-system resource was refused (address in use, no certificate);
-75 the drain deadline passed and what was left was killed.
+Exit codes: 0 stopped as asked; 2 settings or command line; 70 the tree gave up (escalation reached
+the root); 71 a resource was refused (address in use, no certificate); 75 the drain deadline passed.
 """
 
 from __future__ import annotations
@@ -298,7 +295,6 @@ class Relay:
     def _load_identity(self, settings: Settings) -> TlsIdentity:
         from actors.pki.dev_pki import ensure_dev_pki
         from actors.pki.revocation_list import list_path
-        from actors.transport.revocation_file import read_revocations
         from actors.wiring.certificates import configured_identity, load_relay_identity
 
         configured = configured_identity(settings)
@@ -311,11 +307,9 @@ class Relay:
         )
         relay, ca = self._pki.relay, self._pki.ca_certificate
         dials = bool(settings.edge.relays.accept)
-        identity = load_relay_identity(relay.certificate, relay.key, ca, dials=dials)
         listed = list_path(self.paths.pki_directory)
-        if listed.exists():
-            identity.revocations.use(read_revocations(listed, identity.authorities))
-        return identity
+        there = listed if listed.exists() else None
+        return load_relay_identity(relay.certificate, relay.key, ca, dials=dials, revocations=there)
 
     def _plan_cluster(self) -> Cluster:
         from actors.wiring.cluster import plan_cluster

@@ -43,10 +43,9 @@ def configured_identity(settings: Settings) -> TlsIdentity | None:
     if tls.certificate is None or tls.key is None or tls.ca is None:
         return None
     dials = bool(settings.edge.relays.accept)
-    identity = load_relay_identity(tls.certificate, tls.key, tls.ca, dials=dials)
-    if tls.revocations is not None:
-        identity.revocations.use(read_revocations(tls.revocations, identity.authorities))
-    return identity
+    return load_relay_identity(
+        tls.certificate, tls.key, tls.ca, dials=dials, revocations=tls.revocations
+    )
 
 
 def door_identities(
@@ -94,12 +93,18 @@ def controller_certificates(settings: Settings) -> list[tuple[str, x509.Certific
 
 
 def load_relay_identity(
-    certificate: Path, key: Path, ca: Path, *, dials: bool = False
+    certificate: Path,
+    key: Path,
+    ca: Path,
+    *,
+    dials: bool = False,
+    revocations: Path | None = None,
 ) -> TlsIdentity:
     """The certificate of this relay.
 
     Args:
         dials: it is also shown to other relays, as a client.
+        revocations: what the CA took back.
 
     Raises:
         TlsMaterialError: the files cannot be read or do not belong together, or a peer would
@@ -117,6 +122,8 @@ def load_relay_identity(
         raise TlsMaterialError(
             f"{certificate}: its identity is {identity.uri or 'missing'!r}, not that of a relay"
         )
+    if revocations is not None:
+        identity.revocations.use(read_revocations(revocations, identity.authorities))
     return identity
 
 

@@ -236,8 +236,7 @@ class NativeEngine(DatagramFrames):
             # Without a line of Python per datagram; what came before an error is kept.
             result.extend(map(_DATA_AND_ADDRESS, iter(partial(core.poll_transmit, now), None)))
         except RuntimeError as error:
-            # The next frame is larger than what may be sent to an address that is not validated
-            # yet (three times what came from it); it stays queued.
+            # The next frame is larger than an address may be sent that is not validated: it waits.
             if str(error) != NO_ROOM:
                 raise
         except ValueError as error:
